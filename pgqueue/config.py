@@ -1,0 +1,117 @@
+"""Where settings come from, and the DSN in the forms that psycopg and SQLAlchemy read.
+
+A setting is looked for in the call (or flag), then `PGQUEUE_*`, then `pgqueue.toml` or `[tool.pgqueue]` in
+`pyproject.toml` of the working directory; the DSN also in `DATABASE_URL` and libpq's `PG*` variables.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from psycopg import ProgrammingError, conninfo
+from sqlalchemy import URL
+
+from pgqueue.errors import ConfigurationError
+
+DSN_PREFIXES = ("postgresql+psycopg://", "postgresql+psycopg_async://", "postgres://", "postgresql://")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A value and where it was found."""
+
+    value: Any
+    source: str
+
+
+def find(name: str, given: Any = None, *, environ: Mapping[str, str] = os.environ, folder: Path | None = None) -> Setting:
+    """The setting `name` (as `dsn`, `schema`, `app`); its value is None when it is set nowhere.
+
+        find("schema")        # Setting(value=None, source="not set")
+    """
+    if given is not None:
+        return Setting(given, "given")
+    variable = f"PGQUEUE_{name.upper()}"
+    if environ.get(variable):
+        return Setting(environ[variable], variable)
+    for file, values in _files(folder or Path.cwd()):
+        if name in values:
+            return Setting(values[name], file)
+    if name == "dsn":
+        if environ.get("DATABASE_URL"):
+            return Setting(environ["DATABASE_URL"], "DATABASE_URL")
+        if any(environ.get(f"PG{part}") for part in ("HOST", "HOSTADDR", "DATABASE", "USER", "SERVICE", "PORT")):
+            return Setting("", "PG* variables")
+    return Setting(None, "not set")
+
+
+def _files(folder: Path) -> list[tuple[str, dict[str, Any]]]:
+    found: list[tuple[str, dict[str, Any]]] = []
+    for file, path in (("pgqueue.toml", ()), ("pyproject.toml", ("tool", "pgqueue"))):
+        try:
+            values: Any = tomllib.loads((folder / file).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigurationError(f"{folder / file} cannot be read: {error}") from error
+        for part in path:
+            values = values.get(part, {})
+        found.append((file, values))
+    return found
+
+
+def required_dsn(given: str | None = None) -> str:
+    """The DSN as libpq reads it. Raises ConfigurationError when there is none or it cannot be parsed."""
+    found = find("dsn", given)
+    if found.value is None:
+        raise ConfigurationError(
+            "no database is set: give --dsn or PgQueue(dsn), or set PGQUEUE_DSN or DATABASE_URL "
+            '(for example "postgresql://user@localhost/shop")'
+        )
+    return libpq_dsn(found.value)
+
+
+def libpq_dsn(dsn: str) -> str:
+    """`dsn` in a form that libpq reads: SQLAlchemy's prefixes and old spellings are accepted."""
+    for prefix in DSN_PREFIXES:
+        if dsn.startswith(prefix):
+            dsn = "postgresql://" + dsn.removeprefix(prefix)
+            break
+    try:
+        conninfo.conninfo_to_dict(dsn)
+    except ProgrammingError as error:
+        raise ConfigurationError(f"the DSN {masked(dsn)!r} cannot be read: {str(error).strip()}") from error
+    return dsn
+
+
+def sqlalchemy_url(dsn: str, *, driver: str = "postgresql+psycopg") -> URL:
+    """`dsn` as a SQLAlchemy URL: every libpq parameter travels in the query."""
+    parts = {k: str(v) for k, v in conninfo.conninfo_to_dict(libpq_dsn(dsn)).items() if v is not None}
+    return URL.create(
+        driver,
+        username=parts.pop("user", None),
+        password=parts.pop("password", None),
+        database=parts.pop("dbname", None),
+        query=parts,
+    )
+
+
+def masked(dsn: str) -> str:
+    """`dsn` without its password, for people."""
+    try:
+        parts = conninfo.conninfo_to_dict(dsn)
+    except ProgrammingError:
+        return "(not readable)"
+    if parts.get("password"):
+        parts["password"] = "***"
+    if not dsn.startswith(("postgresql://", "postgres://")):
+        return conninfo.make_conninfo("", **parts)
+    where = parts.get("host") or ""
+    user = f"{parts['user']}{':***' if parts.get('password') else ''}@" if parts.get("user") else ""
+    port = f":{parts['port']}" if parts.get("port") else ""
+    return f"postgresql://{user}{where}{port}/{parts.get('dbname') or ''}"

@@ -1,0 +1,127 @@
+"""The errors of pgqueue, one tree.
+
+PgQueueError
+├── ConfigurationError        the app, a task, a queue or a schedule is declared wrongly
+├── ArgumentError             a job's arguments or options cannot be enqueued
+├── UnknownTask               a name that no task of this app has
+├── JobNotFound               no job with that id or key
+├── ConnectionFailed          PostgreSQL cannot be reached
+├── SchemaOutOfDate           the tables are missing, older or newer than this pgqueue accepts
+├── TaskTimeout               a run took longer than its timeout
+├── ProcessCrashed            the process that ran a task died
+├── JobEnded                  waiting for the result of a job that has none
+│   ├── JobFailed             it went to `failed_jobs`
+│   └── JobCancelled          it was cancelled
+├── ResultTimeout             the job had not ended in time
+└── TaskSignal                raised by a task to choose its own outcome
+    ├── RetryJob              again later; uses an attempt
+    ├── SnoozeJob             again later; uses no attempt
+    ├── CancelJob             ended, without a failure
+    └── FailJob               straight to `failed_jobs`
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+
+class PgQueueError(Exception):
+    """The root of every error that pgqueue raises on purpose."""
+
+
+class ConfigurationError(PgQueueError):
+    """The app, a task, a queue or a schedule is declared wrongly. The message says what to change."""
+
+
+class ArgumentError(PgQueueError, ValueError):
+    """A job's arguments or options cannot be enqueued. The message names the argument and the fix."""
+
+
+class UnknownTask(PgQueueError, LookupError):
+    """No task of this app has that name."""
+
+
+class JobNotFound(PgQueueError, LookupError):
+    """No job, live or ended, has that id or key."""
+
+
+class ConnectionFailed(PgQueueError):
+    """PostgreSQL cannot be reached with the DSN in use."""
+
+
+class SchemaOutOfDate(PgQueueError):
+    """The tables are missing, older or newer than this pgqueue accepts. Run `pgqueue migrate`."""
+
+
+class TaskTimeout(PgQueueError, TimeoutError):
+    """A run took longer than its timeout."""
+
+
+class ProcessCrashed(PgQueueError):
+    """The process that ran a task died: a signal, `os._exit`, or out of memory."""
+
+
+class JobEnded(PgQueueError):
+    """The job has ended without a result."""
+
+
+class JobFailed(JobEnded):
+    """The job is in `failed_jobs`."""
+
+
+class JobCancelled(JobEnded):
+    """The job was cancelled."""
+
+
+class ResultTimeout(PgQueueError, TimeoutError):
+    """The job had not ended within the time that was given."""
+
+
+class TaskSignal(PgQueueError):
+    """Raised by a task to choose its own outcome."""
+
+
+class RetryJob(TaskSignal):
+    """Run this job again later; uses an attempt.
+
+    `delay` is in seconds or a timedelta; without it the task's backoff decides.
+
+        raise RetryJob(delay=30)
+    """
+
+    def __init__(self, reason: str = "", *, delay: float | timedelta | None = None) -> None:
+        super().__init__(reason or "the task asked for a retry")
+        self.delay = None if delay is None else seconds(delay)
+
+
+class SnoozeJob(TaskSignal):
+    """Run this job again after `delay` (seconds or timedelta); uses no attempt.
+
+        raise SnoozeJob(timedelta(minutes=5))
+    """
+
+    def __init__(self, delay: float | timedelta, reason: str = "") -> None:
+        super().__init__(reason or "the task asked to be snoozed")
+        self.delay = seconds(delay)
+
+
+class CancelJob(TaskSignal):
+    """End this job as `cancelled`: it is kept in the history and is no failure."""
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason or "the task cancelled its job")
+
+
+class FailJob(TaskSignal):
+    """Send this job straight to `failed_jobs`, whatever attempts are left."""
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason or "the task failed its job")
+
+
+def seconds(delay: float | timedelta) -> float:
+    """A delay as seconds. Raises ArgumentError for a negative or non-finite one."""
+    value = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
+    if not 0 <= value <= 100 * 366 * 86400:
+        raise ArgumentError(f"a delay must be between 0 and 100 years of seconds, not {delay!r}")
+    return value

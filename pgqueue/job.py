@@ -1,0 +1,162 @@
+"""A job as data: one to enqueue, one that exists, one that a worker holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from pgqueue.errors import ArgumentError, ConfigurationError, JobCancelled, JobFailed
+
+JobState = Literal["scheduled", "available", "running", "blocked", "completed", "cancelled", "failed"]
+ENDED: frozenset[JobState] = frozenset({"completed", "cancelled", "failed"})
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job that is not enqueued yet: immutable, checked, good for any number of enqueues.
+
+    `args` is JSON text of an object. What is None is decided by the task's, the queue's and the app's defaults.
+    `delay` is in seconds; `run_at` is aware. `tags` and `headers` and `options` are JSON text.
+    """
+
+    task: str
+    args: str
+    queue: str | None = None
+    priority: int | None = None
+    run_at: datetime | None = None
+    delay: float | None = None
+    max_attempts: int | None = None
+    key: str | None = None
+    tags: str | None = None
+    headers: str | None = None
+    options: str | None = None
+
+
+class JobOperations(Protocol):
+    """What a job needs of its app to act on itself."""
+
+    def get(self, job_id: int) -> Job: ...
+    async def aget(self, job_id: int) -> Job: ...
+    def cancel(self, job_id: int) -> Any: ...
+    async def acancel(self, job_id: int) -> Any: ...
+    def wait(self, job_id: int, timeout: float | None) -> Job: ...
+    async def await_(self, job_id: int, timeout: float | None) -> Job: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as it was when it was read: live, completed, cancelled or failed.
+
+    `created` is False when an enqueue found a live job with the same key and returned that one.
+    Times are aware; `started_at` and `ended_at` belong to the last attempt.
+    """
+
+    id: int
+    queue: str
+    task: str
+    args: Mapping[str, Any]
+    state: JobState
+    priority: int
+    attempt: int
+    max_attempts: int
+    run_at: datetime
+    created_at: datetime | None = None
+    key: str | None = None
+    tags: tuple[str, ...] = ()
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    errors: tuple[Mapping[str, Any], ...] = ()
+    value: Any = None
+    reason: str | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    created: bool = True
+    operations: JobOperations | None = field(default=None, repr=False, compare=False)
+
+    def refresh(self) -> Job:
+        """The job as it is now. Raises JobNotFound when its history has been pruned."""
+        return self._app().get(self.id)
+
+    async def arefresh(self) -> Job:
+        """As `refresh`."""
+        return await self._app().aget(self.id)
+
+    def cancel(self) -> bool:
+        """Cancel it: at once when it waits; a running one is not retried. False when it had ended."""
+        return bool(self._app().cancel(self.id))
+
+    async def acancel(self) -> bool:
+        """As `cancel`."""
+        return bool(await self._app().acancel(self.id))
+
+    def result(self, timeout: float | None = None) -> Any:
+        """What the task returned, as JSON gives it back; waits up to `timeout` seconds, for ever when None.
+
+        Raises JobFailed, JobCancelled, ResultTimeout, and JobNotFound when no history is kept.
+
+            send_email.enqueue("a@b.c").result(timeout=5)
+        """
+        return self._app().wait(self.id, timeout)._outcome()
+
+    async def aresult(self, timeout: float | None = None) -> Any:
+        """As `result`."""
+        return (await self._app().await_(self.id, timeout))._outcome()
+
+    def _outcome(self) -> Any:
+        if self.state == "failed":
+            last = self.errors[-1] if self.errors else {}
+            raise JobFailed(
+                f"job {self.id} ({self.task}) failed after {self.attempt} attempts: "
+                f"{last.get('type', self.reason)}: {last.get('message', '')}"
+            )
+        if self.state == "cancelled":
+            raise JobCancelled(f"job {self.id} ({self.task}) was cancelled: {self.reason}")
+        return self.value
+
+    def _app(self) -> JobOperations:
+        if self.operations is None:
+            raise ConfigurationError(f"job {self.id} was not read through an app: use app.jobs.get({self.id})")
+        return self.operations
+
+
+class ClaimedJob:
+    """A job that this worker holds. Arguments, options and headers stay JSON text until they are needed."""
+
+    __slots__ = (
+        "args",
+        "attempt",
+        "crashes",
+        "fence",
+        "headers",
+        "id",
+        "max_attempts",
+        "options",
+        "position",
+        "queue",
+        "suspicions",
+        "task",
+    )
+
+    def __init__(self, queue: str, fence: int, row: tuple[Any, ...]) -> None:
+        self.queue = queue
+        self.fence = fence
+        (
+            self.id,
+            self.position,
+            self.task,
+            self.args,
+            self.attempt,
+            self.max_attempts,
+            self.crashes,
+            self.suspicions,
+            self.options,
+            self.headers,
+        ) = row
+
+
+def checked_key(key: str) -> str:
+    """A unique key that PostgreSQL can hold and index. Raises ArgumentError."""
+    if not isinstance(key, str) or not 1 <= len(key) <= 500 or "\x00" in key or not key.isprintable():
+        raise ArgumentError(f"key {str(key)[:60]!r} is not valid: use 1 to 500 printable characters")
+    return key

@@ -1,0 +1,122 @@
+"""What an attempt came to, and the one decision that says so."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pgqueue.errors import CancelJob, FailJob, ProcessCrashed, RetryJob, SnoozeJob, TaskTimeout
+
+CRASH_LIMIT = 3
+TRACEBACK_LIMIT = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptError:
+    """Why an attempt did not complete, as it is kept in `jobs.errors`: text without NUL or lone surrogates."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException) -> AttemptError:
+        frames = "".join(traceback.format_exception(error))
+        return cls(type_name(type(error)), storable(str(error)), storable(frames))
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The task returned; `result` is JSON text, None when it returned None."""
+
+    result: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Again after `delay` seconds; the attempt is used."""
+
+    delay: float
+    error: AttemptError
+    crashed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Snooze:
+    """Again after `delay` seconds; the attempt is given back."""
+
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Ended on purpose, without a failure."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """To `failed_jobs`. `reason` is one of: attempts_used, fail_job, crashed, bad_arguments."""
+
+    reason: str
+    error: AttemptError
+    crashed: bool = False
+
+
+Outcome = Completed | Retry | Snooze | Cancelled | Failed
+
+
+def decide(
+    error: BaseException, *, attempt: int, max_attempts: int, crashes: int, delay: Callable[[int], float]
+) -> Outcome:
+    """The outcome of an attempt that raised `error`.
+
+    `attempt` counts from 1, `crashes` are those before this attempt, `delay(attempt)` is the task's backoff in seconds.
+
+        decide(KeyError("x"), attempt=1, max_attempts=3, crashes=0, delay=lambda n: 5.0)   # Retry(5.0, …)
+    """
+    match error:
+        case SnoozeJob():
+            return Snooze(error.delay)
+        case CancelJob():
+            return Cancelled(storable(str(error)))
+        case FailJob():
+            return Failed("fail_job", AttemptError.of(error.__cause__ or error))
+    reported = AttemptError.of((error.__cause__ or error) if isinstance(error, RetryJob) else error)
+    crashed = isinstance(error, ProcessCrashed)
+    if crashed and crashes + 1 >= CRASH_LIMIT:
+        return Failed("crashed", reported, crashed)
+    if attempt >= max_attempts:
+        return Failed("crashed" if crashed else "attempts_used", reported, crashed)
+    chosen = error.delay if isinstance(error, RetryJob) and error.delay is not None else delay(attempt)
+    return Retry(chosen, reported, crashed)
+
+
+def type_name(kind: type[BaseException]) -> str:
+    """`KeyError` for a builtin, `shop.errors.CardDeclined` for others."""
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def storable(text: str, limit: int = TRACEBACK_LIMIT) -> str:
+    """Text as PostgreSQL's jsonb can hold it; the middle of a longer one is left out."""
+    if len(text) > limit:
+        half = limit // 2
+        text = f"{text[:half]}\n… {len(text) - limit} characters left out …\n{text[-half:]}"
+    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+__all__ = [
+    "CRASH_LIMIT",
+    "AttemptError",
+    "Cancelled",
+    "Completed",
+    "Failed",
+    "Outcome",
+    "Retry",
+    "Snooze",
+    "TaskTimeout",
+    "decide",
+    "storable",
+]
