@@ -1,0 +1,190 @@
+-- One job, from SQL: from psql, from a trigger, from another language. Returns its id, or the id of the live job that holds the key.
+create function {schema}.enqueue(
+    task text, args jsonb default '{{}}', queue text default null, run_at timestamptz default null,
+    delay interval default null, priority integer default null, key text default null,
+    max_attempts integer default null, timeout double precision default null,
+    tags text[] default null, headers jsonb default null
+) returns bigint language plpgsql security definer set search_path = {schema}, pg_catalog, pg_temp as $function$
+#variable_conflict use_column
+declare
+    known record;
+    settings record;
+    lane text;
+    rank smallint;
+    due timestamptz;
+    place bigint;
+    made bigint;
+    problem text;
+begin
+    if enqueue.task is null or enqueue.task !~ '^[A-Za-z0-9._][A-Za-z0-9._-]{{0,99}}$' then
+        raise exception 'task name % is not valid', quote_nullable(enqueue.task) using errcode = '22023',
+            hint = 'Use at most 100 letters, digits and . _ - ; the name does not begin with a hyphen.';
+    end if;
+    if jsonb_typeof(coalesce(enqueue.args, 'null')) <> 'object' then
+        raise exception 'args of task % must be a JSON object, not %', enqueue.task,
+            coalesce(jsonb_typeof(enqueue.args), 'null') using errcode = '22023',
+            hint = 'Pass arguments by name: ''{{"to": "a@b.c"}}''.';
+    end if;
+    if octet_length(enqueue.args::text) > 1048576 then
+        raise exception 'args of task % have % bytes; the limit is 1048576', enqueue.task, octet_length(enqueue.args::text)
+            using errcode = '22023', hint = 'Store the data, and pass its key.';
+    end if;
+    if enqueue.run_at is not null and enqueue.delay is not null then
+        raise exception 'task % was given both run_at and delay', enqueue.task using errcode = '22023', hint = 'Give one of the two.';
+    end if;
+    problem := case
+        when not isfinite(enqueue.run_at) then format('run_at %s', enqueue.run_at)
+        when enqueue.delay < interval '0' or not isfinite(enqueue.delay) then format('delay %s', enqueue.delay)
+        when enqueue.priority not between -32768 and 32767 then format('priority %s', enqueue.priority)
+        when enqueue.max_attempts < 1 then format('max_attempts %s', enqueue.max_attempts)
+        when enqueue.timeout <= 0 or enqueue.timeout = 'NaN' or enqueue.timeout = 'infinity' then format('timeout %s', enqueue.timeout)
+        when enqueue.key = '' or length(enqueue.key) > 500 then format('key %L', left(enqueue.key, 50))
+        when jsonb_typeof(enqueue.headers) <> 'object' then format('headers %s', left(enqueue.headers::text, 50)) end;
+    if problem is not null then
+        raise exception 'task % was given %, which is out of range', enqueue.task, problem using errcode = '22023',
+            hint = 'run_at is finite, delay is not negative, priority is a smallint, max_attempts is at least 1, timeout is in seconds above 0, key has 1 to 500 characters, headers is an object.';
+    end if;
+
+    select t.* into known from {schema}.tasks t where t.name = enqueue.task;
+    lane := coalesce(enqueue.queue, known.queue, 'default');
+    if lane !~ '^[A-Za-z0-9._][A-Za-z0-9._-]{{0,99}}$' then
+        raise exception 'queue name % is not valid', quote_literal(lane) using errcode = '22023',
+            hint = 'Use at most 100 letters, digits and . _ - ; the name does not begin with a hyphen.';
+    end if;
+    select q.* into settings from {schema}.queues q where q.name = lane;
+    rank := coalesce(enqueue.priority, known.priority, settings.priority, 0);
+    due := coalesce(enqueue.run_at, clock_timestamp() + enqueue.delay, clock_timestamp());
+    perform pg_current_xact_id();
+
+    loop
+        place := case when due <= clock_timestamp() then nextval('{schema}.jobs_position') end;
+        insert into {schema}.jobs (queue, task, args, state, priority, position, run_at, max_attempts, unique_key, options, tags, headers)
+        values (lane, enqueue.task, enqueue.args, case when place is null then 'scheduled' else 'available' end, rank, place, due,
+                coalesce(enqueue.max_attempts, known.max_attempts, settings.max_attempts, 25), enqueue.key,
+                case when enqueue.timeout is not null then jsonb_build_object('timeout', enqueue.timeout) end,
+                enqueue.tags, enqueue.headers)
+        on conflict (unique_key, queue) where unique_key is not null do nothing
+        returning id into made;
+        exit when made is not null;
+        select j.id into made from {schema}.jobs j where j.unique_key = enqueue.key and j.queue = lane;
+        if made is not null then
+            return made;
+        end if;
+    end loop;
+
+    if exists (select from {schema}.workers w where w.idle_queues @> array[lane] and w.expires_at > clock_timestamp()) then
+        perform pg_notify('{channel}', case when place is null then format('scheduled %s', lane)
+                                        else format('available %s %s %s', lane, rank, place) end);
+    end if;
+    return made;
+end
+$function$;
+revoke all on function {schema}.enqueue from public;
+comment on function {schema}.enqueue is 'Enqueues one job in the caller''s transaction and returns its id. With a key that a live job of the queue holds, returns that job''s id.';
+
+-- Waiting jobs end at once; running ones are marked, and end as cancelled instead of being retried.
+create function {schema}.cancel(job_ids bigint[], why text default 'cancelled')
+returns table (id bigint, was text) language plpgsql as $function$
+begin
+    if to_regclass(format('%I.completed_jobs_%s', '{bare_schema}', to_char(clock_timestamp() at time zone 'UTC', 'YYYYMMDD'))) is null then
+        perform {schema}.make_partitions(0);
+    end if;
+    return query update {schema}.jobs j set cancel_requested = true where j.id = any (job_ids) returning j.id, j.state;
+    with gone as (delete from {schema}.jobs j where j.id = any (job_ids) and j.state <> 'running' returning j.*)
+    insert into {schema}.completed_jobs (id, run_at, created_at, attempt, max_attempts, priority, state, queue, task,
+                                         unique_key, reason, args, headers, errors, tags)
+    select g.id, g.run_at, g.created_at, g.attempt, g.max_attempts, g.priority, 'cancelled', g.queue, g.task,
+           g.unique_key, why, g.args, g.headers, g.errors, g.tags
+    from gone g;
+    perform pg_notify('{channel}', format('cancel %s', j.id)) from {schema}.jobs j
+    where j.id = any (job_ids) and j.state = 'running' and j.cancel_requested;
+end
+$function$;
+comment on function {schema}.cancel is 'Cancels jobs by id and returns the state that each was in. A running job is asked to stop and will not be retried.';
+
+-- failed_jobs -> jobs, available at once, attempts anew, errors kept. A job whose key is held by a live job stays where it is.
+create function {schema}.redrive(
+    job_ids bigint[] default null, queue text default null, task text default null, error text default null, max_jobs bigint default null
+) returns setof bigint language plpgsql as $function$
+declare
+    locked bigint[];
+    inserted bigint[];
+begin
+    perform pg_current_xact_id();
+    locked := array(
+        select f.id from {schema}.failed_jobs f
+        where (job_ids is null or f.id = any (job_ids)) and (redrive.queue is null or f.queue = redrive.queue)
+          and (redrive.task is null or f.task = redrive.task)
+          and (error is null or error in (f.error_type, f.fingerprint) or right(f.error_type, length(error) + 1) = '.' || error)
+        order by f.id limit max_jobs for update skip locked);
+    with numbered as materialized (
+        select o.*, nextval('{schema}.jobs_position') as position
+        from (select f.* from {schema}.failed_jobs f where f.id = any (locked) order by f.id) o),
+    made as (
+        insert into {schema}.jobs (id, position, run_at, created_at, max_attempts, priority, state, queue, task, unique_key,
+                                   args, options, headers, errors, tags)
+        select n.id, n.position, clock_timestamp(), n.created_at, n.max_attempts, n.priority, 'available', n.queue, n.task,
+               n.unique_key, n.args, n.options, n.headers, n.errors, n.tags
+        from numbered n order by n.unique_key nulls first, n.queue, n.id
+        on conflict do nothing returning id)
+    select array_agg(m.id) into inserted from made m;
+    delete from {schema}.failed_jobs f where f.id = any (inserted);
+    perform pg_notify('{channel}', format('available %s %s %s', j.queue, j.priority, min(j.position)))
+    from {schema}.jobs j where j.id = any (inserted) group by j.queue, j.priority;
+    return query select unnest(inserted);
+end
+$function$;
+comment on function {schema}.redrive is 'Sends failed jobs back to their queues, oldest first, and returns their ids. Filters: ids, queue, task, error (type or fingerprint).';
+
+create function {schema}.purge_failed(
+    job_ids bigint[] default null, queue text default null, task text default null, error text default null, max_jobs bigint default null
+) returns bigint language plpgsql as $function$
+declare
+    locked bigint[];
+begin
+    locked := array(
+        select f.id from {schema}.failed_jobs f
+        where (job_ids is null or f.id = any (job_ids)) and (purge_failed.queue is null or f.queue = purge_failed.queue)
+          and (purge_failed.task is null or f.task = purge_failed.task)
+          and (error is null or error in (f.error_type, f.fingerprint) or right(f.error_type, length(error) + 1) = '.' || error)
+        order by f.id limit max_jobs for update skip locked);
+    delete from {schema}.failed_jobs f where f.id = any (locked);
+    return cardinality(locked);
+end
+$function$;
+comment on function {schema}.purge_failed is 'Deletes failed jobs for good and returns how many. Filters as in redrive.';
+
+create function {schema}.pause(queue text) returns void language sql as $function$
+    insert into {schema}.queues (name, paused) values (pause.queue, true)
+    on conflict (name) do update set paused = true, updated_at = clock_timestamp();
+$function$;
+comment on function {schema}.pause is 'Stops the claims of a queue on every worker; running jobs go on.';
+
+create function {schema}.resume(queue text) returns void language sql as $function$
+    update {schema}.queues set paused = false, updated_at = clock_timestamp() where name = resume.queue;
+    select pg_notify('{channel}', 'resumed ' || resume.queue);
+$function$;
+comment on function {schema}.resume is 'Lets a paused queue go on.';
+
+-- Partitions are made ahead, so that a finish finds its own. Attaching an empty table needs no scan and blocks no insert.
+create function {schema}.make_partitions(days integer default 7) returns integer language plpgsql as $function$
+declare
+    first_day date := (clock_timestamp() at time zone 'UTC')::date;
+    name text;
+    made integer := 0;
+begin
+    -- Two that make the same day at once would both find it missing.
+    perform pg_advisory_xact_lock(hashtext('pgqueue partitions {bare_schema}'));
+    for d in 0 .. days loop
+        name := format('completed_jobs_%s', to_char(first_day + d, 'YYYYMMDD'));
+        continue when to_regclass(format('%I.%I', '{bare_schema}', name)) is not null;
+        execute format('create table {schema}.%I (like {schema}.completed_jobs including defaults including constraints including indexes)', name);
+        execute format('alter table {schema}.completed_jobs attach partition {schema}.%I for values from (%L) to (%L)', name,
+                       (first_day + d)::timestamp at time zone 'UTC', (first_day + d + 1)::timestamp at time zone 'UTC');
+        made := made + 1;
+    end loop;
+    return made;
+end
+$function$;
+comment on function {schema}.make_partitions is 'Makes the missing daily partitions of completed_jobs, from today to so many days ahead; returns how many.';
+select {schema}.make_partitions();

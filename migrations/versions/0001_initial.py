@@ -1,0 +1,34 @@
+"""Jobs, claims, workers, tasks, queues, schedules, history, failed jobs; the views and functions for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import context, op
+from sqlalchemy import text
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+FILES = ("0001_initial.sql", "0001_views.sql", "0001_functions.sql")
+FUNCTIONS = ("enqueue", "cancel", "redrive", "purge_failed", "pause", "resume", "make_partitions")
+VIEWS = ("queue_stats", "running_jobs", "all_jobs")
+TABLES = ("jobs", "claims", "workers", "tasks", "queues", "schedules", "completed_jobs", "failed_jobs")
+
+
+def upgrade() -> None:
+    schema: str = context.config.attributes["schema"]
+    for file in FILES:
+        sql = (Path(__file__).parent / file).read_text(encoding="utf-8")
+        filled = sql.format(schema=f'"{schema}"', bare_schema=schema, channel=schema)
+        op.execute(text(filled.replace(":", "\\:")))
+
+
+def downgrade() -> None:
+    schema: str = context.config.attributes["schema"]
+    for kind, names in (("function", FUNCTIONS), ("view", VIEWS), ("table", TABLES)):
+        for name in names:
+            op.execute(f'drop {kind} "{schema}".{name}')
+    op.execute(f'drop sequence "{schema}".jobs_position')
