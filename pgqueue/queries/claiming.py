@@ -1,0 +1,93 @@
+"""Taking jobs, giving them back, and where a lane begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from pgqueue.job import ClaimedJob
+from pgqueue.queries.statement import Operation, Statement, inline, text
+
+
+class Scan(NamedTuple):
+    """What a claim saw: rows of its lane above the mark, and what is needed to move the mark."""
+
+    jobs: list[ClaimedJob]
+    paused: bool
+    full: bool
+    xact_id: int
+    allocated: int
+    xmin: int
+    left_from: int | None
+
+
+def claim(
+    schema: str, *, queue: str, priority: int, mark: int, tasks: list[str], count: int, slots: int, fence: int, worker: UUID, lifo: bool
+) -> Operation[Scan]:
+    """Take up to `count` jobs of one lane above `mark`; those that must not repeat only as far as `slots` can start them."""
+    params = {
+        "queue": queue,
+        "priority": priority,
+        "mark": mark,
+        "tasks": tasks,
+        "count": count,
+        "slots": slots,
+        "fence": fence,
+        "worker": worker,
+    }
+    rows: list[tuple[Any, ...]] = yield Statement(text("claim_lifo" if lifo else "claim", schema), params)
+    if not rows:
+        return Scan([], True, False, 0, 0, 0, None)
+    xact_id, allocated, xmin, left_from = rows[0][:4]
+    jobs = [] if rows[0][4] is None else [ClaimedJob(queue, fence, row[4:]) for row in rows]
+    full = len(jobs) == count or left_from is not None
+    return Scan(jobs, False, full, xact_id, allocated, xmin, left_from)
+
+
+def lanes(schema: str, *, queue: str, tasks: list[str]) -> Statement[Any]:
+    """(priority, position of the first available job) of each lane in which something waits."""
+    return Statement(text("lanes", schema), {"queue": queue, "tasks": tasks})
+
+
+def release(schema: str, ids: Sequence[int], fences: Sequence[int], *, suspected: bool = False) -> Statement[Any]:
+    return Statement(
+        text("release", schema),
+        {"ids": list(ids), "fences": list(set(fences)), "suspected": int(suspected), "channel": schema},
+    )
+
+
+def claims_of(schema: str, worker: UUID) -> Statement[Any]:
+    """(claim id, job ids, age in seconds) of the claims of one worker."""
+    return Statement(
+        inline(
+            "select id, job_ids, extract(epoch from clock_timestamp() - claimed_at)::float8 "
+            "from {schema}.claims where worker_id = %(worker)s",
+            schema,
+        ),
+        {"worker": worker},
+    )
+
+
+def drop_claims(schema: str, fences: Sequence[int]) -> Statement[Any]:
+    return Statement(text("drop_claims", schema), {"fences": list(fences)})
+
+
+def promote(schema: str, *, queue: str, count: int) -> Statement[Any]:
+    """One row: how many became available, and in how many seconds the next is due (None: nothing is scheduled)."""
+    return Statement(
+        text("promote", schema), {"queue": queue, "count": count, "channel": schema}, lambda row: (row[0], row[2])
+    )
+
+
+def holds_drain(schema: str, queues: list[str]) -> Statement[Any]:
+    """One row, true while something of `queues` is available, running, blocked or waits for its retry."""
+    return Statement(
+        inline(
+            "select exists (select from {schema}.jobs where queue = any (%(queues)s) and position is not null) "
+            "or exists (select from {schema}.jobs where queue = any (%(queues)s) and position is null "
+            "and (attempt > 0 or state = 'blocked'))",
+            schema,
+        ),
+        {"queues": queues},
+    )

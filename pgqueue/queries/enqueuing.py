@@ -1,0 +1,229 @@
+"""The one place that knows how to insert a job: one or many by `unnest`, thousands by COPY."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from pgqueue import arguments
+from pgqueue.errors import PgQueueError
+from pgqueue.job import Job, NewJob
+from pgqueue.queries.statement import Copy, Operation, Statement, inline, text
+
+CHUNK = 1_000
+COPY_FROM = 2_000
+ROUNDS = 100
+
+
+class Enqueued(NamedTuple):
+    id: int
+    created: bool
+    queue: str
+    priority: int
+    max_attempts: int
+    run_at: datetime
+    created_at: datetime | None
+    available: bool
+
+
+def enqueue(schema: str, jobs: Sequence[NewJob], fallback_attempts: int) -> Operation[list[Job]]:
+    """Insert `jobs`; where a live job holds a key, that job is returned in place of the new one, `created` False."""
+    made: list[Job | None] = [None] * len(jobs)
+    pending = list(range(len(jobs)))
+    for _ in range(ROUNDS):
+        held: list[int] = []
+        for start in range(0, len(pending), CHUNK):
+            places = pending[start : start + CHUNK]
+            rows = yield insert(schema, [jobs[i] for i in places], fallback_attempts)
+            for i, row in zip(places, rows, strict=True):
+                if row.created:
+                    made[i] = _job(jobs[i], row)
+                else:
+                    held.append(i)
+        if not held:
+            return [job for job in made if job is not None]
+        # A holder that ended meanwhile is not found: its key is free, so those go round again.
+        holders = yield holding(schema, [str(jobs[i].key) for i in held])
+        found = {(job.queue, job.key): job for job in holders}
+        lanes = yield resolve_queues(schema, [jobs[i] for i in held])
+        for i, (queue,) in zip(held, lanes, strict=True):
+            made[i] = found.get((queue, jobs[i].key))
+        pending = [i for i in held if made[i] is None]
+        if not pending:
+            return [job for job in made if job is not None]
+    keys = ", ".join(repr(jobs[i].key) for i in pending[:3])
+    raise PgQueueError(f"{len(pending)} jobs were not enqueued: their keys ({keys}, …) changed hands {ROUNDS} times; try again")
+
+
+def insert(schema: str, jobs: Sequence[NewJob], fallback_attempts: int) -> Statement[Enqueued]:
+    params: dict[str, Any] = {
+        "queues": [job.queue for job in jobs],
+        "tasks": [job.task for job in jobs],
+        "args": [job.args for job in jobs],
+        "priorities": [job.priority for job in jobs],
+        "run_ats": [job.run_at for job in jobs],
+        "delays": [job.delay for job in jobs],
+        "max_attempts": [job.max_attempts for job in jobs],
+        "keys": [job.key for job in jobs],
+        "options": [job.options for job in jobs],
+        "headers": [job.headers for job in jobs],
+        "tags": [job.tags for job in jobs],
+        "fallback_attempts": fallback_attempts,
+        "channel": schema,
+    }
+    return Statement(text("enqueue", schema), params, lambda row: Enqueued(*row[:8]))
+
+
+def holding(schema: str, keys: list[str]) -> Statement[Job]:
+    """The live jobs that hold `keys`."""
+    return Statement(
+        inline(
+            "select id, queue, task, args::text, state, priority, attempt, max_attempts, run_at, created_at, unique_key "
+            "from {schema}.jobs where unique_key = any (%(keys)s)",
+            schema,
+        ),
+        {"keys": keys},
+        lambda row: Job(
+            *row[:3], arguments.loads(row[3]), *row[4:10], key=row[10], created=False  # type: ignore[arg-type]
+        ),
+    )
+
+
+def resolve_queues(schema: str, jobs: Sequence[NewJob]) -> Statement[tuple[str]]:
+    """The queue of each job, in order, as the insert chose it."""
+    return Statement(
+        inline(
+            "select coalesce(g.queue, t.queue, 'default') from unnest(%(queues)s::text[], %(tasks)s::text[]) "
+            "with ordinality g (queue, task, n) left join {schema}.tasks t on t.name = g.task order by n",
+            schema,
+        ),
+        {"queues": [job.queue for job in jobs], "tasks": [job.task for job in jobs]},
+    )
+
+
+def can_copy(jobs: Sequence[NewJob]) -> bool:
+    """COPY knows no conflicts and no defaults of tasks that another process registered."""
+    return len(jobs) >= COPY_FROM and all(job.key is None and job.queue is not None for job in jobs)
+
+
+def copy(schema: str, jobs: Sequence[NewJob], fallback_attempts: int) -> Operation[list[Job]]:
+    """Insert `jobs` by COPY, ids and positions taken ahead, in one transaction that the caller holds."""
+    [(now, ids, positions)] = yield _allocate(schema, len(jobs))
+    defaults = {row[0]: row[1:] for row in (yield _queue_defaults(schema, sorted({str(job.queue) for job in jobs})))}
+    resolved = [_resolved(job, defaults.get(job.queue, (None, None)), fallback_attempts, now) for job in jobs]
+    yield Copy(
+        inline(
+            "copy {schema}.jobs (id, position, run_at, max_attempts, priority, state, queue, task, args, options, headers, tags) "
+            "from stdin",
+            schema,
+        ),
+        _lines(resolved, ids, positions, now),
+    )
+    yield _wake(schema, resolved, positions, now)
+    return [
+        _job(job, Enqueued(id_, True, str(job.queue), job.priority or 0, job.max_attempts or 1, job.run_at or now, now, (job.run_at or now) <= now))
+        for job, id_ in zip(resolved, ids, strict=True)
+    ]
+
+
+def _allocate(schema: str, count: int) -> Statement[Any]:
+    # pg_current_xact_id() first: the transaction must have its id before it takes positions.
+    return Statement(
+        inline(
+            "with entered as materialized (select pg_current_xact_id()) "
+            "select clock_timestamp(), array_agg(nextval(pg_get_serial_sequence('{schema}.jobs', 'id'))), "
+            "array_agg(nextval('{schema}.jobs_position')) from entered, generate_series(1, %(count)s)",
+            schema,
+        ),
+        {"count": count},
+    )
+
+
+def _queue_defaults(schema: str, queues: list[str]) -> Statement[Any]:
+    return Statement(
+        inline("select name, priority, max_attempts from {schema}.queues where name = any (%(queues)s)", schema),
+        {"queues": queues},
+    )
+
+
+def _resolved(job: NewJob, defaults: tuple[Any, ...], fallback_attempts: int, now: datetime) -> NewJob:
+    priority, attempts = defaults
+    run_at = job.run_at or (now if job.delay is None else _later(now, job.delay))
+    return replace(
+        job,
+        run_at=run_at,
+        delay=None,
+        priority=job.priority if job.priority is not None else priority or 0,
+        max_attempts=job.max_attempts or attempts or fallback_attempts,
+    )
+
+
+def _later(now: datetime, delay: float) -> datetime:
+    return datetime.fromtimestamp(now.timestamp() + delay, UTC)
+
+
+def _lines(jobs: Sequence[NewJob], ids: Sequence[int], positions: Sequence[int], now: datetime) -> Iterator[str]:
+    lines: list[str] = []
+    for job, id_, position in zip(jobs, ids, positions, strict=True):
+        due = job.run_at is None or job.run_at <= now
+        tags = "\\N" if job.tags is None else _escaped(_array(arguments.loads(job.tags)))
+        lines.append(
+            f"{id_}\t{position if due else chr(92) + 'N'}\t{job.run_at}\t{job.max_attempts}\t{job.priority}\t"
+            f"{'available' if due else 'scheduled'}\t{job.queue}\t{job.task}\t{_escaped(job.args)}\t{_escaped(job.options)}\t"
+            f"{_escaped(job.headers)}\t{tags}\n"
+        )
+        if len(lines) == CHUNK:
+            yield "".join(lines)
+            lines.clear()
+    if lines:
+        yield "".join(lines)
+
+
+def _escaped(json: str | None) -> str:
+    return "\\N" if json is None else json.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+
+
+def _array(tags: list[str]) -> str:
+    quoted = ('"' + tag.replace("\\", "\\\\").replace('"', '\\"') + '"' for tag in tags)
+    return "{" + ",".join(quoted) + "}"
+
+
+def _wake(schema: str, jobs: Sequence[NewJob], positions: Sequence[int], now: datetime) -> Statement[Any]:
+    first: dict[tuple[str, int], int] = {}
+    for job, position in zip(jobs, positions, strict=True):
+        if job.run_at is None or job.run_at <= now:
+            first.setdefault((str(job.queue), job.priority or 0), position)
+    return Statement(
+        inline(
+            "select pg_notify(%(channel)s, format('available %%s %%s %%s', queue, priority, position)) "
+            "from unnest(%(queues)s::text[], %(priorities)s::int[], %(positions)s::bigint[]) l (queue, priority, position) "
+            "where exists (select from {schema}.workers w where w.idle_queues @> array[l.queue] and w.expires_at > clock_timestamp())",
+            schema,
+        ),
+        {
+            "channel": schema,
+            "queues": [queue for queue, _ in first],
+            "priorities": [priority for _, priority in first],
+            "positions": list(first.values()),
+        },
+    )
+
+
+def _job(job: NewJob, row: Enqueued) -> Job:
+    return Job(
+        id=row.id,
+        queue=row.queue,
+        task=job.task,
+        args=arguments.loads(job.args),
+        state="available" if row.available else "scheduled",
+        priority=row.priority,
+        attempt=0,
+        max_attempts=row.max_attempts,
+        run_at=row.run_at,
+        created_at=row.created_at,
+        key=job.key,
+        tags=tuple(arguments.loads(job.tags)) if job.tags else (),
+        headers=arguments.loads(job.headers) if job.headers else {},
+    )

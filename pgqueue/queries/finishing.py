@@ -1,0 +1,141 @@
+"""Writing outcomes: sets of jobs, each statement fenced by the claims that its jobs were run under."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome, Retry, Snooze
+from pgqueue.queries.claiming import release
+from pgqueue.queries.statement import Operation, Statement, inline, text
+
+
+@dataclass(slots=True)
+class Finished:
+    """One attempt's outcome, on its way to the database. `duration` is in seconds; `kept` says whether history is."""
+
+    id: int
+    fence: int
+    task: str
+    outcome: Outcome | None
+    duration: float = 0.0
+    kept: bool = True
+
+
+def finish(schema: str, worker: UUID | None, batch: Sequence[Finished]) -> Operation[int]:
+    """Write `batch`; an outcome of None gives the job back unstarted. Returns how many had lost their claim.
+
+    A job of which the batch holds two outcomes counts with the later one: it was claimed again in between.
+    """
+    latest = {one.id: one for one in batch}
+    groups: dict[str, list[Finished]] = {}
+    for one in latest.values():
+        groups.setdefault(_group(one), []).append(one)
+    written = 0
+    for name, group in sorted(groups.items()):
+        match name:
+            case "complete" | "complete_unkept":
+                [(count,)] = yield _complete(schema, worker, group, name)
+                written += count
+            case "retry":
+                written += yield from _or_cancelled(schema, worker, group, _retry(schema, worker, group))
+            case "release":
+                ids, fences = [one.id for one in group], [one.fence for one in group]
+                written += yield from _or_cancelled(schema, worker, group, release(schema, ids, fences))
+            case "fail":
+                written += len((yield _fail(schema, worker, group)))
+            case _:
+                written += len((yield _cancel(schema, worker, group)))
+    return len(latest) - written
+
+
+def _group(one: Finished) -> str:
+    match one.outcome:
+        case Completed():
+            return "complete" if one.kept else "complete_unkept"
+        case Retry() | Snooze():
+            return "retry"
+        case Failed():
+            return "fail"
+        case Cancelled():
+            return "cancel"
+        case None:
+            return "release"
+
+
+def _or_cancelled(
+    schema: str, worker: UUID | None, group: list[Finished], statement: Statement[Any]
+) -> Operation[int]:
+    rows = yield statement
+    went = {id_ for (id_,) in rows}
+    rest = [one for one in group if one.id not in went]
+    if not rest:
+        return len(went)
+    # Still fenced: what is left is either stale, or its cancellation was asked for while it ran.
+    cancelled = yield _cancel(schema, worker, rest)
+    return len(went) + len(cancelled)
+
+
+def _common(worker: UUID | None, group: list[Finished]) -> dict[str, Any]:
+    return {
+        "ids": [one.id for one in group],
+        "fences": list({one.fence for one in group}),
+        "worker": worker,
+        "durations": [one.duration for one in group],
+    }
+
+
+def _complete(schema: str, worker: UUID | None, group: list[Finished], name: str) -> Statement[Any]:
+    params = _common(worker, group)
+    params["results"] = [one.outcome.result for one in group if isinstance(one.outcome, Completed)]
+    return Statement(text(name, schema), params)
+
+
+def _retry(schema: str, worker: UUID | None, group: list[Finished]) -> Statement[Any]:
+    params = _common(worker, group)
+    outcomes = [one.outcome for one in group if isinstance(one.outcome, Retry | Snooze)]
+    params["delays"] = [outcome.delay for outcome in outcomes]
+    params["refunds"] = [int(isinstance(outcome, Snooze)) for outcome in outcomes]
+    params["crashes"] = [int(isinstance(outcome, Retry) and outcome.crashed) for outcome in outcomes]
+    params["errors"] = [_json(outcome.error) if isinstance(outcome, Retry) else None for outcome in outcomes]
+    return Statement(text("retry", schema), params)
+
+
+def _cancel(schema: str, worker: UUID | None, group: list[Finished]) -> Statement[Any]:
+    params = _common(worker, group)
+    params["reasons"] = [
+        one.outcome.reason if isinstance(one.outcome, Cancelled) else "cancelled while it ran" for one in group
+    ]
+    return Statement(text("cancel_claimed", schema), params)
+
+
+def _fail(schema: str, worker: UUID | None, group: list[Finished]) -> Statement[Any]:
+    params = _common(worker, group)
+    failures = [(one.task, one.outcome) for one in group if isinstance(one.outcome, Failed)]
+    params["reasons"] = [outcome.reason for _, outcome in failures]
+    params["crashes"] = [int(outcome.crashed) for _, outcome in failures]
+    params["errors"] = [_json(outcome.error) for _, outcome in failures]
+    params["fingerprints"] = [fingerprint(task, outcome.error) for task, outcome in failures]
+    return Statement(text("fail", schema), params)
+
+
+def lock_claimed(schema: str, batch: Sequence[Finished]) -> Statement[int]:
+    """Ids of the jobs of `batch` that nobody else has locked."""
+    params = {"ids": [one.id for one in batch], "fences": list({one.fence for one in batch})}
+    return Statement(text("lock_claimed", schema), params, lambda row: row[0])
+
+
+
+def fingerprint(task: str, error: AttemptError) -> str:
+    """The same 12 hex digits for errors of one task, one type and one place in the code."""
+    places = re.findall(r'File "([^"]+)", line \d+, in (\S+)', error.traceback)
+    return hashlib.sha256(repr((task, error.type, places[-1:])).encode()).hexdigest()[:12]
+
+
+def _json(error: AttemptError) -> str:
+    return json.dumps({"type": error.type, "message": error.message, "traceback": error.traceback})

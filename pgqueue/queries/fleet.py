@@ -1,0 +1,216 @@
+"""Workers, what they registered, and the jobs of those that died."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from pgqueue.queries.statement import Statement, inline, text
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """A task as the table `tasks` knows it."""
+
+    name: str
+    queue: str
+    priority: int | None
+    max_attempts: int | None
+    timeout: float | None
+    unique_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRow:
+    """A queue's defaults as the code declares them; None leaves what the table has."""
+
+    name: str
+    priority: int | None = None
+    max_attempts: int | None = None
+    timeout: float | None = None
+    lifo: bool | None = None
+    keep_completed: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """A row of `workers`."""
+
+    id: UUID
+    name: str
+    host: str
+    pid: int
+    state: str
+    version: str
+    queues: Mapping[str, int]
+    tasks: tuple[str, ...]
+    started_at: datetime
+    heartbeat_at: datetime
+    expires_at: datetime
+    alive: bool
+    running: int
+
+
+class Orphan(NamedTuple):
+    """A job of a dead worker; `job_id` is None where the claim has nothing left."""
+
+    worker_id: UUID
+    fence: int
+    queue: str
+    job_id: int | None
+    task: str
+    attempt: int
+    max_attempts: int
+    crashes: int
+
+
+def register_worker(
+    schema: str, *, worker: UUID, name: str, host: str, pid: int, version: str, queues: Mapping[str, int], tasks: list[str], lease: float
+) -> Statement[Any]:
+    return Statement(
+        inline(
+            "insert into {schema}.workers (id, name, host, pid, version, queues, tasks, expires_at) values (%(worker)s, %(name)s, "
+            "%(host)s, %(pid)s, %(version)s, %(queues)s::jsonb, %(tasks)s, clock_timestamp() + make_interval(secs => %(lease)s)) "
+            "returning id",
+            schema,
+        ),
+        {
+            "worker": worker,
+            "name": name,
+            "host": host,
+            "pid": pid,
+            "version": version,
+            "queues": json.dumps(dict(queues)),
+            "tasks": tasks,
+            "lease": lease,
+        },
+    )
+
+
+def register_tasks(schema: str, tasks: Iterable[TaskRow]) -> Statement[Any]:
+    rows = sorted(tasks, key=lambda task: task.name)
+    return Statement(
+        inline(
+            "insert into {schema}.tasks (name, queue, priority, max_attempts, timeout, unique_key) "
+            "select * from unnest(%(names)s::text[], %(queues)s::text[], %(priorities)s::smallint[], %(attempts)s::int[], "
+            "%(timeouts)s::float8[], %(keys)s::text[]) "
+            "on conflict (name) do update set queue = excluded.queue, priority = excluded.priority, "
+            "max_attempts = excluded.max_attempts, timeout = excluded.timeout, unique_key = excluded.unique_key, "
+            "last_seen_at = clock_timestamp() returning name",
+            schema,
+        ),
+        {
+            "names": [task.name for task in rows],
+            "queues": [task.queue for task in rows],
+            "priorities": [task.priority for task in rows],
+            "attempts": [task.max_attempts for task in rows],
+            "timeouts": [task.timeout for task in rows],
+            "keys": [task.unique_key for task in rows],
+        },
+    )
+
+
+def register_queues(schema: str, queues: Iterable[QueueRow]) -> Statement[Any]:
+    """What the code declares replaces what was there; what it leaves open, and `paused`, stay."""
+    rows = sorted(queues, key=lambda queue: queue.name)
+    return Statement(
+        inline(
+            "insert into {schema}.queues as q (name, priority, max_attempts, timeout, lifo, keep_completed) "
+            "select n, p, a, t, coalesce(l, false), k from unnest(%(names)s::text[], %(priorities)s::smallint[], %(attempts)s::int[], "
+            "%(timeouts)s::float8[], %(lifos)s::bool[], %(keeps)s::interval[]) g (n, p, a, t, l, k) "
+            "on conflict (name) do update set priority = coalesce(excluded.priority, q.priority), "
+            "max_attempts = coalesce(excluded.max_attempts, q.max_attempts), timeout = coalesce(excluded.timeout, q.timeout), "
+            "lifo = case when excluded.name = any (%(declared)s) then excluded.lifo else q.lifo end, "
+            "keep_completed = coalesce(excluded.keep_completed, q.keep_completed), updated_at = clock_timestamp() returning name",
+            schema,
+        ),
+        {
+            "names": [queue.name for queue in rows],
+            "priorities": [queue.priority for queue in rows],
+            "attempts": [queue.max_attempts for queue in rows],
+            "timeouts": [queue.timeout for queue in rows],
+            "lifos": [queue.lifo for queue in rows],
+            "keeps": [queue.keep_completed for queue in rows],
+            "declared": [queue.name for queue in rows if queue.lifo is not None],
+        },
+    )
+
+
+def queue_settings(schema: str) -> Statement[Any]:
+    """(name, paused, lifo, timeout, keep_completed) of every queue that has a row."""
+    return Statement(inline("select name, paused, lifo, timeout, keep_completed from {schema}.queues", schema))
+
+
+def queue_names(schema: str) -> Statement[str]:
+    """Every queue that has settings, a task, or a live job: what a glob is matched against."""
+    return Statement(
+        inline(
+            "with recursive lanes as ((select queue from {schema}.jobs where position is not null order by queue limit 1) union all "
+            "select (select j.queue from {schema}.jobs j where j.position is not null and j.queue > lanes.queue order by j.queue limit 1) "
+            "from lanes where lanes.queue is not null) "
+            "select name from {schema}.queues union select queue from {schema}.tasks union "
+            "select queue from lanes where queue is not null order by 1",
+            schema,
+        ),
+        {},
+        lambda row: row[0],
+    )
+
+
+def heartbeat(schema: str, worker: UUID, lease: float) -> Statement[Any]:
+    return Statement(text("heartbeat", schema), {"worker": worker, "lease": lease})
+
+
+def mark_idle(schema: str, worker: UUID, queues: Iterable[str]) -> Statement[Any]:
+    return Statement(
+        inline(
+            "update {schema}.workers set idle_queues = %(queues)s where id = %(worker)s and idle_queues <> %(queues)s returning id",
+            schema,
+        ),
+        {"worker": worker, "queues": sorted(queues)},
+    )
+
+
+def mark_stopping(schema: str, worker: UUID) -> Statement[Any]:
+    return Statement(
+        inline("update {schema}.workers set state = 'stopping', idle_queues = '{{}}' where id = %(worker)s returning id", schema),
+        {"worker": worker},
+    )
+
+
+def unregister_worker(schema: str, worker: UUID) -> Statement[Any]:
+    """The row goes only when no claim is left: else the rescue needs the time of its lease."""
+    return Statement(
+        inline(
+            "delete from {schema}.workers where id = %(worker)s "
+            "and not exists (select from {schema}.claims where worker_id = %(worker)s) returning id",
+            schema,
+        ),
+        {"worker": worker},
+    )
+
+
+def bury(schema: str) -> Statement[Any]:
+    return Statement(text("bury", schema))
+
+
+def orphans(schema: str) -> Statement[Orphan]:
+    return Statement(text("orphans", schema), {}, lambda row: Orphan(*row))
+
+
+def list_workers(schema: str) -> Statement[WorkerInfo]:
+    return Statement(
+        inline(
+            "select w.id, w.name, w.host, w.pid, w.state, w.version, w.queues::text, w.tasks, w.started_at, w.heartbeat_at, "
+            "w.expires_at, w.expires_at > clock_timestamp(), (select count(*) from {schema}.claims c "
+            "join {schema}.jobs j on j.id = any (c.job_ids) and j.claim_id = c.id where c.worker_id = w.id) "
+            "from {schema}.workers w order by w.started_at",
+            schema,
+        ),
+        {},
+        lambda row: WorkerInfo(*row[:6], json.loads(row[6]), tuple(row[7]), *row[8:]),  # type: ignore[arg-type]
+    )

@@ -1,0 +1,231 @@
+"""Reading jobs of every state, and operating on them by id or key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg import sql
+
+from pgqueue import arguments
+from pgqueue.errors import JobNotFound
+from pgqueue.job import Job
+from pgqueue.queries.statement import Operation, Statement, inline
+
+COLUMNS = (
+    "id, queue, task, args::text, state, priority, attempt, max_attempts, run_at, created_at, unique_key, tags, "
+    "headers::text, errors::text, result::text, reason, started_at, ended_at"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs: every given condition must hold. `before` is an id: pages go down from the newest."""
+
+    queue: str | None = None
+    task: str | None = None
+    state: str | None = None
+    key: str | None = None
+    tag: str | None = None
+    error: str | None = None
+    ids: tuple[int, ...] | None = None
+    before: int | None = None
+
+    def conditions(self) -> tuple[sql.Composable, dict[str, Any]]:
+        tests = {
+            "queue": "queue = %(queue)s",
+            "task": "task = %(task)s",
+            "state": "state = %(state)s",
+            "key": "unique_key = %(key)s",
+            "tag": "tags @> array[%(tag)s]",
+            "error": "errors -> -1 ->> 'type' ~ ('(^|\\.)' || %(error)s || '$')",
+            "ids": "id = any (%(ids)s)",
+            "before": "id < %(before)s",
+        }
+        params: dict[str, Any] = {name: getattr(self, name) for name in tests if getattr(self, name) is not None}
+        if self.ids is not None:
+            params["ids"] = list(self.ids)
+        if self.error is not None:
+            params["error"] = self.error.replace(".", "\\.")
+        return sql.SQL(" and ").join([sql.SQL("true"), *(sql.SQL(tests[name]) for name in params)]), params
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """A row of the view `queue_stats`."""
+
+    queue: str
+    paused: bool
+    available: int
+    running: int
+    scheduled: int
+    retrying: int
+    blocked: int
+    failed: int
+    completed_last_hour: int
+    oldest_waiting: timedelta | None
+    workers: int
+    slots: int
+
+
+def job(schema: str, job_id: int) -> Statement[Job]:
+    return Statement(inline(f"select {COLUMNS} from {{schema}}.all_jobs where id = %(id)s", schema), {"id": job_id}, as_job)
+
+
+def live_by_key(schema: str, key: str, queue: str | None) -> Statement[Job]:
+    """The live job that holds `key`: in every queue when `queue` is None."""
+    return Statement(
+        inline(
+            f"select {COLUMNS} from {{schema}}.all_jobs where state in ('scheduled', 'available', 'running', 'blocked') "
+            "and unique_key = %(key)s and (%(queue)s::text is null or queue = %(queue)s) order by id",
+            schema,
+        ),
+        {"key": key, "queue": queue},
+        as_job,
+    )
+
+
+def list_jobs(schema: str, which: JobFilter, limit: int) -> Statement[Job]:
+    """Newest first."""
+    where, params = which.conditions()
+    query = sql.SQL("select {columns} from {table} where {where} order by id desc limit %(limit)s").format(
+        columns=sql.SQL(COLUMNS), table=sql.Identifier(schema, "all_jobs"), where=where
+    )
+    return Statement(query.as_string(), {**params, "limit": limit}, as_job)
+
+
+def count_jobs(schema: str, which: JobFilter) -> Statement[Any]:
+    where, params = which.conditions()
+    query = sql.SQL("select count(*) from {table} where {where}").format(
+        table=sql.Identifier(schema, "all_jobs"), where=where
+    )
+    return Statement(query.as_string(), params)
+
+
+def ids_of(schema: str, which: JobFilter, limit: int) -> Statement[int]:
+    """Ids, oldest first: what a bulk verb works through."""
+    where, params = which.conditions()
+    query = sql.SQL("select id from {table} where {where} order by id limit %(limit)s").format(
+        table=sql.Identifier(schema, "all_jobs"), where=where
+    )
+    return Statement(query.as_string(), {**params, "limit": limit}, lambda row: row[0])
+
+
+def cancel(schema: str, ids: Sequence[int], why: str) -> Statement[Any]:
+    """(id, state it was in) of the jobs that were live."""
+    return Statement(
+        inline("select * from {schema}.cancel(%(ids)s::bigint[], %(why)s)", schema), {"ids": list(ids), "why": why}
+    )
+
+
+def cancel_key(schema: str, key: str, queue: str | None, why: str) -> Operation[list[tuple[int, str]]]:
+    jobs: list[Job] = yield live_by_key(schema, key, queue)
+    if not jobs:
+        return []
+    cancelled: list[tuple[int, str]] = yield cancel(schema, [one.id for one in jobs], why)
+    return cancelled
+
+
+def reschedule(schema: str, ids: Sequence[int], run_at: datetime | None, delay: float) -> Statement[Any]:
+    """Move waiting jobs to another time; running ones are left alone. Rows: the ids that moved."""
+    return Statement(
+        inline(
+            "with entered as materialized (select pg_current_xact_id()), "
+            "moved as (update {schema}.jobs j set run_at = t.due, state = case when t.due <= clock_timestamp() then 'available' else 'scheduled' end, "
+            "position = case when t.due <= clock_timestamp() then coalesce(j.position, nextval('{schema}.jobs_position')) end "
+            "from entered, (select coalesce(%(run_at)s::timestamptz, clock_timestamp() + make_interval(secs => %(delay)s)) as due) t "
+            "where j.id = any (%(ids)s) and j.state in ('available', 'scheduled') returning j.id, j.queue, j.priority, j.position), "
+            "woken as (select pg_notify(%(channel)s, case when position is null then format('scheduled %%s', queue) "
+            "else format('available %%s %%s %%s', queue, priority, position) end) from moved) "
+            "select moved.id from moved left join (select count(*) from woken) w on true",
+            schema,
+        ),
+        {"ids": list(ids), "run_at": run_at, "delay": delay, "channel": schema},
+    )
+
+
+def redrive(
+    schema: str, *, ids: Sequence[int] | None, queue: str | None, task: str | None, error: str | None, limit: int | None
+) -> Statement[int]:
+    return _failed_verb("select {schema}.redrive(", schema, ids, queue, task, error, limit)
+
+
+def purge_failed(
+    schema: str, *, ids: Sequence[int] | None, queue: str | None, task: str | None, error: str | None, limit: int | None
+) -> Statement[int]:
+    return _failed_verb("select {schema}.purge_failed(", schema, ids, queue, task, error, limit)
+
+
+def _failed_verb(
+    call: str, schema: str, ids: Sequence[int] | None, queue: str | None, task: str | None, error: str | None, limit: int | None
+) -> Statement[int]:
+    return Statement(
+        inline(call + "%(ids)s::bigint[], %(queue)s, %(task)s, %(error)s, %(limit)s)", schema),
+        {"ids": None if ids is None else list(ids), "queue": queue, "task": task, "error": error, "limit": limit},
+        lambda row: row[0],
+    )
+
+
+def queue_stats(schema: str) -> Statement[QueueStats]:
+    return Statement(
+        inline(
+            "select queue, paused, available, running, scheduled, retrying, blocked, failed, completed_last_hour, "
+            "oldest_waiting, workers, slots from {schema}.queue_stats",
+            schema,
+        ),
+        {},
+        lambda row: QueueStats(*row),
+    )
+
+
+def set_paused(schema: str, queue: str, paused: bool) -> Statement[Any]:
+    verb = "pause" if paused else "resume"
+    return Statement(inline(f"select {{schema}}.{verb}(%(queue)s)", schema), {"queue": queue})
+
+
+def list_tasks(schema: str) -> Statement[Any]:
+    """(name, queue, priority, max_attempts, timeout, last_seen_at, orphaned jobs) of tasks; queue None: never registered."""
+    return Statement(
+        inline(
+            "with waiting as (select task, count(*) as jobs from {schema}.jobs group by task) "
+            "select coalesce(t.name, w.task), t.queue, t.priority, t.max_attempts, t.timeout, t.last_seen_at, coalesce(w.jobs, 0) "
+            "from {schema}.tasks t full join waiting w on w.task = t.name order by 1",
+            schema,
+        )
+    )
+
+
+def revision(schema: str) -> Statement[str]:
+    return Statement(inline("select version_num from {schema}.schema_version", schema), {}, lambda row: row[0])
+
+
+def found(rows: list[Job], what: str) -> Job:
+    if not rows:
+        raise JobNotFound(f"no job {what}: it never was, or its history has been pruned")
+    return rows[0]
+
+
+def as_job(row: tuple[Any, ...]) -> Job:
+    (id_, queue, task, args, state, priority, attempt, max_attempts, run_at, created_at, key, tags, headers, errors, value, reason, *times) = row
+    return Job(
+        id=id_,
+        queue=queue,
+        task=task,
+        args=arguments.loads(args),
+        state=state,
+        priority=priority,
+        attempt=attempt,
+        max_attempts=max_attempts,
+        run_at=run_at,
+        created_at=created_at,
+        key=key,
+        tags=tuple(tags or ()),
+        headers=arguments.loads(headers) if headers else {},
+        errors=tuple(arguments.loads(errors)) if errors else (),
+        value=arguments.loads(value) if value else None,
+        reason=reason,
+        started_at=times[0],
+        ended_at=times[1],
+    )

@@ -1,0 +1,86 @@
+"""Retention: partitions of `completed_jobs` by the day, and narrower rules in batches."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from psycopg import sql
+
+from pgqueue.queries.statement import Statement, inline
+
+
+def make_partitions(schema: str) -> Statement[Any]:
+    return Statement(inline("select {schema}.make_partitions()", schema))
+
+
+def ended_partitions(schema: str, keep: timedelta) -> Statement[str]:
+    """Attached partitions of which every row is past the longest retention of all queues."""
+    return Statement(
+        inline(
+            "with longest as (select greatest(%(keep)s::interval, max(keep_completed)) as keep from {schema}.queues) "
+            "select c.relname::text from pg_inherits i join pg_class c on c.oid = i.inhrelid, longest "
+            "where i.inhparent = '{schema}.completed_jobs'::regclass and not i.inhdetachpending "
+            "and c.relname ~ '^completed_jobs_[0-9]{{8}}$' "
+            "and ((right(c.relname, 8))::date + 1)::timestamp at time zone 'UTC' < clock_timestamp() - longest.keep order by 1",
+            schema,
+        ),
+        {"keep": keep},
+        lambda row: row[0],
+    )
+
+
+def detached_partitions(schema: str) -> Statement[str]:
+    """Partitions that a pruner detached and could not drop."""
+    return Statement(
+        inline(
+            "select c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace "
+            "where n.nspname = %(schema)s and c.relkind = 'r' and c.relname ~ '^completed_jobs_[0-9]{{8}}$' "
+            "and (right(c.relname, 8))::date < (clock_timestamp() at time zone 'UTC')::date "
+            "and not exists (select from pg_inherits i where i.inhrelid = c.oid)",
+            schema,
+        ),
+        {"schema": schema},
+        lambda row: row[0],
+    )
+
+
+def detach_partition(schema: str, name: str) -> Statement[Any]:
+    return _ddl("alter table {parent} detach partition {partition} concurrently", schema, name)
+
+
+def drop_partition(schema: str, name: str) -> Statement[Any]:
+    return _ddl("drop table if exists {partition}", schema, name)
+
+
+def _ddl(text: str, schema: str, name: str) -> Statement[Any]:
+    query = sql.SQL(text).format(parent=sql.Identifier(schema, "completed_jobs"), partition=sql.Identifier(schema, name))
+    return Statement(query.as_string())
+
+
+def retentions(schema: str, keep: timedelta) -> Statement[Any]:
+    """(queue, how long its history is kept) where partitions are kept for longer than that."""
+    return Statement(
+        inline(
+            "with longest as (select greatest(%(keep)s::interval, max(keep_completed)) as keep from {schema}.queues) "
+            "select name, keep_completed from {schema}.queues, longest "
+            "where keep_completed is not null and keep_completed < longest.keep order by name",
+            schema,
+        ),
+        {"keep": keep},
+    )
+
+
+def prune_queue(schema: str, queue: str, keep: timedelta, count: int) -> Statement[int]:
+    """Rows: how many were deleted, at most `count`."""
+    return Statement(
+        inline(
+            "with old as (select ctid, tableoid from {schema}.completed_jobs where queue = %(queue)s "
+            "and finished_at < clock_timestamp() - %(keep)s::interval order by finished_at limit %(count)s), "
+            "gone as (delete from {schema}.completed_jobs c using old where c.ctid = old.ctid and c.tableoid = old.tableoid returning 1) "
+            "select count(*)::int from gone",
+            schema,
+        ),
+        {"queue": queue, "keep": keep, "count": count},
+        lambda row: row[0],
+    )

@@ -1,0 +1,55 @@
+"""Taking back the jobs of dead workers: their finish, written by another, fenced by the claims that they held."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from pgqueue.errors import ProcessCrashed
+from pgqueue.outcome import decide
+from pgqueue.queries import claiming, fleet
+from pgqueue.queries.finishing import Finished, finish, lock_claimed
+from pgqueue.queries.fleet import Orphan
+from pgqueue.queries.statement import Operation
+
+
+def rescue(schema: str, delay: Callable[[str, int], float]) -> Operation[list[Orphan]]:
+    """Give back, retry or dead-letter what workers without a row still hold; returns those jobs.
+
+    A worker that died with one job was running that one alone: the crash is blamed on it, and uses the attempt. Among
+    several nobody can tell, so each is given back with its attempt; but a job that must not repeat is never run again.
+    Runs in one transaction, so that no second pass sees half of a worker's jobs.
+    `delay(task, attempt)` is the backoff of a blamed job in seconds.
+    """
+    rows: list[Orphan] = yield fleet.orphans(schema)
+    held = [row for row in rows if row.job_id is not None]
+    # A row that somebody has locked waits for the next pass; it must not stall the others.
+    free = set((yield lock_claimed(schema, [Finished(row.job_id or 0, row.fence, row.task, None) for row in held])))
+    alone = {worker for worker, count in Counter(row.worker_id for row in held).items() if count == 1}
+    given_back: list[Orphan] = []
+    ended: list[Finished] = []
+    for row in (row for row in held if row.job_id in free):
+        if row.worker_id in alone or row.max_attempts == 1:
+            error = ProcessCrashed(f"worker {row.worker_id} died while it ran this job")
+            outcome = decide(
+                error,
+                attempt=row.attempt,
+                max_attempts=row.max_attempts,
+                crashes=row.crashes,
+                delay=lambda attempt, task=row.task: delay(task, attempt),  # type: ignore[misc]
+            )
+            ended.append(Finished(row.job_id or 0, row.fence, row.task, outcome))
+        else:
+            given_back.append(row)
+    if ended:
+        yield from finish(schema, None, ended)
+    if given_back:
+        ids, fences = [row.job_id or 0 for row in given_back], [row.fence for row in given_back]
+        back = yield claiming.release(schema, ids, fences, suspected=True)
+        went = {id_ for (id_,) in back}
+        rest = [Finished(row.job_id or 0, row.fence, row.task, None) for row in given_back if row.job_id not in went]
+        if rest:
+            yield from finish(schema, None, rest)
+    if rows:
+        yield claiming.drop_claims(schema, sorted({row.fence for row in rows}))
+    return [row for row in held if row.job_id in free]

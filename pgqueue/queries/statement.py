@@ -1,0 +1,51 @@
+"""A statement described, an operation of several, and the `.sql` files that hold the text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import Any, Generic, TypeVar
+
+from psycopg import sql
+
+Row = TypeVar("Row")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Statement(Generic[Row]):
+    """Text with `%(name)s` placeholders, its parameters, and what makes a row of a tuple."""
+
+    text: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    row: Callable[[tuple[Any, ...]], Row] | None = None
+
+    def rows(self, tuples: list[tuple[Any, ...]]) -> list[Any]:
+        return tuples if self.row is None else [self.row(values) for values in tuples]
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A COPY … FROM STDIN and the text that it reads."""
+
+    text: str
+    chunks: Iterable[str]
+
+
+Operation = Generator[Statement[Any] | Copy, Any, Result]
+"""Several statements in turn: it yields each and is sent its rows; what it returns is the result."""
+
+
+@cache
+def text(name: str, schema: str) -> str:
+    """The statement of `sql/<name>.sql` for the tables of `schema`."""
+    source = (files("pgqueue") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+    return inline(source, schema)
+
+
+@cache
+def inline(source: str, schema: str) -> str:
+    """`source` with `{schema}` replaced by the quoted name."""
+    return sql.SQL(source).format(schema=sql.Identifier(schema)).as_string()

@@ -1,0 +1,25 @@
+-- available -> running, newest first, in one lane (queue and priority) of a last-in-first-out queue.
+with sequence as materialized (
+    select last_value as allocated, pg_snapshot_xmin(pg_current_snapshot())::text::bigint as xmin,
+           set_config('synchronous_commit', 'off', true)
+    from {schema}.jobs_position
+    where not exists (select from {schema}.queues where name = %(queue)s and paused)),
+due as materialized (
+    select id, position, max_attempts from {schema}.jobs
+    where queue = %(queue)s and priority = %(priority)s and position > %(mark)s and position is not null
+      and state = 'available' and task = any (%(tasks)s) and (select allocated from sequence) is not null
+    order by position desc limit %(count)s for update skip locked),
+chosen as (
+    select id from due where max_attempts > 1
+    union all (select id from due where max_attempts = 1 order by position desc limit %(slots)s)),
+taken as (
+    update {schema}.jobs set state = 'running', attempt = attempt + 1, claim_id = %(fence)s
+    where id = any (array(select id from chosen)) and state = 'available'
+    returning id, position, task, args::text, attempt, max_attempts, crashes, suspicions, options::text, headers::text),
+kept as (
+    insert into {schema}.claims (id, worker_id, queue, job_ids)
+    select %(fence)s, %(worker)s, %(queue)s, array_agg(id) from taken having count(*) > 0)
+select (select pg_current_xact_id()::text::bigint), sequence.allocated, sequence.xmin,
+       (select min(position) from due where max_attempts = 1 and id not in (select id from chosen)), taken.*
+from sequence left join taken on true
+order by taken.position desc

@@ -1,0 +1,39 @@
+-- new -> available | scheduled. A job whose key is held by a live job comes back with created = false.
+with entered as materialized (
+    -- The transaction must have its id before it takes positions: the claimers' marks rely on it.
+    select pg_current_xact_id()),
+given as (
+    select g.*, coalesce(g.queue, t.queue, 'default') as lane, t.priority as task_priority, t.max_attempts as task_attempts
+    from unnest(%(queues)s::text[], %(tasks)s::text[], %(args)s::text[], %(priorities)s::int[], %(run_ats)s::timestamptz[],
+                %(delays)s::float8[], %(max_attempts)s::int[], %(keys)s::text[], %(options)s::text[], %(headers)s::text[],
+                %(tags)s::text[])
+         with ordinality as g (queue, task, args, priority, run_at, delay, max_attempts, key, options, headers, tags, n)
+    left join {schema}.tasks t on t.name = g.task),
+resolved as (
+    select g.*, coalesce(g.priority, g.task_priority, q.priority, 0) as rank,
+           coalesce(g.run_at, clock_timestamp() + make_interval(secs => g.delay), clock_timestamp()) as due,
+           coalesce(g.max_attempts, g.task_attempts, q.max_attempts, %(fallback_attempts)s) as attempts
+    from given g left join {schema}.queues q on q.name = g.lane
+    order by g.n),
+numbered as materialized (
+    select r.*, nextval(pg_get_serial_sequence('{schema}.jobs', 'id')) as id,
+           case when r.due <= clock_timestamp() then nextval('{schema}.jobs_position') end as position
+    from entered, resolved r),
+inserted as (
+    insert into {schema}.jobs (id, queue, task, args, state, priority, position, run_at, max_attempts, unique_key, options, headers, tags)
+    select id, lane, task, args::jsonb, case when position is null then 'scheduled' else 'available' end, rank, position, due,
+           attempts, key, options::jsonb, headers::jsonb,
+           case when tags is not null then array(select jsonb_array_elements_text(tags::jsonb)) end
+    -- Keys in one order in every transaction: two bulks with the same keys cannot deadlock.
+    from numbered order by key nulls first, lane
+    on conflict (unique_key, queue) where unique_key is not null do nothing
+    returning id, created_at),
+woken as (
+    select pg_notify(%(channel)s, case when l.position is null then format('scheduled %%s', l.lane)
+                                  else format('available %%s %%s %%s', l.lane, l.rank, l.position) end)
+    from (select lane, rank, min(position) as position from numbered group by lane, rank) l
+    where exists (select from {schema}.workers w where w.idle_queues @> array[l.lane] and w.expires_at > clock_timestamp()))
+select n.id, i.id is not null as created, n.lane, n.rank, n.attempts, n.due, i.created_at, n.position is not null as available,
+       (select count(*) from woken)
+from numbered n left join inserted i on i.id = n.id
+order by n.n

@@ -1,0 +1,10 @@
+-- running -> available, in its old place, the attempt given back: jobs that had not started, or whose worker died among others.
+with released as (
+    update {schema}.jobs
+    set state = 'available', claim_id = null, attempt = attempt - 1, suspicions = least(suspicions + %(suspected)s, 100)
+    where id = any (%(ids)s) and claim_id = any (%(fences)s) and not cancel_requested
+    returning id, queue, priority, position),
+woken as (
+    -- They lie below the claimers' marks.
+    select pg_notify(%(channel)s, format('available %%s %%s %%s', queue, priority, min(position))) from released group by queue, priority)
+select released.id from released left join (select count(*) from woken) w on true
