@@ -1,0 +1,90 @@
+"""pgqueue: background jobs for Python teams that already run PostgreSQL."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pgqueue.app import PgQueue
+    from pgqueue.backoff import Backoff
+    from pgqueue.context import Context, current_job
+    from pgqueue.errors import (
+        ArgumentError,
+        CancelJob,
+        ConfigurationError,
+        ConnectionFailed,
+        FailJob,
+        JobCancelled,
+        JobEnded,
+        JobFailed,
+        JobNotFound,
+        PgQueueError,
+        ProcessCrashed,
+        ResultTimeout,
+        RetryJob,
+        SchemaOutOfDate,
+        SnoozeJob,
+        TaskSignal,
+        TaskTimeout,
+        UnknownTask,
+    )
+    from pgqueue.events import Event
+    from pgqueue.job import Job, NewJob
+    from pgqueue.task import Task, Unique
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArgumentError",
+    "Backoff",
+    "CancelJob",
+    "ConfigurationError",
+    "ConnectionFailed",
+    "Context",
+    "Event",
+    "FailJob",
+    "Job",
+    "JobCancelled",
+    "JobEnded",
+    "JobFailed",
+    "JobNotFound",
+    "NewJob",
+    "PgQueue",
+    "PgQueueError",
+    "ProcessCrashed",
+    "ResultTimeout",
+    "RetryJob",
+    "SchemaOutOfDate",
+    "SnoozeJob",
+    "Task",
+    "TaskSignal",
+    "TaskTimeout",
+    "Unique",
+    "UnknownTask",
+    "__version__",
+    "current_job",
+]
+
+# A name is imported when it is first asked for: `pgqueue --help` passes here too, and must not wait for the driver.
+_MODULES = {
+    "Backoff": "backoff",
+    "Context": "context",
+    "Event": "events",
+    "Job": "job",
+    "NewJob": "job",
+    "PgQueue": "app",
+    "Task": "task",
+    "Unique": "task",
+    "current_job": "context",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,320 @@
+"""The app: its tasks, queues and schedules, and the ways to enqueue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+
+from pgqueue import arguments, config
+from pgqueue.backoff import Backoff
+from pgqueue.client import FailedJobs, Jobs, Queues, Schedules, Workers
+from pgqueue.context import Context
+from pgqueue.database import Database
+from pgqueue.errors import ConfigurationError, UnknownTask, seconds
+from pgqueue.events import Callback, Event, EventName, Subscribers
+from pgqueue.job import Job, NewJob
+from pgqueue.names import data_name, schema_name
+from pgqueue.queries import enqueuing
+from pgqueue.queries.fleet import QueueRow
+from pgqueue.schedule import Cron, Every
+from pgqueue.schedules import Schedule
+from pgqueue.task import RunIn, Task, TaskOptions, Unique, new_job
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from pgqueue.database import Using
+    from pgqueue.worker import Worker
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+MAX_ATTEMPTS = 25
+
+
+class PgQueue:
+    """Tasks, queues and schedules of an application, and its connection to PostgreSQL.
+
+    Without arguments the DSN comes from `PGQUEUE_DSN`, `pgqueue.toml`, `DATABASE_URL` or libpq's variables, and is
+    looked up at the first use. `engine` shares a SQLAlchemy engine (sync or async) instead. Own pools hold up to
+    `pool_size` connections, opened when needed. `pooler=True` is for PgBouncer in transaction mode: no session settings,
+    no prepared statements, polling in place of LISTEN.
+
+        app = PgQueue("postgresql:///shop")
+
+        @app.task(queue="email")
+        async def send_email(to: str) -> None: ...
+    """
+
+    def __init__(
+        self,
+        dsn: str | None = None,
+        *,
+        engine: Engine | AsyncEngine | None = None,
+        schema: str | None = None,
+        max_attempts: int = MAX_ATTEMPTS,
+        backoff: Backoff | None = None,
+        timeout: float | timedelta | None = None,
+        pool_size: int = 4,
+        pooler: bool = False,
+    ) -> None:
+        self.schema = schema_name(schema or config.find("schema").value or "pgqueue")
+        self.database = Database(dsn, engine=engine, pool_size=pool_size, pooler=pooler)
+        if max_attempts < 1:
+            raise ConfigurationError(f"max_attempts={max_attempts} must be at least 1")
+        self.max_attempts = max_attempts
+        self.backoff = backoff or Backoff.default()
+        self.timeout = None if timeout is None else seconds(timeout)
+        self.tasks: dict[str, Task[..., Any]] = {}
+        self.declared_queues: dict[str, QueueRow] = {}
+        self.declared_schedules: dict[str, Schedule] = {}
+        self.subscribers = Subscribers()
+        self.jobs = Jobs(self.database, self.schema)
+        self.failed = FailedJobs(self.database, self.schema)
+        self.queues = Queues(self.database, self.schema)
+        self.schedules = Schedules(self.database, self.schema)
+        self.workers = Workers(self.database, self.schema)
+
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    @overload
+    def task(
+        self,
+        function: None = None,
+        /,
+        *,
+        bind: Literal[True],
+        name: str | None = None,
+        queue: str = "default",
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        backoff: Backoff | None = None,
+        timeout: float | timedelta | None = None,
+        unique: Unique | None = None,
+        keep_completed: bool = True,
+        transactional: bool = False,
+        run_in: RunIn | None = None,
+    ) -> Callable[[Callable[Concatenate[Context, P], R]], Task[P, R]]: ...
+    @overload
+    def task(
+        self,
+        function: None = None,
+        /,
+        *,
+        name: str | None = None,
+        queue: str = "default",
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        backoff: Backoff | None = None,
+        timeout: float | timedelta | None = None,
+        unique: Unique | None = None,
+        keep_completed: bool = True,
+        transactional: bool = False,
+        bind: Literal[False] = False,
+        run_in: RunIn | None = None,
+    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    def task(self, function: Any = None, /, *, name: str | None = None, timeout: Any = None, **options: Any) -> Any:
+        """Register a function as a task. Raises ConfigurationError for a declaration that cannot work.
+
+        `max_attempts` counts the first run. `timeout` is in seconds. `unique` gives its jobs a key. `bind` passes the
+        Context first. `run_in` is 'coroutine', 'thread' or 'process'; by default it follows from the function.
+        `keep_completed=False` keeps no history of jobs that completed. `transactional` runs the task in the transaction
+        that completes the job: `ctx.connection`.
+
+            @app.task(queue="email", max_attempts=8, backoff=Backoff.exponential(1, cap=3600), timeout=30)
+            async def send_email(to: str) -> None: ...
+        """
+
+        def register(target: Callable[..., Any]) -> Task[..., Any]:
+            bound = None if timeout is None else seconds(timeout)
+            task = Task(self, target, name, TaskOptions(timeout=bound, **options))
+            if task.name in self.tasks:
+                raise ConfigurationError(f"two tasks are named {task.name}: give one of them another name")
+            self.tasks[task.name] = task
+            return task
+
+        return register if function is None else register(function)
+
+    def cron(self, expression: str, *, tz: str = "UTC", name: str | None = None, **args: Any) -> Callable[[Task[P, R]], Task[P, R]]:
+        """Enqueue the task at the times of a cron expression; one job per nominal time, however many schedulers run.
+
+        Above `@app.task()`. Further keyword arguments are the job's. Raises ConfigurationError for an expression that
+        never fires.
+
+            @app.cron("0 9 * * MON-FRI", tz="Europe/Paris")
+            @app.task()
+            def digest() -> None: ...
+        """
+        return self._scheduled(Cron(expression, tz), name, args)
+
+    def every(self, interval: float | timedelta, *, name: str | None = None, **args: Any) -> Callable[[Task[P, R]], Task[P, R]]:
+        """Enqueue the task every `interval` (seconds or timedelta), anchored at 1970-01-01 00:00 UTC.
+
+        @app.every(timedelta(minutes=5))
+        @app.task()
+        def refresh() -> None: ...
+        """
+        step = interval if isinstance(interval, timedelta) else timedelta(seconds=interval)
+        return self._scheduled(Every(step), name, args)
+
+    def _scheduled(self, rule: Cron | Every, name: str | None, args: dict[str, Any]) -> Callable[[Task[P, R]], Task[P, R]]:
+        def declare(task: Task[P, R]) -> Task[P, R]:
+            if not isinstance(task, Task):
+                raise ConfigurationError(f"a schedule belongs above @app.task(), not on {task!r}")
+            job = task.using().task.signature.dump((), args)
+            schedule = Schedule(data_name("schedule", name or task.name), rule, task.name, arguments.loads(job))
+            if schedule.name in self.declared_schedules:
+                raise ConfigurationError(f"two schedules are named {schedule.name}: give one of them a name")
+            self.declared_schedules[schedule.name] = schedule
+            return task
+
+        return declare
+
+    def queue(
+        self,
+        name: str,
+        *,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        timeout: float | timedelta | None = None,
+        lifo: bool = False,
+        keep_completed: timedelta | None = None,
+    ) -> None:
+        """Declare a queue's defaults; workers write them to the table `queues` at their start.
+
+        `lifo` runs the newest job first within a priority. `keep_completed` is how long ended jobs are kept.
+
+            app.queue("email", max_attempts=5, keep_completed=timedelta(hours=24))
+        """
+        new_job(f"queue {name}", "{}", priority=priority, max_attempts=max_attempts, timeout=timeout)
+        bound = None if timeout is None else seconds(timeout)
+        self.declared_queues[name] = QueueRow(data_name("queue", name), priority, max_attempts, bound, lifo, keep_completed)
+
+    def enqueue(self, task: str, args: Mapping[str, Any] | None = None, *, using: Using | None = None, **options: Any) -> Job:
+        """Enqueue by name, without the task's code. `options` as in `Task.using`.
+
+        app.enqueue("shop.tasks.send_email", {"to": "a@b.c"}, delay=60)
+        """
+        return self.insert([self.new_job(task, args, **options)], using)[0]
+
+    async def aenqueue(self, task: str, args: Mapping[str, Any] | None = None, *, using: Using | None = None, **options: Any) -> Job:
+        """As `enqueue`."""
+        return (await self.ainsert([self.new_job(task, args, **options)], using))[0]
+
+    def new_job(self, task: str, args: Mapping[str, Any] | None = None, **options: Any) -> NewJob:
+        """A job by name, checked, not enqueued; against the signature where this app has the task."""
+        known = self.tasks.get(data_name("task", task))
+        if known is not None:
+            if not isinstance(args, Mapping | None):
+                raise arguments.ArgumentError(f"{task}: args must be a mapping of names to values, not {type(args).__name__}")
+            return known.using(**options).job(**dict(args or {}))
+        text = arguments.dumps(dict(args or {}), what=f"args of {task}", limit=arguments.ARGUMENTS_LIMIT)
+        return new_job(task, text, **options)
+
+    def enqueue_many(
+        self, jobs: Sequence[NewJob], using: Using | None = None, *, spread: float | timedelta | None = None
+    ) -> list[Job]:
+        """Enqueue many jobs in one transaction; returned in order. From 2,000 on by COPY, where no job has a key.
+
+        `spread` (seconds or timedelta) staggers them: the nth may run n times that much later.
+
+            app.enqueue_many([send_email.job(to) for to in addresses], spread=0.1)
+        """
+        return self.insert(_spread(jobs, spread), using)
+
+    async def aenqueue_many(
+        self, jobs: Sequence[NewJob], using: Using | None = None, *, spread: float | timedelta | None = None
+    ) -> list[Job]:
+        """As `enqueue_many`."""
+        return await self.ainsert(_spread(jobs, spread), using)
+
+    def insert(self, jobs: Sequence[NewJob], using: Any = None) -> list[Job]:
+        """Every enqueue ends here, or in `ainsert`."""
+        return self._made(self.database.run(self._operation(jobs), using, atomic=len(jobs) > 1))
+
+    async def ainsert(self, jobs: Sequence[NewJob], using: Any = None) -> list[Job]:
+        """As `insert`."""
+        return self._made(await self.database.arun(self._operation(jobs), using, atomic=len(jobs) > 1))
+
+    def _operation(self, jobs: Sequence[NewJob]) -> Any:
+        resolved = [self._with_queue_defaults(job) for job in jobs]
+        insert = enqueuing.copy if enqueuing.can_copy(resolved) else enqueuing.enqueue
+        return insert(self.schema, resolved, self.max_attempts)
+
+    def _with_queue_defaults(self, job: NewJob) -> NewJob:
+        queue = self.declared_queues.get(job.queue or "")
+        if queue is None:
+            return job
+        return replace(
+            job,
+            priority=queue.priority if job.priority is None else job.priority,
+            max_attempts=queue.max_attempts if job.max_attempts is None else job.max_attempts,
+        )
+
+    def _made(self, jobs: list[Job]) -> list[Job]:
+        if self.subscribers.wants("enqueued"):
+            for job in jobs:
+                if job.created:
+                    self.subscribers.emit(Event("enqueued", job.id, job.task, job.queue))
+        return [replace(job, operations=self.jobs) for job in jobs]
+
+    def backoff_of(self, task: Task[..., Any]) -> Backoff:
+        return task.options.backoff or self.backoff
+
+    def find_task(self, name: str) -> Task[..., Any]:
+        """The task of that name. Raises UnknownTask, with near matches."""
+        if name in self.tasks:
+            return self.tasks[name]
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, self.tasks, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; known are: {', '.join(sorted(self.tasks)) or 'none'}"
+        raise UnknownTask(f"this app has no task {name!r}{hint}")
+
+    def on(self, event: EventName, callback: Callback) -> Callback:
+        """Call `callback(event)` in this process when it happens. Callbacks of a worker run on its event loop: keep them short.
+
+        app.on("failed", lambda event: print(event.job_id, event.detail))
+        """
+        self.subscribers.add(event, callback)
+        return callback
+
+    def worker(self, queues: Mapping[str, int] | Sequence[str] | None = None, **options: Any) -> AbstractAsyncContextManager[Worker]:
+        """A worker in this process, for small deployments and tests; stops gracefully on leaving.
+
+        `queues` maps names or globs to slots; without it, every queue that a task names, ten slots each.
+
+            async with app.worker(queues={"email": 10}):
+                ...
+        """
+        from pgqueue.worker import Worker
+
+        return Worker(self, queues, **options)
+
+    def close(self) -> None:
+        """Close the sync pool; it opens again when it is needed."""
+        self.database.close()
+
+    async def aclose(self) -> None:
+        """Close the pools of this event loop."""
+        await self.database.aclose()
+
+
+def _spread(jobs: Sequence[NewJob], spread: float | timedelta | None) -> Sequence[NewJob]:
+    jobs = list(jobs)
+    for job in jobs:
+        if not isinstance(job, NewJob):
+            raise arguments.ArgumentError(f"enqueue_many takes jobs made by task.job(…), not {type(job).__name__}")
+    if spread is None:
+        return jobs
+    step = seconds(spread)
+    return [
+        replace(job, run_at=job.run_at + timedelta(seconds=n * step))
+        if job.run_at is not None
+        else replace(job, delay=(job.delay or 0.0) + n * step)
+        for n, job in enumerate(jobs)
+    ]

@@ -1,0 +1,336 @@
+"""Inspecting and operating: jobs, failed jobs, queues, schedules, workers. Thin over the queries, sync and async."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from pgqueue.database import Database
+from pgqueue.errors import ArgumentError, JobNotFound, ResultTimeout, seconds
+from pgqueue.job import ENDED, Job
+from pgqueue.names import data_name
+from pgqueue.queries import fleet, inspecting, scheduling
+from pgqueue.queries.fleet import WorkerInfo
+from pgqueue.queries.inspecting import JobFilter, QueueStats
+from pgqueue.queries.scheduling import ScheduleRow
+from pgqueue.schedules import rule_of
+
+POLL = (0.01, 0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    database: Database
+    schema: str
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs(_Part):
+    """`app.jobs`: jobs in every state, by id, key or filter. `using` joins the caller's transaction."""
+
+    def get(self, job_id: int, using: Any = None) -> Job:
+        """The job, live or ended. Raises JobNotFound.
+
+        app.jobs.get(42).state
+        """
+        return self._one(self.database.fetch(inspecting.job(self.schema, job_id), using), f"with id {job_id}")
+
+    async def aget(self, job_id: int, using: Any = None) -> Job:
+        """As `get`."""
+        return self._one(await self.database.afetch(inspecting.job(self.schema, job_id), using), f"with id {job_id}")
+
+    def find(self, key: str, *, queue: str | None = None, using: Any = None) -> Job | None:
+        """The live job that holds `key`, None when no job does."""
+        return self._first(self.database.fetch(inspecting.live_by_key(self.schema, key, queue), using))
+
+    async def afind(self, key: str, *, queue: str | None = None, using: Any = None) -> Job | None:
+        """As `find`."""
+        return self._first(await self.database.afetch(inspecting.live_by_key(self.schema, key, queue), using))
+
+    def list(self, which: JobFilter | None = None, *, limit: int = 100, **where: Any) -> list[Job]:
+        """Jobs that match, newest first. Filters: queue, task, state, key, tag, error, ids, before.
+
+        app.jobs.list(queue="email", state="running")
+        """
+        statement = inspecting.list_jobs(self.schema, which or JobFilter(**where), limit)
+        return [replace(job, operations=self) for job in self.database.fetch(statement)]
+
+    def count(self, which: JobFilter | None = None, **where: Any) -> int:
+        """How many match."""
+        [(count,)] = self.database.fetch(inspecting.count_jobs(self.schema, which or JobFilter(**where)))
+        return int(count)
+
+    def cancel(
+        self, job_id: int | Sequence[int] | None = None, *, key: str | None = None, queue: str | None = None, why: str = "cancelled", using: Any = None
+    ) -> list[int]:
+        """Cancel live jobs by id or by key; returns their ids. A running one is not retried, and stops where it can.
+
+        app.jobs.cancel(key="welcome-7", using=session)
+        """
+        return [id_ for id_, _ in self.database.run(self._cancelling(job_id, key, queue, why), using, atomic=True)]
+
+    async def acancel(
+        self, job_id: int | Sequence[int] | None = None, *, key: str | None = None, queue: str | None = None, why: str = "cancelled", using: Any = None
+    ) -> list[int]:
+        """As `cancel`."""
+        return [id_ for id_, _ in await self.database.arun(self._cancelling(job_id, key, queue, why), using, atomic=True)]
+
+    def reschedule(
+        self,
+        job_id: int | None = None,
+        *,
+        key: str | None = None,
+        queue: str | None = None,
+        run_at: datetime | None = None,
+        delay: float | timedelta = 0.0,
+        using: Any = None,
+    ) -> bool:
+        """Move a waiting job to another time; False when none waits under that id or key.
+
+        app.jobs.reschedule(key="welcome-7", delay=timedelta(hours=1), using=session)
+        """
+        return self.database.run(self._rescheduling(job_id, key, queue, run_at, delay), using)
+
+    async def areschedule(
+        self,
+        job_id: int | None = None,
+        *,
+        key: str | None = None,
+        queue: str | None = None,
+        run_at: datetime | None = None,
+        delay: float | timedelta = 0.0,
+        using: Any = None,
+    ) -> bool:
+        """As `reschedule`."""
+        return await self.database.arun(self._rescheduling(job_id, key, queue, run_at, delay), using)
+
+    def wait(self, job_id: int, timeout: float | None = None) -> Job:
+        """The job once it has ended. Raises ResultTimeout after `timeout` seconds, and JobNotFound without history."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for pause in _pauses():
+            job = self.get(job_id)
+            if job.state in ENDED:
+                return job
+            time.sleep(_until(deadline, pause, job, timeout))
+        raise AssertionError("unreachable")
+
+    async def await_(self, job_id: int, timeout: float | None = None) -> Job:
+        """As `wait`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for pause in _pauses():
+            job = await self.aget(job_id)
+            if job.state in ENDED:
+                return job
+            await asyncio.sleep(_until(deadline, pause, job, timeout))
+        raise AssertionError("unreachable")
+
+    def _one(self, rows: list[Job], what: str) -> Job:
+        return replace(inspecting.found(rows, what), operations=self)
+
+    def _first(self, rows: list[Job]) -> Job | None:
+        return replace(rows[0], operations=self) if rows else None
+
+    def _cancelling(self, job_id: int | Sequence[int] | None, key: str | None, queue: str | None, why: str) -> Any:
+        if (job_id is None) == (key is None):
+            raise ArgumentError("cancel takes either an id or key=")
+        if key is not None:
+            return inspecting.cancel_key(self.schema, key, queue, why)
+        ids = [job_id] if isinstance(job_id, int) else list(job_id or ())
+        return _single(inspecting.cancel(self.schema, ids, why))
+
+    def _rescheduling(
+        self, job_id: int | None, key: str | None, queue: str | None, run_at: datetime | None, delay: float | timedelta
+    ) -> Any:
+        if (job_id is None) == (key is None):
+            raise ArgumentError("reschedule takes either an id or key=")
+        if run_at is not None and run_at.tzinfo is None:
+            raise ArgumentError(f"run_at={run_at!r} must be an aware datetime, such as datetime.now(UTC)")
+
+        def operation() -> Any:
+            ids = [job_id]
+            if key is not None:
+                ids = [job.id for job in (yield inspecting.live_by_key(self.schema, key, queue))]
+            moved = yield inspecting.reschedule(self.schema, ids, run_at, seconds(delay))
+            return bool(moved)
+
+        return operation()
+
+
+@dataclass(frozen=True, slots=True)
+class FailedJobs(_Part):
+    """`app.failed`: the dead letter queue. Filters are ids, queue, task, error (class name or fingerprint)."""
+
+    def list(self, *, queue: str | None = None, task: str | None = None, error: str | None = None, limit: int = 100, before: int | None = None) -> list[Job]:
+        """Failed jobs, newest first.
+
+        app.failed.list(queue="email", error="TimeoutError")
+        """
+        which = JobFilter(queue=queue, task=task, error=error, state="failed", before=before)
+        return self.database.fetch(inspecting.list_jobs(self.schema, which, limit))
+
+    def get(self, job_id: int) -> Job:
+        """One failed job. Raises JobNotFound."""
+        rows = self.database.fetch(inspecting.list_jobs(self.schema, JobFilter(ids=(job_id,), state="failed"), 1))
+        return inspecting.found(rows, f"with id {job_id} is in failed_jobs")
+
+    def count(self, **where: Any) -> int:
+        """How many match."""
+        [(count,)] = self.database.fetch(inspecting.count_jobs(self.schema, JobFilter(state="failed", **where)))
+        return int(count)
+
+    def redrive(
+        self,
+        job_ids: Sequence[int] | None = None,
+        *,
+        queue: str | None = None,
+        task: str | None = None,
+        error: str | None = None,
+        limit: int | None = None,
+        using: Any = None,
+    ) -> list[int]:
+        """Send failed jobs back to their queues, oldest first; returns their ids. Ids and errors stay, attempts start anew.
+
+        A job whose key a live job holds stays where it is.
+
+            app.failed.redrive(queue="email", error="TimeoutError")
+        """
+        statement = inspecting.redrive(self.schema, ids=job_ids, queue=queue, task=task, error=error, limit=limit)
+        return self.database.fetch(statement, using)
+
+    async def aredrive(
+        self,
+        job_ids: Sequence[int] | None = None,
+        *,
+        queue: str | None = None,
+        task: str | None = None,
+        error: str | None = None,
+        limit: int | None = None,
+        using: Any = None,
+    ) -> list[int]:
+        """As `redrive`."""
+        statement = inspecting.redrive(self.schema, ids=job_ids, queue=queue, task=task, error=error, limit=limit)
+        return await self.database.afetch(statement, using)
+
+    def purge(
+        self,
+        job_ids: Sequence[int] | None = None,
+        *,
+        queue: str | None = None,
+        task: str | None = None,
+        error: str | None = None,
+        limit: int | None = None,
+    ) -> int:
+        """Delete failed jobs for good; returns how many."""
+        statement = inspecting.purge_failed(self.schema, ids=job_ids, queue=queue, task=task, error=error, limit=limit)
+        return self.database.fetch(statement)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Queue(_Part):
+    """`app.queues["email"]`."""
+
+    name: str
+
+    def pause(self) -> None:
+        """Stop its claims on every worker; running jobs go on."""
+        self.database.fetch(inspecting.set_paused(self.schema, self.name, True))
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self.database.fetch(inspecting.set_paused(self.schema, self.name, False))
+
+    def stats(self) -> QueueStats | None:
+        """Its row of `queue_stats`; None when nothing is known of it."""
+        rows = self.database.fetch(inspecting.queue_stats(self.schema))
+        return next((row for row in rows if row.queue == self.name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Queues(_Part):
+    """`app.queues`: settings and figures by queue."""
+
+    def __getitem__(self, name: str) -> Queue:
+        return Queue(self.database, self.schema, data_name("queue", name))
+
+    def stats(self) -> list[QueueStats]:
+        """A row a queue."""
+        return self.database.fetch(inspecting.queue_stats(self.schema))
+
+
+@dataclass(frozen=True, slots=True)
+class Schedules(_Part):
+    """`app.schedules`: what the scheduler fires."""
+
+    def list(self) -> list[ScheduleRow]:
+        """By name."""
+        return self.database.fetch(scheduling.list_schedules(self.schema))
+
+    def get(self, name: str) -> ScheduleRow:
+        """One schedule. Raises JobNotFound."""
+        rows = self.database.fetch(scheduling.list_schedules(self.schema, name))
+        if not rows:
+            raise JobNotFound(f"there is no schedule {name!r}: `pgqueue schedules list` shows them")
+        return rows[0]
+
+    def pause(self, name: str) -> None:
+        """Fire no more until it is resumed."""
+        self.get(name)
+        self.database.fetch(scheduling.set_enabled(self.schema, name, False, None))
+
+    def resume(self, name: str) -> None:
+        """Fire from the next nominal time on."""
+        row = self.get(name)
+        [now] = self.database.fetch(scheduling.now(self.schema))
+        following = rule_of(row.cron, row.every, row.tz).next_after(now)
+        self.database.fetch(scheduling.set_enabled(self.schema, name, True, following))
+
+    def remove(self, name: str) -> None:
+        """Delete it; one that the code declares comes back at the scheduler's next start."""
+        self.get(name)
+        self.database.fetch(scheduling.remove(self.schema, name))
+
+    def upcoming(self, name: str, count: int = 5) -> list[datetime]:
+        """Its next nominal times."""
+        row = self.get(name)
+        rule = rule_of(row.cron, row.every, row.tz)
+        times = [row.next_run_at]
+        while len(times) < count:
+            times.append(rule.next_after(times[-1]))
+        return times
+
+
+@dataclass(frozen=True, slots=True)
+class Workers(_Part):
+    """`app.workers`: the worker processes that are registered."""
+
+    def list(self) -> list[WorkerInfo]:
+        """Oldest first."""
+        return self.database.fetch(fleet.list_workers(self.schema))
+
+
+def _single(statement: Any) -> Any:
+    rows = yield statement
+    return rows
+
+
+def _pauses() -> Iterator[float]:
+    pause, longest = POLL
+    while True:
+        yield pause
+        pause = min(pause * 1.5, longest)
+
+
+def _until(deadline: float | None, pause: float, job: Job, timeout: float | None) -> float:
+    if deadline is None:
+        return pause
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise ResultTimeout(f"job {job.id} ({job.task}) is still {job.state} after {timeout} s")
+    return min(pause, left)
+
+
+__all__ = ["FailedJobs", "Jobs", "Queue", "Queues", "Schedules", "Workers"]
