@@ -1,0 +1,1 @@
+"""Background services: each a loop around one `run_once` that returns the seconds until its next turn."""

@@ -1,0 +1,39 @@
+"""Deletes history that is past its retention, and makes the partitions of the days to come."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+from pgqueue.queries import pruning
+from pgqueue.services.service import Runner, Service
+
+logger = logging.getLogger("pgqueue.services")
+
+KEEP_COMPLETED = timedelta(hours=24)
+BATCH = 5_000
+INTERVAL = 60.0
+
+
+class Pruner(Service):
+    """Whole days leave as partitions; what a queue keeps for less is deleted in bounded batches."""
+
+    name = "pruner"
+
+    def __init__(self, runner: Runner, schema: str, keep_completed: timedelta = KEEP_COMPLETED) -> None:
+        super().__init__(runner, schema)
+        self._keep = keep_completed
+
+    async def run_once(self) -> float:
+        await self.runner.fetch(pruning.make_partitions(self.schema))
+        for name in await self.runner.fetch(pruning.ended_partitions(self.schema, self._keep)):
+            # Two statements: DETACH CONCURRENTLY runs in no transaction block.
+            await self.runner.fetch(pruning.detach_partition(self.schema, name))
+            await self.runner.fetch(pruning.drop_partition(self.schema, name))
+            logger.info("dropped %s", name)
+        for name in await self.runner.fetch(pruning.detached_partitions(self.schema)):
+            await self.runner.fetch(pruning.drop_partition(self.schema, name))
+        for queue, keep in await self.runner.fetch(pruning.retentions(self.schema, self._keep)):
+            while await self.runner.fetch(pruning.prune_queue(self.schema, queue, keep, BATCH)) == [BATCH]:
+                pass
+        return INTERVAL

@@ -1,0 +1,108 @@
+"""Fires schedules: one job per nominal time, however many schedulers run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from pgqueue.database import Database
+from pgqueue.errors import PgQueueError
+from pgqueue.job import NewJob
+from pgqueue.queries import scheduling
+from pgqueue.queries.scheduling import ScheduleRow
+from pgqueue.schedules import Schedule, rule_of
+from pgqueue.services.service import Runner, Service
+from pgqueue.task import new_job
+
+if TYPE_CHECKING:
+    from pgqueue.app import PgQueue
+
+logger = logging.getLogger("pgqueue.scheduler")
+
+LONGEST = 5.0
+
+
+class Scheduler(Service):
+    """Reconciles the code's schedules at its start, then enqueues each job at its nominal time.
+
+    After a downtime the latest missed time is fired, the ones before it are not.
+
+        await Scheduler.of(app).run()
+    """
+
+    name = "scheduler"
+
+    def __init__(self, runner: Runner, schema: str, declared: Mapping[str, Schedule], fallback_attempts: int) -> None:
+        super().__init__(runner, schema)
+        self._declared = declared
+        self._fallback_attempts = fallback_attempts
+        self._reconciled = False
+
+    @classmethod
+    def of(cls, app: PgQueue) -> Scheduler:
+        """A scheduler on the app's own pool."""
+        return cls(runner_of(app.database), app.schema, app.declared_schedules, app.max_attempts)
+
+    async def run_once(self) -> float:
+        if not self._reconciled:
+            await self._reconcile()
+            self._reconciled = True
+        [now] = await self.runner.fetch(scheduling.now(self.schema))
+        rows = await self.runner.fetch(scheduling.due(self.schema))
+        for row in rows:
+            await self._fire(row, now)
+        [due_in] = await self.runner.fetch(scheduling.next_due_in(self.schema))
+        return LONGEST if due_in is None else min(LONGEST, max(0.0, due_in))
+
+    async def _reconcile(self) -> None:
+        [now] = await self.runner.fetch(scheduling.now(self.schema))
+        for schedule in self._declared.values():
+            if await self.runner.fetch(scheduling.declare(self.schema, schedule.row(now))):
+                logger.info("schedule %s is set", schedule.name)
+        for name in await self.runner.fetch(scheduling.disable_removed(self.schema, list(self._declared))):
+            logger.info("schedule %s is no longer declared: disabled", name)
+
+    async def _fire(self, row: ScheduleRow, now: datetime) -> None:
+        try:
+            rule = rule_of(row.cron, row.every, row.tz)
+            nominal = rule.latest_until(now)
+            if nominal is None or nominal < row.next_run_at:
+                nominal = row.next_run_at
+            following = rule.next_after(nominal)
+            job = job_of(row, nominal)
+        except PgQueueError as error:
+            logger.error("schedule %s is disabled: %s", row.name, error)
+            await self.runner.fetch(scheduling.disable(self.schema, row.name, str(error)))
+            return
+        made = await self.runner.run(
+            scheduling.fire(self.schema, row, nominal, following, job, self._fallback_attempts), atomic=True
+        )
+        if made is not None:
+            logger.info("schedule %s fired for %s: job %d", row.name, nominal.isoformat(), made.id)
+
+
+def job_of(row: ScheduleRow, nominal: datetime) -> NewJob:
+    """The job of one nominal time."""
+    from pgqueue import arguments
+
+    text = arguments.dumps(dict(row.args), what=f"args of schedule {row.name}", limit=arguments.ARGUMENTS_LIMIT)
+    headers = {"schedule": row.name, "scheduled_for": nominal.isoformat()}
+    return new_job(row.task, text, queue=row.queue, headers=headers)
+
+
+def runner_of(database: Database) -> Runner:
+    return Runner(database.afetch, database.arun)
+
+
+async def run_scheduler(app: PgQueue, stop: asyncio.Event) -> None:
+    """Run the app's scheduler until `stop` is set."""
+    service = asyncio.create_task(Scheduler.of(app).run())
+    try:
+        await stop.wait()
+    finally:
+        service.cancel()
+        await asyncio.gather(service, return_exceptions=True)
+        await app.aclose()

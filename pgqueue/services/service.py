@@ -1,0 +1,70 @@
+"""The loop that every service runs in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import psycopg
+
+from pgqueue.queries.statement import Operation, Statement
+
+logger = logging.getLogger("pgqueue.services")
+
+Result = TypeVar("Result")
+RETRY_AFTER = 1.0
+
+
+class Runner:
+    """What a service runs its statements on: two functions, so that a test can bring its own connection."""
+
+    def __init__(
+        self, fetch: Callable[[Statement[Any]], Awaitable[list[Any]]], run: Callable[..., Awaitable[Any]]
+    ) -> None:
+        self.fetch = fetch
+        self._run = run
+
+    async def run(self, operation: Operation[Result], *, atomic: bool = False) -> Result:
+        result: Result = await self._run(operation, atomic=atomic)
+        return result
+
+
+class Service(ABC):
+    """One background duty. `wake()` cuts the pause short."""
+
+    name: str
+
+    def __init__(self, runner: Runner, schema: str) -> None:
+        self.runner = runner
+        self.schema = schema
+        self._woken = asyncio.Event()
+
+    @abstractmethod
+    async def run_once(self) -> float:
+        """One turn. Returns the seconds until the next."""
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Turns for ever: an error is logged, and the next turn comes."""
+        failing = False
+        while True:
+            self._woken.clear()
+            try:
+                pause = await self.run_once()
+                failing = False
+            except Exception as error:
+                log = logger.warning if isinstance(error, psycopg.Error) else logger.exception
+                if not failing:
+                    log("%s: %s; trying again", self.name, str(error).strip().splitlines()[:1] or type(error).__name__)
+                failing = True
+                pause = RETRY_AFTER * random.uniform(0.5, 1.5)
+            try:
+                await asyncio.wait_for(self._woken.wait(), pause)
+            except TimeoutError:
+                continue

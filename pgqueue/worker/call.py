@@ -1,0 +1,49 @@
+"""What a worker and its task processes say to each other: messages of JSON, each behind its length."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
+
+from pgqueue.outcome import AttemptError, Outcome
+
+LENGTH = struct.Struct("!Q")
+KINDS: dict[str, type[Outcome]] = {kind.__name__: kind for kind in get_args(Outcome)}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One run of a task, as its process needs it.
+
+    `module` and `qualname` say where the task is found (`__main__` means the worker's own script), `context` holds the
+    JSON-able fields of the run's Context, `args` is the JSON text of the arguments object.
+
+        Call("shop.tasks", "thumbnail", {"job_id": 7, "attempt": 1}, '{"image_id": 3}')
+    """
+
+    module: str
+    qualname: str
+    context: dict[str, Any]
+    args: str
+
+    @property
+    def task(self) -> str:
+        return f"{self.module}.{self.qualname}"
+
+
+def pack(message: dict[str, Any]) -> bytes:
+    body = json.dumps(message).encode()
+    return LENGTH.pack(len(body)) + body
+
+
+def pack_outcome(outcome: Outcome) -> bytes:
+    return pack({"outcome": type(outcome).__name__, "fields": asdict(outcome)})
+
+
+def read_outcome(answer: dict[str, Any]) -> Outcome:
+    fields = dict(answer["fields"])
+    if "error" in fields:
+        fields["error"] = AttemptError(**fields["error"])
+    return KINDS[answer["outcome"]](**fields)

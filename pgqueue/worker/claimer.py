@@ -1,0 +1,179 @@
+"""Claims for one queue: as much as its slots and a little prefetch can take, lane by lane, from the marks on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Collection
+from uuid import UUID
+
+from pgqueue.job import ClaimedJob
+from pgqueue.queries import claiming
+from pgqueue.worker.connection import TRANSIENT, WorkerConnection, pauses
+from pgqueue.worker.executor import Slots
+from pgqueue.worker.finisher import Finisher
+from pgqueue.worker.lanes import Lanes
+
+logger = logging.getLogger("pgqueue.worker")
+
+BATCH = 500
+BACKLOG = 5_000
+SWEEP_SHARE = 50
+SWEEP_LONGEST = 60.0
+BUSY_AFTER = 0.2
+
+
+class Claimer:
+    """One queue's claims. `wake()` after a hint; without hints it polls."""
+
+    def __init__(
+        self,
+        connection: WorkerConnection,
+        schema: str,
+        slots: Slots,
+        tasks: Collection[str],
+        worker: Callable[[], UUID],
+        finisher: Finisher,
+        *,
+        poll_interval: float,
+        set_idle: Callable[[str, bool], Awaitable[None]],
+        suspect: Callable[[ClaimedJob], None],
+        claim_failed: Callable[[], None],
+    ) -> None:
+        self._connection = connection
+        self._schema = schema
+        self._slots = slots
+        self._tasks = sorted(tasks)
+        self._worker = worker
+        self._finisher = finisher
+        self._poll_interval = poll_interval
+        self._set_idle = set_idle
+        self._suspect = suspect
+        self.claim_failed = claim_failed
+        self._woken = asyncio.Event()
+        self._sweep_at = 0.0
+        self._idle = False
+        self._busy_since: float | None = None
+        self.lanes = Lanes()
+        self.lifo = False
+        self.claiming: int | None = None
+
+    def wake(self, *, sweep: bool = False) -> None:
+        """Look again now; `sweep` when nobody knows where."""
+        if sweep:
+            self._sweep_at = 0.0
+        self._woken.set()
+
+    def hint(self, priority: int, position: int) -> None:
+        """A job became available there."""
+        self.lanes.rewind(priority, position)
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Claim for ever."""
+        pause = pauses()
+        while True:
+            try:
+                await self._slots.room.wait()
+                self._woken.clear()
+                found = await self.run_once()
+                if found:
+                    await self._busy()
+                    continue
+                if not self._idle:
+                    # Whoever enqueued before it saw this worker idle sent no hint: look once more before waiting.
+                    await self._set_idle(self._slots.queue, True)
+                    self._idle = True
+                    continue
+                pause = pauses()
+            except TRANSIENT as error:
+                logger.info("a claim of %s failed: %s", self._slots.queue, (str(error).strip() or type(error).__name__).splitlines()[0])
+                self.claim_failed()
+                await asyncio.sleep(next(pause))
+                self.wake(sweep=True)
+                continue
+            self._busy_since = None
+            await self._wait()
+
+    async def run_once(self) -> int:
+        """One pass over the lanes; returns how many jobs it took."""
+        if time.monotonic() >= self._sweep_at:
+            await self.sweep()
+        taken = 0
+        for priority, lane in self.lanes.ordered():
+            while (count := self._wanted()) > 0:
+                scan = await self._claim(priority, lane.mark, count)
+                if scan.paused:
+                    return taken
+                taken += len(scan.jobs)
+                if not scan.full:
+                    break
+            if self._wanted() <= 0:
+                break
+        return taken
+
+    async def sweep(self) -> None:
+        """Find every lane in which something waits, and rewind its mark to there; rarer the more it costs."""
+        began = time.monotonic()
+        found = await self._connection.fetch(claiming.lanes(self._schema, queue=self._slots.queue, tasks=self._tasks))
+        self.lanes.swept(found)
+        ended = time.monotonic()
+        cost = (ended - began) * SWEEP_SHARE
+        self._sweep_at = ended + min(max(cost, self._poll_interval), SWEEP_LONGEST) * random.uniform(0.8, 1.2)
+
+    def _wanted(self) -> int:
+        return 0 if self._finisher.backlog > BACKLOG else min(BATCH, self._slots.wanted())
+
+    async def _claim(self, priority: int, mark: int, count: int) -> claiming.Scan:
+        fence = secrets.randbits(63)
+        self.claiming = fence
+        try:
+            operation = claiming.claim(
+                self._schema,
+                queue=self._slots.queue,
+                priority=priority,
+                mark=mark,
+                tasks=self._tasks,
+                count=count,
+                slots=max(0, self._slots.free - len(self._slots.buffer)),
+                fence=fence,
+                worker=self._worker(),
+                lifo=self.lifo,
+            )
+            scan = await self._connection.run(operation)
+            if scan.jobs:
+                self._finisher.claimed(fence, len(scan.jobs))
+        finally:
+            self.claiming = None
+        for known, lane in self.lanes.ordered():
+            if known == priority:
+                lane.observe(scan, mark, lifo=self.lifo)
+        trusted = [job for job in scan.jobs if not is_suspect(job)]
+        for job in scan.jobs:
+            if is_suspect(job):
+                self._suspect(job)
+        self._slots.take(trusted)
+        return scan
+
+    async def _busy(self) -> None:
+        now = time.monotonic()
+        if self._busy_since is None:
+            self._busy_since = now
+        elif self._idle and now - self._busy_since > BUSY_AFTER:
+            self._idle = False
+            await self._set_idle(self._slots.queue, False)
+
+    async def _wait(self) -> None:
+        # Fleets that started together would poll together.
+        try:
+            await asyncio.wait_for(self._woken.wait(), self._poll_interval * random.uniform(0.8, 1.2))
+        except TimeoutError:
+            return
+
+
+def is_suspect(job: ClaimedJob) -> bool:
+    """Whether it has been with two dying workers, or killed one: it runs alone, so that the blame can be told."""
+    return job.suspicions >= 2 or job.crashes >= 1

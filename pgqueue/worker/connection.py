@@ -1,0 +1,105 @@
+"""A connection of a worker that comes back: for ever, with jitter, and never with the state of the one before."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import errors as pg_errors
+
+from pgqueue import config
+from pgqueue.database import Database, afetch, arun
+from pgqueue.queries.statement import Operation, Statement
+
+logger = logging.getLogger("pgqueue.worker")
+
+Result = TypeVar("Result")
+Row = TypeVar("Row")
+
+TRANSIENT = (psycopg.OperationalError, psycopg.InterfaceError, pg_errors.ReadOnlySqlTransaction)
+
+
+def pauses(first: float = 0.1, longest: float = 10.0) -> Iterator[float]:
+    """Seconds between tries: doubling, with full jitter, so that a fleet does not come back in step."""
+    pause = first
+    while True:
+        yield random.uniform(pause / 2, pause)
+        pause = min(pause * 2, longest)
+
+
+class WorkerConnection:
+    """One psycopg connection in autocommit, made when it is needed and again when it broke."""
+
+    def __init__(self, database: Database, purpose: str, *, on_connect: Callable[[psycopg.AsyncConnection[Any]], Any] | None = None, **settings: str) -> None:
+        self._database = database
+        self._purpose = purpose
+        self._settings = settings
+        self._on_connect = on_connect
+        self._connection: psycopg.AsyncConnection[Any] | None = None
+        self._lock = asyncio.Lock()
+
+    async def get(self) -> psycopg.AsyncConnection[Any]:
+        """The connection; waits for PostgreSQL as long as it takes."""
+        async with self._lock:
+            if self._connection is not None and not self._connection.closed:
+                return self._connection
+            failed = False
+            for pause in pauses():
+                try:
+                    self._connection = await psycopg.AsyncConnection.connect(
+                        self._database.dsn,
+                        autocommit=True,
+                        **self._database.session_options(f"pgqueue {self._purpose}", **self._settings),
+                    )
+                    if self._on_connect is not None:
+                        await self._on_connect(self._connection)
+                    if failed:
+                        logger.info("connected to %s again", config.masked(self._database.dsn))
+                    return self._connection
+                except TRANSIENT as error:
+                    if not failed:
+                        logger.warning(
+                            "cannot connect to %s (%s): %s; trying again until it answers",
+                            config.masked(self._database.dsn),
+                            self._purpose,
+                            str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
+                        )
+                    failed = True
+                    await asyncio.sleep(pause)
+            raise AssertionError("unreachable")
+
+    async def fetch(self, statement: Statement[Row]) -> list[Row]:
+        """One statement. Raises what PostgreSQL raises; a broken connection is dropped first."""
+        conn = await self.get()
+        try:
+            return await afetch(conn, statement)
+        except BaseException as error:
+            await self._drop_if_broken(conn, error)
+            raise
+
+    async def run(self, operation: Operation[Result], *, atomic: bool = False) -> Result:
+        """An operation, in one transaction when `atomic`."""
+        conn = await self.get()
+        try:
+            if not atomic:
+                return await arun(conn, operation)
+            async with conn.transaction():
+                return await arun(conn, operation)
+        except BaseException as error:
+            await self._drop_if_broken(conn, error)
+            raise
+
+    async def _drop_if_broken(self, conn: psycopg.AsyncConnection[Any], error: BaseException) -> None:
+        # After a failover the old primary answers read-only: a new connection finds the new one.
+        stale = isinstance(error, pg_errors.ReadOnlySqlTransaction | asyncio.CancelledError)
+        if (conn.closed or stale) and self._connection is conn:
+            await self.close()
+
+    async def close(self) -> None:
+        conn, self._connection = self._connection, None
+        if conn is not None:
+            await conn.close()

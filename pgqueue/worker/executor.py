@@ -1,0 +1,267 @@
+"""Runs claimed jobs in the slots of their queues: coroutines on the loop, functions in threads, CPU work in processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
+
+from pgqueue import arguments
+from pgqueue.backoff import DEFAULT
+from pgqueue.context import Context, enter
+from pgqueue.errors import TaskTimeout
+from pgqueue.job import ClaimedJob
+from pgqueue.outcome import Cancelled, Completed, Outcome, decide
+from pgqueue.task import Task
+from pgqueue.worker.call import Call
+from pgqueue.worker.processes import ProcessSlots
+from pgqueue.worker.transactional import Transactions
+
+logger = logging.getLogger("pgqueue.worker")
+
+PREFETCH_SECONDS = 0.1
+PREFETCH_LIMIT = 500
+STUCK_SECONDS = 1.0
+
+Interruption = Literal["released", "cancelled"]
+Finish = Callable[[ClaimedJob, Outcome | None, float], None]
+
+
+class Slots:
+    """The slots of one queue: the jobs that run, and the few that wait claimed for a slot."""
+
+    def __init__(self, queue: str, count: int, start: Callable[[Slots, ClaimedJob], None]) -> None:
+        self.queue = queue
+        self.count = count
+        self.running = 0
+        self.buffer: deque[ClaimedJob] = deque()
+        self.room = asyncio.Event()
+        self.room.set()
+        self.open = True
+        self.seconds_per_job: float | None = None
+        self.started_at = time.monotonic()
+        self._start = start
+        self._threads: ThreadPoolExecutor | None = None
+        self._processes: ProcessSlots | None = None
+
+    @property
+    def free(self) -> int:
+        return max(0, self.count - self.running)
+
+    def prefetch(self) -> int:
+        """Jobs to hold beyond the slots: a tenth of a second of this queue's own throughput."""
+        if self.seconds_per_job is None:
+            return 0
+        return min(PREFETCH_LIMIT, int(self.count * PREFETCH_SECONDS / max(self.seconds_per_job, 1e-6)))
+
+    def wanted(self) -> int:
+        """How many jobs to claim now; none until half of the prefetch is used up."""
+        target = self.prefetch()
+        missing = self.free + target - len(self.buffer)
+        return missing if self.open and missing > target // 2 else 0
+
+    def take(self, jobs: list[ClaimedJob]) -> None:
+        """Start what slots are free for; keep the rest in order. Those that must not repeat go first: they count as started."""
+        for job in jobs:
+            if job.max_attempts == 1:
+                self.buffer.appendleft(job)
+            else:
+                self.buffer.append(job)
+        self.fill()
+
+    def fill(self) -> None:
+        while self.open and self.buffer and self.running < self.count:
+            self.running += 1
+            self.started_at = time.monotonic()
+            self._start(self, self.buffer.popleft())
+        if self.wanted():
+            self.room.set()
+        else:
+            self.room.clear()
+
+    def ended(self, seconds: float) -> None:
+        self.running -= 1
+        known = self.seconds_per_job
+        self.seconds_per_job = seconds if known is None else known + (seconds - known) * 0.1
+        self.fill()
+
+    def give_back(self) -> list[ClaimedJob]:
+        """The jobs that have not started; they are no longer held here."""
+        jobs = list(self.buffer)
+        self.buffer.clear()
+        return jobs
+
+    def stuck(self) -> bool:
+        """Whether jobs wait here while no slot has come free for a while: others may have one."""
+        return bool(self.buffer) and time.monotonic() - self.started_at > STUCK_SECONDS
+
+    @property
+    def threads(self) -> ThreadPoolExecutor:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self.count, thread_name_prefix=f"pgqueue-{self.queue}")
+        return self._threads
+
+    @property
+    def processes(self) -> ProcessSlots:
+        if self._processes is None:
+            self._processes = ProcessSlots(self.count)
+        return self._processes
+
+    async def close(self) -> None:
+        if self._processes is not None:
+            await self._processes.close()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class Executor:
+    """Runs one job after the other in each slot, and hands each outcome on."""
+
+    def __init__(
+        self,
+        tasks: dict[str, Task[..., Any]],
+        transactions: Transactions,
+        timeout_of: Callable[[Task[..., Any], str], float | None],
+        on_start: Callable[[ClaimedJob], None] | None,
+        on_finish: Finish,
+    ) -> None:
+        self._tasks = tasks
+        self._transactions = transactions
+        self._timeout_of = timeout_of
+        self._on_start = on_start
+        self._on_finish = on_finish
+        self._runs: dict[int, asyncio.Task[None]] = {}
+        self._contexts: dict[int, Context] = {}
+        self._interrupted: dict[int, Interruption] = {}
+        self._changed: asyncio.Future[None] | None = None
+
+    async def changed(self) -> None:
+        """Until a run ends."""
+        if self._changed is None:
+            self._changed = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._changed)
+
+    @property
+    def running(self) -> int:
+        return len(self._runs)
+
+    def start(self, slots: Slots, job: ClaimedJob) -> None:
+        run = asyncio.get_running_loop().create_task(self._run(slots, job))
+        self._runs[job.id] = run
+
+    def interrupt(self, why: Interruption, job_id: int | None = None) -> None:
+        """Stop a run, or all: coroutines are cancelled, processes killed, threads told."""
+        for id_ in [job_id] if job_id is not None else list(self._runs):
+            run = self._runs.get(id_)
+            if run is not None and id_ not in self._interrupted:
+                self._interrupted[id_] = why
+                context = self._contexts.get(id_)
+                if context is not None:
+                    context.stop()
+                run.cancel()
+
+    async def _run(self, slots: Slots, job: ClaimedJob) -> None:
+        began = time.perf_counter()
+        outcome: Outcome | None
+        task = self._tasks[job.task]
+        if self._on_start is not None:
+            self._on_start(job)
+        try:
+            outcome = await self._execute(slots, task, job)
+        except asyncio.CancelledError as error:
+            match self._interrupted.get(job.id):
+                case None:
+                    outcome = self._decide(task, job, error)
+                case "cancelled":
+                    outcome = Cancelled("cancelled while it ran")
+                case _:
+                    outcome = None
+        except BaseException as error:
+            outcome = self._decide(task, job, error)
+        self._on_finish(job, outcome, self._end(slots, job, began))
+        if self._changed is not None:
+            changed, self._changed = self._changed, None
+            changed.set_result(None)
+
+    def _end(self, slots: Slots, job: ClaimedJob, began: float) -> float:
+        seconds = time.perf_counter() - began
+        self._runs.pop(job.id, None)
+        self._contexts.pop(job.id, None)
+        self._interrupted.pop(job.id, None)
+        slots.ended(seconds)
+        return seconds
+
+    def _decide(self, task: Task[..., Any], job: ClaimedJob, error: BaseException) -> Outcome:
+        try:
+            return task.decide(error, job.attempt, job.max_attempts, job.crashes)
+        except Exception:
+            logger.exception("the backoff of task %s raised; the default one is used", task.name)
+            return decide(
+                error, attempt=job.attempt, max_attempts=job.max_attempts, crashes=job.crashes, delay=DEFAULT.delay
+            )
+
+    async def _execute(self, slots: Slots, task: Task[..., Any], job: ClaimedJob) -> Outcome:
+        headers = arguments.loads(job.headers) if job.headers else {}
+        context = Context(job.id, job.task, job.queue, job.attempt, job.max_attempts, headers)
+        timeout = self._timeout_of(task, job.options) if job.options else self._timeout_of(task, "")
+        if task.run_in == "process":
+            return await slots.processes.run(_call(task, context, job), timeout)
+        self._contexts[job.id] = context
+        enter(context)
+        kwargs = task.load(job.args, context)
+        if task.run_in == "coroutine":
+            if task.options.transactional:
+                return await _bounded(self._transactions.arun(task, job, context, kwargs), timeout, task)
+            value = await (task.function(**kwargs) if timeout is None else _bounded(task.function(**kwargs), timeout, task))
+            return Completed(None if value is None else task.dump_result(value))
+        return await self._in_thread(slots, task, job, context, kwargs, timeout)
+
+    async def _in_thread(
+        self, slots: Slots, task: Task[..., Any], job: ClaimedJob, context: Context, kwargs: dict[str, Any], timeout: float | None
+    ) -> Outcome:
+        def call() -> Outcome:
+            if task.options.transactional:
+                return self._transactions.run(task, job, context, kwargs)
+            value = task.function(**kwargs)
+            return Completed(None if value is None else task.dump_result(value))
+
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(slots.threads, contextvars.copy_context().run, call)
+        try:
+            done, _ = await asyncio.wait({future}, timeout=timeout)
+            if not done:
+                raise TaskTimeout(f"task {task.name} ran longer than its timeout of {timeout:g} s")
+        except BaseException:
+            # A thread cannot be stopped: it is told, what it returns is refused, and its slot is taken until it does.
+            context.stop()
+            if not future.done():
+                slots.running += 1
+                future.add_done_callback(lambda ended: (ended.cancelled() or ended.exception(), _freed(slots)))
+            raise
+        return future.result()
+
+
+def _freed(slots: Slots) -> None:
+    slots.running -= 1
+    slots.fill()
+
+
+async def _bounded(run: Any, timeout: float | None, task: Task[..., Any]) -> Any:
+    bound = asyncio.timeout(timeout)
+    try:
+        async with bound:
+            return await run
+    except TimeoutError as error:
+        if bound.expired():
+            raise TaskTimeout(f"task {task.name} ran longer than its timeout of {timeout:g} s") from error
+        raise
+
+
+def _call(task: Task[..., Any], context: Context, job: ClaimedJob) -> Call:
+    fields = {**context.portable(), "crashes": job.crashes}
+    return Call(task.function.__module__, task.function.__qualname__, fields, job.args)

@@ -1,0 +1,191 @@
+"""Writes outcomes in batches, fenced, on a connection of its own; keeps what it could not write until it can."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg import errors as pg_errors
+
+from pgqueue.database import NoPartition, arun
+from pgqueue.outcome import AttemptError, Completed, Failed
+from pgqueue.queries import claiming, finishing, pruning
+from pgqueue.queries.finishing import Finished
+from pgqueue.worker.connection import TRANSIENT, WorkerConnection, pauses
+
+logger = logging.getLogger("pgqueue.worker")
+
+BATCH = 500
+LOCK_TIMEOUT = "200ms"
+CONTENDED = (pg_errors.SerializationFailure, pg_errors.DeadlockDetected)
+
+
+class Finisher:
+    """`add` outcomes; `run` writes them. What arrives while a batch is being written makes the next batch."""
+
+    def __init__(self, connection: WorkerConnection, schema: str, worker: Callable[[], UUID], on_stale: Callable[[int], None]) -> None:
+        self._connection = connection
+        self._schema = schema
+        self._worker = worker
+        self._on_stale = on_stale
+        self._waiting: list[Finished] = []
+        self._locked: list[Finished] = []
+        self._arrived = asyncio.Event()
+        self._written = asyncio.Event()
+        self._writing = False
+        self._drained: list[int] = []
+        self.held: dict[int, int] = {}
+
+    def claimed(self, fence: int, count: int) -> None:
+        """A claim of `count` jobs is held: its row is dropped when all of them have been written."""
+        self.held[fence] = count
+
+    def add(self, finished: Finished) -> None:
+        self._waiting.append(finished)
+        self._arrived.set()
+
+    def settled(self, fence: int) -> None:
+        """A job of the claim was written by its own transaction."""
+        self._count(fence)
+        self._arrived.set()
+
+    @property
+    def backlog(self) -> int:
+        return len(self._waiting) + len(self._locked)
+
+    async def run(self) -> None:
+        """Write for ever."""
+        pause = pauses()
+        while True:
+            await self._arrived.wait()
+            # Outcomes of the same turn of the event loop belong together.
+            await asyncio.sleep(0)
+            batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+            if not self._waiting:
+                self._arrived.clear()
+            self._writing = True
+            try:
+                if batch:
+                    await self._write(batch)
+                await self._drop_claims()
+                batch = []
+                pause = pauses()
+            except TRANSIENT as error:
+                logger.warning("%d outcomes wait for PostgreSQL: %s", len(batch) + len(self._waiting), _first_line(error))
+                self._again(batch)
+                await asyncio.sleep(next(pause))
+            except asyncio.CancelledError:
+                self._again(batch)
+                raise
+            except Exception:
+                await self._isolate(batch)
+            finally:
+                self._writing = False
+                self._written.set()
+
+    async def flushed(self) -> None:
+        """Wait until nothing waits to be written."""
+        while self._waiting or self._writing or self._locked or self._drained:
+            self._written.clear()
+            await self._written.wait()
+
+    def _again(self, batch: list[Finished]) -> None:
+        self._waiting[:0] = batch
+        self._arrived.set()
+
+    async def _write(self, batch: list[Finished]) -> None:
+        try:
+            stale = await self._connection.run(finishing.finish(self._schema, self._worker(), batch))
+        except NoPartition:
+            await self._connection.fetch(pruning.make_partitions(self._schema))
+            self._again(batch)
+            return
+        except CONTENDED:
+            self._again(batch)
+            return
+        except pg_errors.LockNotAvailable:
+            await self._write_unlocked(batch)
+            return
+        if stale:
+            self._on_stale(stale)
+        for one in batch:
+            self._count(one.fence)
+
+    async def _write_unlocked(self, batch: list[Finished]) -> None:
+        """Somebody holds a row of the batch: the others end now, that one when it is free."""
+        conn = await self._connection.get()
+        async with conn.transaction():
+            free = set(await arun(conn, _rows(finishing.lock_claimed(self._schema, batch))))
+            ready = [one for one in batch if one.id in free]
+            await arun(conn, finishing.finish(self._schema, self._worker(), ready))
+        for one in ready:
+            self._count(one.fence)
+        rest = [one for one in batch if one.id not in free]
+        if rest:
+            self._locked.extend(rest)
+            asyncio.get_running_loop().call_later(0.2, self._retry_locked)
+
+    def _retry_locked(self) -> None:
+        batch, self._locked = self._locked, []
+        self._again(batch)
+
+    def _count(self, fence: int) -> None:
+        left = self.held.get(fence, 0) - 1
+        if left > 0:
+            self.held[fence] = left
+        else:
+            self.held.pop(fence, None)
+            self._drained.append(fence)
+
+    async def _drop_claims(self) -> None:
+        drained, self._drained = self._drained, []
+        if drained:
+            try:
+                await self._connection.fetch(claiming.drop_claims(self._schema, drained))
+            except BaseException:
+                self._drained[:0] = drained
+                raise
+
+    async def _isolate(self, batch: list[Finished]) -> None:
+        """Something in the batch cannot be written as it is: halve it until it stands alone, and write that without it."""
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            for half in (batch[:middle], batch[middle:]):
+                try:
+                    await self._write(half)
+                except TRANSIENT:
+                    self._again(half)
+                except Exception:
+                    await self._isolate(half)
+            return
+        [one] = batch
+        try:
+            await self._write([replace(one, outcome=_storable(one))])
+            logger.exception("the outcome of job %d (%s) could not be stored as it was", one.id, one.task)
+        except TRANSIENT:
+            self._again(batch)
+        except Exception:
+            # Not lost: the claim stays, and the next reconcile gives the job back.
+            logger.exception("the outcome of job %d (%s) could not be stored", one.id, one.task)
+            self.held.pop(one.fence, None)
+
+
+def _storable(one: Finished) -> Any:
+    if isinstance(one.outcome, Completed):
+        return Completed()
+    error = AttemptError("pgqueue.errors.PgQueueError", "the outcome could not be stored: see the worker's log")
+    return Failed("attempts_used", error)
+
+
+def _rows(statement: Any) -> Any:
+    rows = yield statement
+    return rows
+
+
+def _first_line(error: psycopg.Error | Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,132 @@
+"""The lease of a worker, renewed from a thread with a connection of its own: a blocked event loop is not death."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from pgqueue.database import Database, fetch
+from pgqueue.queries import fleet
+from pgqueue.queries.statement import Statement
+from pgqueue.worker.connection import pauses
+
+logger = logging.getLogger("pgqueue.worker")
+
+BLOCKED_LIMIT = 120.0
+
+
+class Heartbeat:
+    """Registers the worker, then renews its lease every third of it, until it is stopped or the row is gone.
+
+    A loop that has not ticked for `blocked_limit` seconds is taken for hung: the beats end, and its jobs are rescued.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        schema: str,
+        worker: UUID,
+        lease: float,
+        register: Statement[Any],
+        *,
+        on_registered: Callable[[], None],
+        on_lost: Callable[[str], None],
+        on_doubt: Callable[[], None],
+        blocked_limit: float = BLOCKED_LIMIT,
+    ) -> None:
+        self._database = database
+        self._schema = schema
+        self._worker = worker
+        self._lease = lease
+        self._register = register
+        self._on_registered = on_registered
+        self._on_lost = on_lost
+        self._on_doubt = on_doubt
+        self._blocked_limit = blocked_limit
+        self._stopping = threading.Event()
+        self._connection: psycopg.Connection[Any] | None = None
+        self._thread = threading.Thread(target=self._run, name="pgqueue-heartbeat", daemon=True)
+        self.ticked_at = time.monotonic()
+        self.beat_at = 0.0
+        self.unbroken_since: float | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def join(self) -> None:
+        self._thread.join(timeout=5)
+
+    def unbroken_for(self) -> float:
+        """Seconds of heartbeats without a failure; a rescuer needs a lease's length of them."""
+        return 0.0 if self.unbroken_since is None else time.monotonic() - self.unbroken_since
+
+    def _run(self) -> None:
+        try:
+            if not self._until_done(self._register, "register"):
+                return
+            self._beaten()
+            self._on_registered()
+            while not self._stopping.wait(self._lease / 3):
+                if time.monotonic() - self.ticked_at > self._blocked_limit:
+                    self._on_lost(f"its event loop has been blocked for more than {self._blocked_limit:.0f} s")
+                    return
+                rows = self._until_done(fleet.heartbeat(self._schema, self._worker, self._lease), "renew its lease")
+                if rows is None:
+                    return
+                if not rows:
+                    self._on_lost("its lease ended and others took its jobs")
+                    return
+                self._beaten()
+        finally:
+            self._close()
+
+    def _until_done(self, statement: Statement[Any], what: str) -> list[Any] | None:
+        """Its rows, however long PostgreSQL is away; None when stopped."""
+        doubted = failed = False
+        for pause in pauses(0.1, max(0.2, self._lease / 6)):
+            if self._stopping.is_set():
+                return None
+            try:
+                rows = fetch(self._connect(), statement)
+                if failed:
+                    logger.info("the worker can %s again", what)
+                return rows
+            except psycopg.Error as error:
+                if not failed:
+                    logger.warning("the worker cannot %s: %s; trying again", what, str(error).strip() or type(error).__name__)
+                failed = True
+                self.unbroken_since = None
+                self._close()
+            # Nobody can tell whether the jobs are still ours once the lease may have ended.
+            if self.beat_at and not doubted and time.monotonic() - self.beat_at > self._lease * 0.8:
+                doubted = True
+                self._on_doubt()
+            self._stopping.wait(pause)
+        raise AssertionError("unreachable")
+
+    def _beaten(self) -> None:
+        self.beat_at = time.monotonic()
+        if self.unbroken_since is None:
+            self.unbroken_since = self.beat_at
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        if self._connection is None or self._connection.closed:
+            options = self._database.session_options("pgqueue heartbeat", statement_timeout=f"{int(self._lease * 1000)}")
+            self._connection = psycopg.Connection.connect(self._database.dsn, autocommit=True, **options)
+        return self._connection
+
+    def _close(self) -> None:
+        conn, self._connection = self._connection, None
+        if conn is not None:
+            with suppress(psycopg.Error):
+                conn.close()

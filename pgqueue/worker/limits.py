@@ -1,0 +1,63 @@
+"""When a worker stops by itself: drained, idle for long, or due for recycling."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pgqueue.queries import claiming
+from pgqueue.worker.connection import TRANSIENT
+
+if TYPE_CHECKING:
+    from pgqueue.worker.worker import Worker
+
+
+class Limits:
+    """`max_memory` is in bytes, `idle_timeout` in seconds; None is no limit."""
+
+    def __init__(self, *, drain: bool, idle_timeout: float | None, max_jobs: int | None, max_memory: int | None) -> None:
+        self._drain = drain
+        self._idle_timeout = idle_timeout
+        self._max_jobs = max_jobs
+        self._max_memory = max_memory
+        self._jobs = 0
+        self._busy_at = time.monotonic()
+
+    def job_ended(self) -> None:
+        self._jobs += 1
+        self._busy_at = time.monotonic()
+
+    async def reached(self, worker: Worker) -> bool:
+        """Whether to stop now."""
+        if self._max_jobs is not None and self._jobs >= self._max_jobs:
+            return True
+        if self._max_memory is not None and memory_in_use() > self._max_memory:
+            return True
+        if not worker.idle:
+            self._busy_at = time.monotonic()
+            return False
+        if self._idle_timeout is not None and time.monotonic() - self._busy_at >= self._idle_timeout:
+            return True
+        return self._drain and await self._is_drained(worker)
+
+    async def _is_drained(self, worker: Worker) -> bool:
+        try:
+            [(left,)] = await worker.services.fetch(claiming.holds_drain(worker.app.schema, sorted(worker.slots)))
+        except TRANSIENT:
+            return False
+        return not left
+
+
+def memory_in_use() -> int:
+    """Resident bytes of this process."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * resource.getpagesize()
+    # Elsewhere only the peak is known: in bytes on macOS, in KiB on the other systems.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

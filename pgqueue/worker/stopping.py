@@ -1,0 +1,79 @@
+"""How a worker ends: nothing new, what runs may end, the rest is given back, and every outcome is written."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from pgqueue.queries import fleet
+
+if TYPE_CHECKING:
+    from pgqueue.worker.worker import Worker
+
+logger = logging.getLogger("pgqueue.worker")
+
+INTERRUPT_SECONDS = 5.0
+WRITE_SECONDS = 10.0
+
+
+async def stop_gracefully(worker: Worker, force: asyncio.Event, background: set[asyncio.Task[Any]]) -> None:
+    """Stop `worker` within its `shutdown_timeout`, or at once when `force` is set."""
+    for slots in worker.slots.values():
+        slots.open = False
+        worker.release_unstarted(slots)
+    needed = {task for task in background if task.get_coro().__qualname__ == "Finisher.run"}  # type: ignore[union-attr]
+    await _cancel(background - needed)
+    with suppress(psycopg.Error, TimeoutError):
+        await asyncio.wait_for(worker.services.fetch(fleet.mark_stopping(worker.app.schema, worker.id)), 1.0)
+    await _let_end(worker, force)
+    await worker.quarantine.close()
+    try:
+        await asyncio.wait_for(worker.finisher.flushed(), WRITE_SECONDS)
+        # A claim that was under way when its claimer was stopped may be in the table.
+        await asyncio.wait_for(worker.reconciler.run_once(), WRITE_SECONDS)
+        await asyncio.wait_for(worker.services.fetch(fleet.unregister_worker(worker.app.schema, worker.id)), WRITE_SECONDS)
+    except (psycopg.Error, TimeoutError) as error:
+        logger.warning(
+            "stopped without a word to PostgreSQL (%s): others rescue its jobs when its lease of %g s ends",
+            str(error).strip() or "no answer",
+            worker.lease,
+        )
+    worker.heartbeat.stop()
+    await _cancel(needed)
+    await asyncio.gather(*(slots.close() for slots in worker.slots.values()), return_exceptions=True)
+    for connection in (worker.claiming, worker.finishing, worker.services, worker.listening):
+        with suppress(psycopg.Error):
+            await connection.close()
+    if worker.transactions.database is not worker.app.database:
+        await worker.transactions.database.aclose()
+    await asyncio.to_thread(worker.heartbeat.join)
+
+
+async def _let_end(worker: Worker, force: asyncio.Event) -> None:
+    forced = asyncio.create_task(force.wait())
+    try:
+        async with asyncio.timeout(worker.shutdown_timeout):
+            while worker.executor.running and not force.is_set():
+                changed = asyncio.create_task(worker.executor.changed())
+                await asyncio.wait({changed, forced}, return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+    except TimeoutError:
+        logger.warning("%d jobs still run after %g s: they are given back", worker.executor.running, worker.shutdown_timeout)
+    finally:
+        forced.cancel()
+    if worker.executor.running:
+        worker.executor.interrupt("released")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(INTERRUPT_SECONDS):
+                while worker.executor.running:
+                    await worker.executor.changed()
+
+
+async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,76 @@
+"""What a worker keeps straight about itself: the settings of its queues, and the claims that it does not know it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from pgqueue.queries import claiming, fleet
+from pgqueue.queries.finishing import Finished, finish
+from pgqueue.services.service import Runner, Service
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSettings:
+    """What the table `queues` says of one queue. `timeout` is in seconds."""
+
+    paused: bool = False
+    lifo: bool = False
+    timeout: float | None = None
+    keep_completed: timedelta | None = None
+
+    @property
+    def keeps_history(self) -> bool:
+        return self.keep_completed is None or self.keep_completed > timedelta()
+
+
+class SettingsReader(Service):
+    """Reads the settings of queues, and which queues there are."""
+
+    name = "settings"
+
+    def __init__(
+        self, runner: Runner, schema: str, *, globs: bool, interval: float, on_read: Callable[[dict[str, QueueSettings], set[str]], Any]
+    ) -> None:
+        super().__init__(runner, schema)
+        self._globs = globs
+        self._interval = interval
+        self._on_read = on_read
+
+    async def run_once(self) -> float:
+        rows = await self.runner.fetch(fleet.queue_settings(self.schema))
+        settings = {name: QueueSettings(*values) for name, *values in rows}
+        names = set(settings)
+        if self._globs:
+            names |= set(await self.runner.fetch(fleet.queue_names(self.schema)))
+        self._on_read(settings, names)
+        return self._interval
+
+
+class Reconciler(Service):
+    """Gives back the jobs of claims whose answer never arrived: they are in the table, but nobody here holds them."""
+
+    name = "reconciler"
+
+    def __init__(
+        self, runner: Runner, schema: str, *, worker: Callable[[], UUID], known: Callable[[], Collection[int]], interval: float
+    ) -> None:
+        super().__init__(runner, schema)
+        self._worker = worker
+        self._known = known
+        self._interval = interval
+
+    async def run_once(self) -> float:
+        before = set(self._known())
+        rows = await self.runner.fetch(claiming.claims_of(self.schema, self._worker()))
+        # A claim that was made or ended while this read was under way is none of its business.
+        known = before | set(self._known())
+        lost = [(fence, job_ids) for fence, job_ids, _ in rows if fence not in known]
+        if lost:
+            unstarted = [Finished(job_id, fence, "", None) for fence, job_ids in lost for job_id in job_ids]
+            await self.runner.run(finish(self.schema, self._worker(), unstarted))
+            await self.runner.fetch(claiming.drop_claims(self.schema, [fence for fence, _ in lost]))
+        return self._interval

@@ -1,0 +1,397 @@
+"""The worker: puts its parts together, starts them, and stops them without losing anything."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+from pgqueue.database import Database
+from pgqueue.errors import ConfigurationError
+from pgqueue.events import Event
+from pgqueue.job import ClaimedJob
+from pgqueue.outcome import Completed, Outcome
+from pgqueue.queries import fleet, inspecting
+from pgqueue.queries.finishing import Finished
+from pgqueue.queries.fleet import Orphan, QueueRow, TaskRow
+from pgqueue.revision import check_revision
+from pgqueue.services.promoter import Promoter
+from pgqueue.services.pruner import Pruner
+from pgqueue.services.rescuer import Rescuer
+from pgqueue.services.scheduler import Scheduler
+from pgqueue.services.service import Runner, Service
+from pgqueue.task import Task
+from pgqueue.worker import limits
+from pgqueue.worker.claimer import Claimer
+from pgqueue.worker.connection import WorkerConnection
+from pgqueue.worker.executor import Executor, Slots
+from pgqueue.worker.finisher import LOCK_TIMEOUT, Finisher
+from pgqueue.worker.heartbeat import Heartbeat
+from pgqueue.worker.listener import Listener
+from pgqueue.worker.queues import QueueSpec, parse_queues
+from pgqueue.worker.quarantine import Quarantine
+from pgqueue.worker.reporting import event_of
+from pgqueue.worker.stopping import stop_gracefully
+from pgqueue.worker.transactional import Transactions
+from pgqueue.worker.upkeep import QueueSettings, Reconciler, SettingsReader
+
+if TYPE_CHECKING:
+    from pgqueue.app import PgQueue
+
+logger = logging.getLogger("pgqueue.worker")
+
+SETTINGS_INTERVAL = 2.0
+
+
+class Worker:
+    """Runs the jobs of some queues, several at once, until it is told to stop.
+
+    `queues` maps names or globs to slots, or lists specs such as `email:10`, `thumb*` and `-slow`; None serves every
+    queue of the app with `slots` each. `lease` is in seconds: after this much silence others take its jobs. `drain`
+    stops when nothing is left to do, `idle_timeout` after so many seconds without a job, `max_jobs` after so many jobs,
+    `max_memory` (bytes) when the process has grown beyond. `shutdown_timeout` bounds the graceful stop. Without `listen`
+    it only polls, every `poll_interval` seconds.
+
+        async with app.worker(queues={"email": 10}):
+            ...
+    """
+
+    def __init__(
+        self,
+        app: PgQueue,
+        queues: Mapping[str, int] | Sequence[str] | None = None,
+        *,
+        slots: int = 10,
+        name: str | None = None,
+        lease: float = 30.0,
+        drain: bool = False,
+        idle_timeout: float | None = None,
+        max_jobs: int | None = None,
+        max_memory: int | None = None,
+        shutdown_timeout: float = 30.0,
+        with_scheduler: bool = False,
+        listen: bool = True,
+        poll_interval: float = 1.0,
+    ) -> None:
+        if not app.tasks:
+            raise ConfigurationError("the app has no tasks: a worker would have nothing to run. Register one with @app.task()")
+        if lease < 1 or poll_interval <= 0 or slots < 1:
+            raise ConfigurationError(
+                f"lease={lease} must be at least 1 s, poll_interval={poll_interval} above 0, slots={slots} at least 1"
+            )
+        self.app = app
+        self.id: UUID = uuid4()
+        self.name = name or f"{socket.gethostname()}:{os.getpid()}"
+        self.lease = lease
+        self.shutdown_timeout = shutdown_timeout
+        self.slots: dict[str, Slots] = {}
+        self.claimers: dict[str, Claimer] = {}
+        self.ended = 0
+        self._spec = parse_queues(queues, slots) or QueueSpec({"*": slots}, ())
+        self._all_queues = queues is None
+        self._limits = limits.Limits(drain=drain, idle_timeout=idle_timeout, max_jobs=max_jobs, max_memory=max_memory)
+        self._with_scheduler = with_scheduler
+        self._listen = listen and not app.database.pooler
+        self._poll_interval = poll_interval
+        self._settings: dict[str, QueueSettings] = {}
+        self._idle: set[str] = set()
+        self._background: set[asyncio.Task[Any]] = set()
+        self._stop = asyncio.Event()
+        self._force = asyncio.Event()
+        self._main: asyncio.Task[None] | None = None
+
+    @property
+    def queues(self) -> dict[str, int]:
+        """Slots by queue, once it has started."""
+        return {name: slots.count for name, slots in self.slots.items()}
+
+    @property
+    def stopping(self) -> bool:
+        return self._stop.is_set()
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs, waits here for a slot, or waits to be written."""
+        return not (self.executor.running or self.finisher.backlog or any(slots.buffer for slots in self.slots.values()))
+
+    async def __aenter__(self) -> Worker:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+        await self.wait()
+
+    async def run(self) -> None:
+        """Start, and work until it is stopped, drained, or recycled."""
+        await self.start()
+        await self.wait()
+
+    def stop(self) -> None:
+        """Stop gracefully: claim no more, give back what has not started, let the rest end within `shutdown_timeout`."""
+        self._stop.set()
+
+    def give_back(self) -> None:
+        """Stop now: what runs is interrupted and given back, without using an attempt."""
+        self._stop.set()
+        self._force.set()
+
+    async def wait(self) -> None:
+        """Until it has stopped. Raises what made it stop, if anything did."""
+        if self._main is not None:
+            await self._main
+
+    async def start(self) -> None:
+        """Register and begin; waits for PostgreSQL. Raises SchemaOutOfDate."""
+        self._connect()
+        check_revision(await self.services.fetch(inspecting.revision(self.app.schema)), self.app.schema)
+        await self._register_code()
+        names = set(await self.services.fetch(fleet.queue_names(self.app.schema)))
+        settings = await self.services.fetch(fleet.queue_settings(self.app.schema))
+        self._read_settings({name: QueueSettings(*values) for name, *values in settings}, names)
+        await self._begin_life()
+        if not self.slots:
+            logger.warning("no queue matches %s yet", ", ".join(self._spec.slots))
+        self._start(self.finisher.run())
+        for service in self._services():
+            self._start(service.run())
+        if self._listen:
+            listener = Listener(self.listening, self.app.schema, self._hint, self._sweep_all)
+            self._start(listener.run())
+        self._start(self._tick())
+        self._main = asyncio.create_task(self._until_stopped())
+
+    def _connect(self) -> None:
+        app = self.app
+        self.services = WorkerConnection(app.database, "services", lock_timeout="2s")
+        self.claiming = WorkerConnection(app.database, "claims")
+        self.finishing = WorkerConnection(app.database, "finishes", lock_timeout=LOCK_TIMEOUT)
+        self.listening = WorkerConnection(app.database, "listener")
+        self.finisher = Finisher(self.finishing, app.schema, lambda: self.id, self._stale)
+        self.transactions = Transactions(self._transaction_database(), app.schema, lambda: self.id)
+        on_start = self._started if app.subscribers.wants("started") else None
+        self.executor = Executor(app.tasks, self.transactions, self._timeout_of, on_start, self._finished)
+        self.quarantine = Quarantine(self)
+
+    def _transaction_database(self) -> Database:
+        """Transactional tasks hold a connection each: they must not starve the app's own pool."""
+        if self.app.database.uses_engine or not any(task.options.transactional for task in self.app.tasks.values()):
+            return self.app.database
+        return self.app.database.with_pool(max(4, sum(self._spec.resolve(self._known_queues(set())).values())))
+
+    def _services(self) -> list[Service]:
+        runner = Runner(self.services.fetch, self.services.run)
+        schema = self.app.schema
+        self.promoter = Promoter(runner, schema, lambda: self.slots, lambda queue: self._wake(queue, sweep=False))
+        self.rescuer = Rescuer(
+            runner, schema, lease=self.lease, healthy_for=lambda: self.heartbeat.unbroken_for(), delay=self._delay, on_rescued=self._rescued
+        )
+        self.reconciler = Reconciler(runner, schema, worker=lambda: self.id, known=self._known_claims, interval=self.lease / 3)
+        settings = SettingsReader(
+            runner, schema, globs=self._spec.has_globs, interval=SETTINGS_INTERVAL, on_read=self._read_settings
+        )
+        services: list[Service] = [self.promoter, self.rescuer, self.reconciler, settings, Pruner(runner, schema)]
+        if self._with_scheduler:
+            services.append(Scheduler(runner, schema, self.app.declared_schedules, self.app.max_attempts))
+        return services
+
+    async def _register_code(self) -> None:
+        tasks = [task_row(task) for task in self.app.tasks.values()]
+        await self.services.fetch(fleet.register_tasks(self.app.schema, tasks))
+        declared = self.app.declared_queues
+        rows = list(declared.values()) + [QueueRow(name) for name in {task.queue for task in tasks} - set(declared)]
+        await self.services.fetch(fleet.register_queues(self.app.schema, rows))
+
+    async def _begin_life(self) -> None:
+        """Register under the current id, and wait until that is in the table."""
+        loop = asyncio.get_running_loop()
+        registered = asyncio.Event()
+        life = self.id
+        self.heartbeat = Heartbeat(
+            self.app.database,
+            self.app.schema,
+            self.id,
+            self.lease,
+            fleet.register_worker(
+                self.app.schema,
+                worker=self.id,
+                name=self.name,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                version=version(),
+                queues=self.queues,
+                tasks=sorted(self.app.tasks),
+                lease=self.lease,
+            ),
+            on_registered=lambda: loop.call_soon_threadsafe(registered.set) and None,
+            on_lost=lambda why: loop.call_soon_threadsafe(self._lost, life, why) and None,
+            on_doubt=lambda: loop.call_soon_threadsafe(self._doubt) and None,
+        )
+        self.heartbeat.start()
+        await registered.wait()
+
+    def _start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._ended_unexpectedly)
+        return task
+
+    def _ended_unexpectedly(self, task: asyncio.Task[Any]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("a part of the worker broke: it stops, and its jobs are given back", exc_info=task.exception())
+            self._stop.set()
+
+    async def _until_stopped(self) -> None:
+        await self._stop.wait()
+        await stop_gracefully(self, self._force, self._background)
+
+    async def _tick(self) -> None:
+        """Shows the heartbeat that the loop is alive, and looks at what has no event of its own."""
+        while True:
+            self.heartbeat.ticked_at = time.monotonic()
+            for slots in self.slots.values():
+                if slots.stuck():
+                    self.release_unstarted(slots)
+            if await self._limits.reached(self):
+                self.stop()
+                return
+            await asyncio.sleep(0.1)
+
+    def release_unstarted(self, slots: Slots) -> None:
+        """Give back what was claimed ahead in these slots."""
+        for job in slots.give_back():
+            self.finisher.add(Finished(job.id, job.fence, job.task, None))
+
+    def _known_queues(self, names: set[str]) -> set[str]:
+        own = {task.options.queue for task in self.app.tasks.values()} | set(self.app.declared_queues) | {"default"}
+        return own if self._all_queues else own | names
+
+    def _read_settings(self, settings: dict[str, QueueSettings], names: set[str]) -> None:
+        self._settings = settings
+        for queue, count in self._spec.resolve(self._known_queues(names)).items():
+            if queue not in self.slots and not self._stop.is_set():
+                self._serve(queue, count)
+        for queue, claimer in self.claimers.items():
+            claimer.lifo = settings.get(queue, QueueSettings()).lifo
+
+    def _serve(self, queue: str, count: int) -> None:
+        slots = self.slots[queue] = Slots(queue, count, self.executor.start)
+        claimer = self.claimers[queue] = Claimer(
+            self.claiming,
+            self.app.schema,
+            slots,
+            self.app.tasks,
+            lambda: self.id,
+            self.finisher,
+            poll_interval=self._poll_interval,
+            set_idle=self._set_idle,
+            suspect=self.quarantine.take,
+            claim_failed=self._claim_failed,
+        )
+        self._start(claimer.run())
+
+    async def _set_idle(self, queue: str, idle: bool) -> None:
+        (self._idle.add if idle else self._idle.discard)(queue)
+        if self._listen:
+            await self.claiming.fetch(fleet.mark_idle(self.app.schema, self.id, self._idle))
+
+    def _claim_failed(self) -> None:
+        self.reconciler.wake()
+
+    def _known_claims(self) -> set[int]:
+        return set(self.finisher.held) | {c.claiming for c in self.claimers.values() if c.claiming is not None}
+
+    def _hint(self, kind: str, words: list[str]) -> None:
+        match kind, words:
+            case "available", [queue, priority, position] if queue in self.claimers:
+                self.claimers[queue].hint(int(priority), int(position))
+            case "scheduled", [queue] if queue in self.claimers:
+                self.promoter.wake()
+            case "resumed", [queue] if queue in self.claimers:
+                self._wake(queue, sweep=True)
+            case "cancel", [job_id]:
+                self.executor.interrupt("cancelled", int(job_id))
+
+    def _wake(self, queue: str, *, sweep: bool) -> None:
+        if queue in self.claimers:
+            self.claimers[queue].wake(sweep=sweep)
+
+    def _sweep_all(self) -> None:
+        for claimer in self.claimers.values():
+            claimer.wake(sweep=True)
+
+    def _timeout_of(self, task: Task[..., Any], options: str | None) -> float | None:
+        if options and (own := json.loads(options).get("timeout")) is not None:
+            return float(own)
+        if task.options.timeout is not None:
+            return task.options.timeout
+        settings = self._settings.get(task.options.queue)
+        return self.app.timeout if settings is None or settings.timeout is None else settings.timeout
+
+    def _delay(self, task: str, attempt: int) -> float:
+        known = self.app.tasks.get(task)
+        return (self.app.backoff if known is None else self.app.backoff_of(known)).delay(attempt)
+
+    def _started(self, job: ClaimedJob) -> None:
+        self.app.subscribers.emit(Event("started", job.id, job.task, job.queue, job.attempt))
+
+    def _finished(self, job: ClaimedJob, outcome: Outcome | None, seconds: float) -> None:
+        task = self.app.tasks[job.task]
+        if task.options.transactional and isinstance(outcome, Completed):
+            self.finisher.settled(job.fence)
+        else:
+            kept = task.options.keep_completed and self._settings.get(job.queue, QueueSettings()).keeps_history
+            self.finisher.add(Finished(job.id, job.fence, job.task, outcome, seconds, kept))
+        if outcome is not None:
+            self.ended += 1
+        self._limits.job_ended()
+        event = event_of(job, outcome, seconds, self.app.subscribers)
+        if event is not None:
+            self.app.subscribers.emit(event)
+
+    def _stale(self, count: int) -> None:
+        logger.warning("%d outcomes were refused: their jobs had been rescued and belong to others now", count)
+
+    def _rescued(self, orphan: Orphan) -> None:
+        logger.warning("rescued job %s (%s) of dead worker %s", orphan.job_id, orphan.task, orphan.worker_id)
+        self.app.subscribers.emit(Event("rescued", orphan.job_id or 0, orphan.task, orphan.queue, orphan.attempt, None, orphan.worker_id))
+        self._wake(orphan.queue, sweep=True)
+
+    def _lost(self, life: UUID, why: str) -> None:
+        """Others may run these jobs already: stop them, and begin a new life without them."""
+        if life != self.id or self._stop.is_set():
+            return
+        logger.error("worker %s lost its jobs: %s. It registers anew", self.id, why)
+        self.id = uuid4()
+        self.finisher.held.clear()
+        self._doubt()
+        self._start(self._begin_life())
+
+    def _doubt(self) -> None:
+        """The lease may have ended: what can be stopped is stopped, before somebody else runs it too."""
+        for slots in self.slots.values():
+            self.release_unstarted(slots)
+        self.executor.interrupt("released")
+
+
+def task_row(task: Task[..., Any]) -> TaskRow:
+    unique = task.options.unique.key if task.options.unique else None
+    options = task.options
+    return TaskRow(task.name, options.queue, options.priority, options.max_attempts, options.timeout, unique)
+
+
+def version() -> str:
+    from pgqueue import __version__
+
+    return __version__
+
+
+__all__ = ["Worker"]
