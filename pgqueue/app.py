@@ -41,8 +41,8 @@ class PgQueue:
 
     Without arguments the DSN comes from `PGQUEUE_DSN`, `pgqueue.toml`, `DATABASE_URL` or libpq's variables, and is
     looked up at the first use. `engine` shares a SQLAlchemy engine (sync or async) instead. Own pools hold up to
-    `pool_size` connections, opened when needed. `pooler=True` is for PgBouncer in transaction mode: no session settings,
-    no prepared statements, polling in place of LISTEN.
+    `pool_size` connections, opened when needed. `pooler=True` is for PgBouncer in transaction mode: no session
+    settings, no prepared statements, polling in place of LISTEN.
 
         app = PgQueue("postgresql:///shop")
 
@@ -139,7 +139,9 @@ class PgQueue:
 
         return register if function is None else register(function)
 
-    def cron(self, expression: str, *, tz: str = "UTC", name: str | None = None, **args: Any) -> Callable[[Task[P, R]], Task[P, R]]:
+    def cron(
+        self, expression: str, *, tz: str = "UTC", name: str | None = None, **args: Any
+    ) -> Callable[[Task[P, R]], Task[P, R]]:
         """Enqueue the task at the times of a cron expression; one job per nominal time, however many schedulers run.
 
         Above `@app.task()`. Further keyword arguments are the job's. Raises ConfigurationError for an expression that
@@ -151,7 +153,9 @@ class PgQueue:
         """
         return self._scheduled(Cron(expression, tz), name, args)
 
-    def every(self, interval: float | timedelta, *, name: str | None = None, **args: Any) -> Callable[[Task[P, R]], Task[P, R]]:
+    def every(
+        self, interval: float | timedelta, *, name: str | None = None, **args: Any
+    ) -> Callable[[Task[P, R]], Task[P, R]]:
         """Enqueue the task every `interval` (seconds or timedelta), anchored at 1970-01-01 00:00 UTC.
 
         @app.every(timedelta(minutes=5))
@@ -161,7 +165,9 @@ class PgQueue:
         step = interval if isinstance(interval, timedelta) else timedelta(seconds=interval)
         return self._scheduled(Every(step), name, args)
 
-    def _scheduled(self, rule: Cron | Every, name: str | None, args: dict[str, Any]) -> Callable[[Task[P, R]], Task[P, R]]:
+    def _scheduled(
+        self, rule: Cron | Every, name: str | None, args: dict[str, Any]
+    ) -> Callable[[Task[P, R]], Task[P, R]]:
         def declare(task: Task[P, R]) -> Task[P, R]:
             if not isinstance(task, Task):
                 raise ConfigurationError(f"a schedule belongs above @app.task(), not on {task!r}")
@@ -192,16 +198,22 @@ class PgQueue:
         """
         new_job(f"queue {name}", "{}", priority=priority, max_attempts=max_attempts, timeout=timeout)
         bound = None if timeout is None else seconds(timeout)
-        self.declared_queues[name] = QueueRow(data_name("queue", name), priority, max_attempts, bound, lifo, keep_completed)
+        self.declared_queues[name] = QueueRow(
+            data_name("queue", name), priority, max_attempts, bound, lifo, keep_completed
+        )
 
-    def enqueue(self, task: str, args: Mapping[str, Any] | None = None, *, using: Using | None = None, **options: Any) -> Job:
+    def enqueue(
+        self, task: str, args: Mapping[str, Any] | None = None, *, using: Using | None = None, **options: Any
+    ) -> Job:
         """Enqueue by name, without the task's code. `options` as in `Task.using`.
 
         app.enqueue("shop.tasks.send_email", {"to": "a@b.c"}, delay=60)
         """
         return self.insert([self.new_job(task, args, **options)], using)[0]
 
-    async def aenqueue(self, task: str, args: Mapping[str, Any] | None = None, *, using: Using | None = None, **options: Any) -> Job:
+    async def aenqueue(
+        self, task: str, args: Mapping[str, Any] | None = None, *, using: Using | None = None, **options: Any
+    ) -> Job:
         """As `enqueue`."""
         return (await self.ainsert([self.new_job(task, args, **options)], using))[0]
 
@@ -210,7 +222,9 @@ class PgQueue:
         known = self.tasks.get(data_name("task", task))
         if known is not None:
             if not isinstance(args, Mapping | None):
-                raise arguments.ArgumentError(f"{task}: args must be a mapping of names to values, not {type(args).__name__}")
+                raise arguments.ArgumentError(
+                    f"{task}: args must be a mapping of names to values, not {type(args).__name__}"
+                )
             return known.using(**options).job(**dict(args or {}))
         text = arguments.dumps(dict(args or {}), what=f"args of {task}", limit=arguments.ARGUMENTS_LIMIT)
         return new_job(task, text, **options)
@@ -243,7 +257,7 @@ class PgQueue:
     def _operation(self, jobs: Sequence[NewJob]) -> Any:
         resolved = [self._with_queue_defaults(job) for job in jobs]
         insert = enqueuing.copy if enqueuing.can_copy(resolved) else enqueuing.enqueue
-        return insert(self.schema, resolved, self.max_attempts)
+        return insert(self.schema, resolved, self.max_attempts, self.jobs)
 
     def _with_queue_defaults(self, job: NewJob) -> NewJob:
         queue = self.declared_queues.get(job.queue or "")
@@ -260,7 +274,7 @@ class PgQueue:
             for job in jobs:
                 if job.created:
                     self.subscribers.emit(Event("enqueued", job.id, job.task, job.queue))
-        return [replace(job, operations=self.jobs) for job in jobs]
+        return jobs
 
     def backoff_of(self, task: Task[..., Any]) -> Backoff:
         return task.options.backoff or self.backoff
@@ -276,14 +290,18 @@ class PgQueue:
         raise UnknownTask(f"this app has no task {name!r}{hint}")
 
     def on(self, event: EventName, callback: Callback) -> Callback:
-        """Call `callback(event)` in this process when it happens. Callbacks of a worker run on its event loop: keep them short.
+        """Call `callback(event)` in this process when it happens.
+
+        Callbacks of a worker run on its event loop: keep them short.
 
         app.on("failed", lambda event: print(event.job_id, event.detail))
         """
         self.subscribers.add(event, callback)
         return callback
 
-    def worker(self, queues: Mapping[str, int] | Sequence[str] | None = None, **options: Any) -> AbstractAsyncContextManager[Worker]:
+    def worker(
+        self, queues: Mapping[str, int] | Sequence[str] | None = None, **options: Any
+    ) -> AbstractAsyncContextManager[Worker]:
         """A worker in this process, for small deployments and tests; stops gracefully on leaving.
 
         `queues` maps names or globs to slots; without it, every queue that a task names, ten slots each.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -51,7 +52,7 @@ class Jobs(_Part):
         """As `find`."""
         return self._first(await self.database.afetch(inspecting.live_by_key(self.schema, key, queue), using))
 
-    def list(self, which: JobFilter | None = None, *, limit: int = 100, **where: Any) -> list[Job]:
+    def list(self, which: JobFilter | None = None, *, limit: int = 100, **where: Any) -> builtins.list[Job]:
         """Jobs that match, newest first. Filters: queue, task, state, key, tag, error, ids, before.
 
         app.jobs.list(queue="email", state="running")
@@ -65,8 +66,14 @@ class Jobs(_Part):
         return int(count)
 
     def cancel(
-        self, job_id: int | Sequence[int] | None = None, *, key: str | None = None, queue: str | None = None, why: str = "cancelled", using: Any = None
-    ) -> list[int]:
+        self,
+        job_id: int | Sequence[int] | None = None,
+        *,
+        key: str | None = None,
+        queue: str | None = None,
+        why: str = "cancelled",
+        using: Any = None,
+    ) -> builtins.list[int]:
         """Cancel live jobs by id or by key; returns their ids. A running one is not retried, and stops where it can.
 
         app.jobs.cancel(key="welcome-7", using=session)
@@ -74,10 +81,18 @@ class Jobs(_Part):
         return [id_ for id_, _ in self.database.run(self._cancelling(job_id, key, queue, why), using, atomic=True)]
 
     async def acancel(
-        self, job_id: int | Sequence[int] | None = None, *, key: str | None = None, queue: str | None = None, why: str = "cancelled", using: Any = None
-    ) -> list[int]:
+        self,
+        job_id: int | Sequence[int] | None = None,
+        *,
+        key: str | None = None,
+        queue: str | None = None,
+        why: str = "cancelled",
+        using: Any = None,
+    ) -> builtins.list[int]:
         """As `cancel`."""
-        return [id_ for id_, _ in await self.database.arun(self._cancelling(job_id, key, queue, why), using, atomic=True)]
+        return [
+            id_ for id_, _ in await self.database.arun(self._cancelling(job_id, key, queue, why), using, atomic=True)
+        ]
 
     def reschedule(
         self,
@@ -93,7 +108,7 @@ class Jobs(_Part):
 
         app.jobs.reschedule(key="welcome-7", delay=timedelta(hours=1), using=session)
         """
-        return self.database.run(self._rescheduling(job_id, key, queue, run_at, delay), using)
+        return bool(self.database.run(self._rescheduling(job_id, key, queue, run_at, delay), using))
 
     async def areschedule(
         self,
@@ -106,7 +121,7 @@ class Jobs(_Part):
         using: Any = None,
     ) -> bool:
         """As `reschedule`."""
-        return await self.database.arun(self._rescheduling(job_id, key, queue, run_at, delay), using)
+        return bool(await self.database.arun(self._rescheduling(job_id, key, queue, run_at, delay), using))
 
     def wait(self, job_id: int, timeout: float | None = None) -> Job:
         """The job once it has ended. Raises ResultTimeout after `timeout` seconds, and JobNotFound without history."""
@@ -128,10 +143,10 @@ class Jobs(_Part):
             await asyncio.sleep(_until(deadline, pause, job, timeout))
         raise AssertionError("unreachable")
 
-    def _one(self, rows: list[Job], what: str) -> Job:
+    def _one(self, rows: builtins.list[Job], what: str) -> Job:
         return replace(inspecting.found(rows, what), operations=self)
 
-    def _first(self, rows: list[Job]) -> Job | None:
+    def _first(self, rows: builtins.list[Job]) -> Job | None:
         return replace(rows[0], operations=self) if rows else None
 
     def _cancelling(self, job_id: int | Sequence[int] | None, key: str | None, queue: str | None, why: str) -> Any:
@@ -139,7 +154,7 @@ class Jobs(_Part):
             raise ArgumentError("cancel takes either an id or key=")
         if key is not None:
             return inspecting.cancel_key(self.schema, key, queue, why)
-        ids = [job_id] if isinstance(job_id, int) else list(job_id or ())
+        ids = [job_id] if isinstance(job_id, int) else builtins.list(job_id or ())
         return _single(inspecting.cancel(self.schema, ids, why))
 
     def _rescheduling(
@@ -151,7 +166,7 @@ class Jobs(_Part):
             raise ArgumentError(f"run_at={run_at!r} must be an aware datetime, such as datetime.now(UTC)")
 
         def operation() -> Any:
-            ids = [job_id]
+            ids = [] if job_id is None else [job_id]
             if key is not None:
                 ids = [job.id for job in (yield inspecting.live_by_key(self.schema, key, queue))]
             moved = yield inspecting.reschedule(self.schema, ids, run_at, seconds(delay))
@@ -164,7 +179,15 @@ class Jobs(_Part):
 class FailedJobs(_Part):
     """`app.failed`: the dead letter queue. Filters are ids, queue, task, error (class name or fingerprint)."""
 
-    def list(self, *, queue: str | None = None, task: str | None = None, error: str | None = None, limit: int = 100, before: int | None = None) -> list[Job]:
+    def list(
+        self,
+        *,
+        queue: str | None = None,
+        task: str | None = None,
+        error: str | None = None,
+        limit: int = 100,
+        before: int | None = None,
+    ) -> builtins.list[Job]:
         """Failed jobs, newest first.
 
         app.failed.list(queue="email", error="TimeoutError")
@@ -191,10 +214,10 @@ class FailedJobs(_Part):
         error: str | None = None,
         limit: int | None = None,
         using: Any = None,
-    ) -> list[int]:
-        """Send failed jobs back to their queues, oldest first; returns their ids. Ids and errors stay, attempts start anew.
+    ) -> builtins.list[int]:
+        """Send failed jobs back to their queues, oldest first; returns their ids.
 
-        A job whose key a live job holds stays where it is.
+        Ids and errors stay, attempts start anew. A job whose key a live job holds stays where it is.
 
             app.failed.redrive(queue="email", error="TimeoutError")
         """
@@ -210,7 +233,7 @@ class FailedJobs(_Part):
         error: str | None = None,
         limit: int | None = None,
         using: Any = None,
-    ) -> list[int]:
+    ) -> builtins.list[int]:
         """As `redrive`."""
         statement = inspecting.redrive(self.schema, ids=job_ids, queue=queue, task=task, error=error, limit=limit)
         return await self.database.afetch(statement, using)
@@ -265,7 +288,7 @@ class Queues(_Part):
 class Schedules(_Part):
     """`app.schedules`: what the scheduler fires."""
 
-    def list(self) -> list[ScheduleRow]:
+    def list(self) -> builtins.list[ScheduleRow]:
         """By name."""
         return self.database.fetch(scheduling.list_schedules(self.schema))
 
@@ -293,7 +316,7 @@ class Schedules(_Part):
         self.get(name)
         self.database.fetch(scheduling.remove(self.schema, name))
 
-    def upcoming(self, name: str, count: int = 5) -> list[datetime]:
+    def upcoming(self, name: str, count: int = 5) -> builtins.list[datetime]:
         """Its next nominal times."""
         row = self.get(name)
         rule = rule_of(row.cron, row.every, row.tz)
@@ -307,7 +330,7 @@ class Schedules(_Part):
 class Workers(_Part):
     """`app.workers`: the worker processes that are registered."""
 
-    def list(self) -> list[WorkerInfo]:
+    def list(self) -> builtins.list[WorkerInfo]:
         """Oldest first."""
         return self.database.fetch(fleet.list_workers(self.schema))
 

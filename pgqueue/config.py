@@ -29,10 +29,12 @@ class Setting:
     source: str
 
 
-def find(name: str, given: Any = None, *, environ: Mapping[str, str] = os.environ, folder: Path | None = None) -> Setting:
+def find(
+    name: str, given: Any = None, *, environ: Mapping[str, str] = os.environ, folder: Path | None = None
+) -> Setting:
     """The setting `name` (as `dsn`, `schema`, `app`); its value is None when it is set nowhere.
 
-        find("schema")        # Setting(value=None, source="not set")
+    find("schema")        # Setting(value=None, source="not set")
     """
     if given is not None:
         return Setting(given, "given")
@@ -108,7 +110,7 @@ def masked(dsn: str) -> str:
     except ProgrammingError:
         return "(not readable)"
     if parts.get("password"):
-        parts["password"] = "***"
+        parts["password"] = "***"  # noqa: S105
     if not dsn.startswith(("postgresql://", "postgres://")):
         return conninfo.make_conninfo("", **parts)
     where = parts.get("host") or ""

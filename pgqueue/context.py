@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
@@ -18,8 +17,9 @@ _current: ContextVar[Context | None] = ContextVar("pgqueue_current_job", default
 class Context:
     """The running job: the first argument of a task declared with `bind=True`, and what `current_job()` returns.
 
-    `attempt` counts from 1. `scheduled_for` is the nominal time of a schedule's job, else None. `connection` is set in a
-    `transactional=True` task: the transaction in which the job completes (psycopg, or SQLAlchemy for PgQueue(engine=…)).
+    `attempt` counts from 1. `scheduled_for` is the nominal time of a schedule's job, else None. `connection` is set in
+    a `transactional=True` task: the transaction in which the job completes, a psycopg connection, or SQLAlchemy's for
+    PgQueue(engine=…).
 
         @app.task(bind=True)
         def report(ctx: Context) -> str:
@@ -33,7 +33,7 @@ class Context:
     max_attempts: int
     headers: Mapping[str, Any] = field(default_factory=dict)
     connection: Any = None
-    _stop: threading.Event = field(default_factory=threading.Event, repr=False)
+    stopped: bool = field(default=False, repr=False)
 
     @property
     def scheduled_for(self) -> datetime | None:
@@ -54,21 +54,16 @@ class Context:
 
         A thread cannot be stopped from outside: a long one calls this between its steps.
         """
-        if self._stop.is_set():
+        if self.stopped:
             raise CancelJob("the run was told to stop")
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the run was told to stop."""
-        return self._stop.is_set()
 
     def stop(self) -> None:
         """Tell the run to stop: `check_cancelled` raises from now on."""
-        self._stop.set()
+        self.stopped = True
 
     def portable(self) -> dict[str, Any]:
         """What a child process needs to build its own."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("connection", "_stop")}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("connection", "stopped")}
 
 
 def current_job() -> Context:

@@ -115,11 +115,16 @@ async def arun(conn: Any, operation: Operation[Result]) -> Result:
 
 def is_async(conn: object) -> bool:
     """Whether `conn` is one of the async kinds."""
-    return isinstance(conn, psycopg.AsyncConnection) or type(conn).__name__ in (
-        "AsyncConnection",
-        "AsyncSession",
-        "async_scoped_session",
-    ) or any(base.__name__ in ("AsyncConnection", "AsyncSession") for base in type(conn).__mro__)
+    return (
+        isinstance(conn, psycopg.AsyncConnection)
+        or type(conn).__name__
+        in (
+            "AsyncConnection",
+            "AsyncSession",
+            "async_scoped_session",
+        )
+        or any(base.__name__ in ("AsyncConnection", "AsyncSession") for base in type(conn).__mro__)
+    )
 
 
 def _sqlalchemy(conn: Any, *, asynchronous: bool) -> Any:
@@ -140,14 +145,15 @@ def _sqlalchemy(conn: Any, *, asynchronous: bool) -> Any:
         connection = conn.connection()
     if not connection.dialect.driver.startswith("psycopg") or connection.dialect.driver == "psycopg2":
         raise ArgumentError(
-            f"using= needs an engine on psycopg 3 (postgresql+psycopg://…), not {connection.dialect.name}+{connection.dialect.driver}"
+            "using= needs an engine on psycopg 3 (postgresql+psycopg://…), "
+            f"not {connection.dialect.name}+{connection.dialect.driver}"
         )
     return connection
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """PostgreSQL's errors that have one fix for all, as ours. SQLAlchemy's wrapping is left to the caller's own code."""
+    """PostgreSQL's errors that have one fix for all, as ours; others stay as the driver raised them."""
     try:
         yield
     except psycopg.Error as error:
@@ -163,7 +169,8 @@ def translated() -> Iterator[None]:
 def _translate(error: psycopg.Error, cause: Exception) -> None:
     if isinstance(error, (pg_errors.UndefinedTable, pg_errors.UndefinedFunction, pg_errors.InvalidSchemaName)):
         raise SchemaOutOfDate(
-            f"the tables of pgqueue are missing or of another version ({str(error).splitlines()[0]}): run `pgqueue migrate`"
+            f"the tables of pgqueue are missing or of another version ({str(error).splitlines()[0]}): "
+            "run `pgqueue migrate`"
         ) from cause
     if isinstance(error, pg_errors.CheckViolation) and "no partition of relation" in str(error):
         raise NoPartition(str(error).splitlines()[0]) from cause
@@ -177,7 +184,12 @@ class Database:
     """The DSN or engine of an app, and pools that open at the first use and survive a fork."""
 
     def __init__(
-        self, dsn: str | None = None, *, engine: Engine | AsyncEngine | None = None, pool_size: int = 4, pooler: bool = False
+        self,
+        dsn: str | None = None,
+        *,
+        engine: Engine | AsyncEngine | None = None,
+        pool_size: int = 4,
+        pooler: bool = False,
     ) -> None:
         if dsn is not None and engine is not None:
             raise ConfigurationError("PgQueue was given both a DSN and an engine: give one of the two")
@@ -198,6 +210,11 @@ class Database:
         if self._engine is not None:
             return config.libpq_dsn(self._engine.url.set(drivername="postgresql").render_as_string(hide_password=False))
         return config.required_dsn(self._given)
+
+    def point_at(self, dsn: str) -> None:
+        """Use `dsn` from now on, whatever the code said: for a flag. Pools that are open are closed."""
+        self.close()
+        self._given, self._engine = dsn, None
 
     @property
     def uses_engine(self) -> bool:
@@ -321,7 +338,14 @@ class Database:
             self._after_fork()
             if self._pool is None:
                 self._pool = ConnectionPool(
-                    self.dsn, kwargs=self._pool_kwargs(), min_size=0, max_size=self._size, open=True, num_workers=1, max_idle=60, timeout=10,
+                    self.dsn,
+                    kwargs=self._pool_kwargs(),
+                    min_size=0,
+                    max_size=self._size,
+                    open=True,
+                    num_workers=1,
+                    max_idle=60,
+                    timeout=10,
                     check=check_socket,
                 )
             return self._pool
@@ -336,7 +360,14 @@ class Database:
                 # A pool belongs to its event loop: one that has ended takes its connections with it.
                 self._aloop = loop
                 self._apool = AsyncConnectionPool(
-                    self.dsn, kwargs=self._pool_kwargs(), min_size=0, max_size=self._size, open=False, num_workers=1, max_idle=60, timeout=10,
+                    self.dsn,
+                    kwargs=self._pool_kwargs(),
+                    min_size=0,
+                    max_size=self._size,
+                    open=False,
+                    num_workers=1,
+                    max_idle=60,
+                    timeout=10,
                     check=acheck_socket,
                 )
             pool = self._apool
@@ -373,7 +404,9 @@ class Database:
             psycopg.connect(self.dsn, connect_timeout=3).close()
         except psycopg.Error as error:
             return ConnectionFailed(f"cannot connect to {config.masked(self.dsn)}: {str(error).strip()}")
-        return ConnectionFailed(f"no connection to {config.masked(self.dsn)} came free within 10 s: all {self._size} are in use")
+        return ConnectionFailed(
+            f"no connection to {config.masked(self.dsn)} came free within 10 s: all {self._size} are in use"
+        )
 
 
 def check_socket(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:

@@ -97,7 +97,7 @@ class RetryJob(TaskSignal):
 class SnoozeJob(TaskSignal):
     """Run this job again after `delay` (seconds or timedelta); uses no attempt.
 
-        raise SnoozeJob(timedelta(minutes=5))
+    raise SnoozeJob(timedelta(minutes=5))
     """
 
     def __init__(self, delay: float | timedelta, reason: str = "") -> None:

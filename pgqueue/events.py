@@ -9,7 +9,9 @@ from typing import Any, Literal, get_args
 
 from pgqueue.errors import ConfigurationError
 
-EventName = Literal["enqueued", "started", "completed", "retried", "snoozed", "cancelled", "failed", "released", "rescued", "stale"]
+EventName = Literal[
+    "enqueued", "started", "completed", "retried", "snoozed", "cancelled", "failed", "released", "rescued", "stale"
+]
 NAMES: frozenset[str] = frozenset(get_args(EventName))
 
 logger = logging.getLogger("pgqueue.events")
@@ -17,7 +19,7 @@ logger = logging.getLogger("pgqueue.events")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened to one job in this process. `duration` is the run in seconds; `detail` differs by name."""
+    """One thing that happened to one job in this process. `duration` is in seconds; `detail` differs by name."""
 
     name: EventName
     job_id: int

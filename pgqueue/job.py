@@ -157,6 +157,6 @@ class ClaimedJob:
 
 def checked_key(key: str) -> str:
     """A unique key that PostgreSQL can hold and index. Raises ArgumentError."""
-    if not isinstance(key, str) or not 1 <= len(key) <= 500 or "\x00" in key or not key.isprintable():
+    if type(key) is not str or not 1 <= len(key) <= 500 or "\x00" in key or not key.isprintable():
         raise ArgumentError(f"key {str(key)[:60]!r} is not valid: use 1 to 500 printable characters")
     return key

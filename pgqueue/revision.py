@@ -18,5 +18,6 @@ def check_revision(found: list[str], schema: str) -> None:
         newer = found[0] > ACCEPTED[-1]
         fix = "upgrade the pgqueue package" if newer else "run `pgqueue migrate`"
         raise SchemaOutOfDate(
-            f"the tables in schema {schema!r} are at revision {found[0]}; this pgqueue works on {', '.join(ACCEPTED)}: {fix}"
+            f"the tables in schema {schema!r} are at revision {found[0]}; "
+            f"this pgqueue works on {', '.join(ACCEPTED)}: {fix}"
         )

@@ -20,7 +20,7 @@ from pgqueue.context import Context, enter
 from pgqueue.errors import ArgumentError, ConfigurationError, seconds
 from pgqueue.job import Job, NewJob, checked_key
 from pgqueue.names import data_name
-from pgqueue.outcome import Completed, Failed, AttemptError, Outcome, decide
+from pgqueue.outcome import AttemptError, Completed, Failed, Outcome, decide
 
 logger = logging.getLogger("pgqueue.task")
 
@@ -74,10 +74,10 @@ class Enqueuer(Protocol):
 class Task(Generic[P, R]):
     """What `@app.task` makes of a function. Calling it runs the function; `enqueue` makes a job.
 
-        @app.task(queue="email", max_attempts=8)
-        async def send_email(to: str) -> str: ...
+    @app.task(queue="email", max_attempts=8)
+    async def send_email(to: str) -> str: ...
 
-        send_email.enqueue("a@b.c")
+    send_email.enqueue("a@b.c")
     """
 
     def __init__(self, app: Enqueuer, function: Callable[P, R], name: str | None, options: TaskOptions) -> None:
@@ -108,7 +108,10 @@ class Task(Generic[P, R]):
         return self.using().job(*args, **kwargs)
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
-        """Enqueue on an own connection, committed on return. Raises ArgumentError, ConnectionFailed, SchemaOutOfDate."""
+        """Enqueue on an own connection, committed on return.
+
+        Raises ArgumentError, ConnectionFailed, SchemaOutOfDate.
+        """
         return self.using().enqueue(*args, **kwargs)
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
@@ -209,7 +212,20 @@ class BoundTask(Generic[P, R]):
         key = self.template.key
         if key is None and self.task.options.unique is not None:
             key = self.task.options.unique.fill(self.task.signature.bound(args, kwargs))
-        return replace(self.template, args=text, key=key)
+        given = self.template
+        return NewJob(
+            given.task,
+            text,
+            given.queue,
+            given.priority,
+            given.run_at,
+            given.delay,
+            given.max_attempts,
+            key,
+            given.tags,
+            given.headers,
+            given.options,
+        )
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
         """As `Task.enqueue`, in the transaction of the connection that was given."""
@@ -238,10 +254,13 @@ def new_job(
     if run_at is not None:
         if delay is not None:
             raise ArgumentError(f"{task}: both delay={delay!r} and run_at={run_at!r} were given: give one of the two")
-        if not isinstance(run_at, datetime) or run_at.tzinfo is None or run_at.utcoffset() is None:
+        aware: Any = run_at
+        if not isinstance(aware, datetime) or aware.utcoffset() is None:
             raise ArgumentError(f"{task}: run_at={run_at!r} must be an aware datetime, such as datetime.now(UTC)")
     if priority is not None and (type(priority) is not int or not -32768 <= priority <= 32767):
-        raise ArgumentError(f"{task}: priority={priority!r} must be a whole number from -32768 to 32767; lower runs first")
+        raise ArgumentError(
+            f"{task}: priority={priority!r} must be a whole number from -32768 to 32767; lower runs first"
+        )
     if max_attempts is not None and (type(max_attempts) is not int or not 1 <= max_attempts <= 2**31 - 1):
         raise ArgumentError(f"{task}: max_attempts={max_attempts!r} must be a whole number of at least 1")
     if timeout is not None and seconds(timeout) <= 0:
@@ -306,7 +325,9 @@ def _run_in(function: Callable[..., Any], options: TaskOptions, name: str) -> Ru
         kind = "a coroutine function" if coroutine else "a plain function"
         raise ConfigurationError(f"task {name} is {kind}: it cannot run in a {options.run_in}")
     if options.run_in == "process" and "<locals>" in function.__qualname__:
-        raise ConfigurationError(f"task {name} is a local function: a process cannot import it. Move it to module level")
+        raise ConfigurationError(
+            f"task {name} is a local function: a process cannot import it. Move it to module level"
+        )
     return options.run_in
 
 
@@ -323,5 +344,6 @@ def _check(name: str, options: TaskOptions, function: Callable[..., Any]) -> Non
         unknown = options.unique.fields() - set(inspect.signature(function).parameters)
         if unknown:
             raise ConfigurationError(
-                f"task {name}: the key {options.unique.key!r} names {', '.join(sorted(unknown))}, which is no parameter of it"
+                f"task {name}: the key {options.unique.key!r} names {', '.join(sorted(unknown))}, "
+                "which is no parameter of it"
             )

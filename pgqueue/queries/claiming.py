@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from pgqueue.job import ClaimedJob
-from pgqueue.queries.statement import Operation, Statement, inline, text
+from pgqueue.queries.statement import Operation, Statement, array, inline, text
 
 
 class Scan(NamedTuple):
@@ -23,7 +23,17 @@ class Scan(NamedTuple):
 
 
 def claim(
-    schema: str, *, queue: str, priority: int, mark: int, tasks: list[str], count: int, slots: int, fence: int, worker: UUID, lifo: bool
+    schema: str,
+    *,
+    queue: str,
+    priority: int,
+    mark: int,
+    tasks: list[str],
+    count: int,
+    slots: int,
+    fence: int,
+    worker: UUID,
+    lifo: bool,
 ) -> Operation[Scan]:
     """Take up to `count` jobs of one lane above `mark`; those that must not repeat only as far as `slots` can start them."""
     params = {
@@ -53,7 +63,7 @@ def lanes(schema: str, *, queue: str, tasks: list[str]) -> Statement[Any]:
 def release(schema: str, ids: Sequence[int], fences: Sequence[int], *, suspected: bool = False) -> Statement[Any]:
     return Statement(
         text("release", schema),
-        {"ids": list(ids), "fences": list(set(fences)), "suspected": int(suspected), "channel": schema},
+        {"ids": array(ids), "fences": array(set(fences)), "suspected": int(suspected), "channel": schema},
     )
 
 
@@ -70,7 +80,7 @@ def claims_of(schema: str, worker: UUID) -> Statement[Any]:
 
 
 def drop_claims(schema: str, fences: Sequence[int]) -> Statement[Any]:
-    return Statement(text("drop_claims", schema), {"fences": list(fences)})
+    return Statement(text("drop_claims", schema), {"fences": array(fences)})
 
 
 def promote(schema: str, *, queue: str, count: int) -> Statement[Any]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pgqueue import arguments
 from pgqueue.errors import PgQueueError
-from pgqueue.job import Job, NewJob
+from pgqueue.job import Job, JobOperations, NewJob
 from pgqueue.queries.statement import Copy, Operation, Statement, inline, text
 
 CHUNK = 1_000
@@ -28,7 +28,9 @@ class Enqueued(NamedTuple):
     available: bool
 
 
-def enqueue(schema: str, jobs: Sequence[NewJob], fallback_attempts: int) -> Operation[list[Job]]:
+def enqueue(
+    schema: str, jobs: Sequence[NewJob], fallback_attempts: int, operations: JobOperations | None = None
+) -> Operation[list[Job]]:
     """Insert `jobs`; where a live job holds a key, that job is returned in place of the new one, `created` False."""
     made: list[Job | None] = [None] * len(jobs)
     pending = list(range(len(jobs)))
@@ -39,14 +41,14 @@ def enqueue(schema: str, jobs: Sequence[NewJob], fallback_attempts: int) -> Oper
             rows = yield insert(schema, [jobs[i] for i in places], fallback_attempts)
             for i, row in zip(places, rows, strict=True):
                 if row.created:
-                    made[i] = _job(jobs[i], row)
+                    made[i] = _job(jobs[i], row, operations)
                 else:
                     held.append(i)
         if not held:
             return [job for job in made if job is not None]
         # A holder that ended meanwhile is not found: its key is free, so those go round again.
         holders = yield holding(schema, [str(jobs[i].key) for i in held])
-        found = {(job.queue, job.key): job for job in holders}
+        found = {(job.queue, job.key): replace(job, operations=operations) for job in holders}
         lanes = yield resolve_queues(schema, [jobs[i] for i in held])
         for i, (queue,) in zip(held, lanes, strict=True):
             made[i] = found.get((queue, jobs[i].key))
@@ -54,7 +56,9 @@ def enqueue(schema: str, jobs: Sequence[NewJob], fallback_attempts: int) -> Oper
         if not pending:
             return [job for job in made if job is not None]
     keys = ", ".join(repr(jobs[i].key) for i in pending[:3])
-    raise PgQueueError(f"{len(pending)} jobs were not enqueued: their keys ({keys}, …) changed hands {ROUNDS} times; try again")
+    raise PgQueueError(
+        f"{len(pending)} jobs were not enqueued: their keys ({keys}, …) changed hands {ROUNDS} times; try again"
+    )
 
 
 def insert(schema: str, jobs: Sequence[NewJob], fallback_attempts: int) -> Statement[Enqueued]:
@@ -85,9 +89,25 @@ def holding(schema: str, keys: list[str]) -> Statement[Job]:
             schema,
         ),
         {"keys": keys},
-        lambda row: Job(
-            *row[:3], arguments.loads(row[3]), *row[4:10], key=row[10], created=False  # type: ignore[arg-type]
-        ),
+        _holder,
+    )
+
+
+def _holder(row: tuple[Any, ...]) -> Job:
+    id_, queue, task, args, state, priority, attempt, max_attempts, run_at, created_at, key = row
+    return Job(
+        id_,
+        queue,
+        task,
+        arguments.loads(args),
+        state,
+        priority,
+        attempt,
+        max_attempts,
+        run_at,
+        created_at,
+        key,
+        created=False,
     )
 
 
@@ -108,7 +128,9 @@ def can_copy(jobs: Sequence[NewJob]) -> bool:
     return len(jobs) >= COPY_FROM and all(job.key is None and job.queue is not None for job in jobs)
 
 
-def copy(schema: str, jobs: Sequence[NewJob], fallback_attempts: int) -> Operation[list[Job]]:
+def copy(
+    schema: str, jobs: Sequence[NewJob], fallback_attempts: int, operations: JobOperations | None = None
+) -> Operation[list[Job]]:
     """Insert `jobs` by COPY, ids and positions taken ahead, in one transaction that the caller holds."""
     [(now, ids, positions)] = yield _allocate(schema, len(jobs))
     defaults = {row[0]: row[1:] for row in (yield _queue_defaults(schema, sorted({str(job.queue) for job in jobs})))}
@@ -123,7 +145,20 @@ def copy(schema: str, jobs: Sequence[NewJob], fallback_attempts: int) -> Operati
     )
     yield _wake(schema, resolved, positions, now)
     return [
-        _job(job, Enqueued(id_, True, str(job.queue), job.priority or 0, job.max_attempts or 1, job.run_at or now, now, (job.run_at or now) <= now))
+        _job(
+            job,
+            Enqueued(
+                id_,
+                True,
+                str(job.queue),
+                job.priority or 0,
+                job.max_attempts or 1,
+                job.run_at or now,
+                now,
+                (job.run_at or now) <= now,
+            ),
+            operations,
+        )
         for job, id_ in zip(resolved, ids, strict=True)
     ]
 
@@ -182,7 +217,11 @@ def _lines(jobs: Sequence[NewJob], ids: Sequence[int], positions: Sequence[int],
 
 
 def _escaped(json: str | None) -> str:
-    return "\\N" if json is None else json.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+    return (
+        "\\N"
+        if json is None
+        else json.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+    )
 
 
 def _array(tags: list[str]) -> str:
@@ -211,7 +250,7 @@ def _wake(schema: str, jobs: Sequence[NewJob], positions: Sequence[int], now: da
     )
 
 
-def _job(job: NewJob, row: Enqueued) -> Job:
+def _job(job: NewJob, row: Enqueued, operations: JobOperations | None) -> Job:
     return Job(
         id=row.id,
         queue=row.queue,
@@ -226,4 +265,5 @@ def _job(job: NewJob, row: Enqueued) -> Job:
         key=job.key,
         tags=tuple(arguments.loads(job.tags)) if job.tags else (),
         headers=arguments.loads(job.headers) if job.headers else {},
+        operations=operations,
     )

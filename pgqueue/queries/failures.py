@@ -55,8 +55,8 @@ def newest_failed_ids(schema: str, which: FailureFilter, limit: int, before: int
     """Ids below `before`, newest first: a page."""
     return Statement(
         inline(
-            f"select id from {{schema}}.failed_jobs where {MATCHES} and (%(before)s::bigint is null or id < %(before)s) "
-            "order by id desc limit %(limit)s",
+            f"select id from {{schema}}.failed_jobs where {MATCHES} "
+            "and (%(before)s::bigint is null or id < %(before)s) order by id desc limit %(limit)s",
             schema,
         ),
         {**which.params(), "limit": limit, "before": before},
@@ -68,7 +68,8 @@ def failure_groups(schema: str, which: FailureFilter, limit: int) -> Statement[F
     """The commonest first."""
     return Statement(
         inline(
-            "select fingerprint, array_agg(distinct queue), task, error_type, (array_agg(error_message order by failed_at desc))[1], "
+            "select fingerprint, array_agg(distinct queue), task, error_type, "
+            "(array_agg(error_message order by failed_at desc))[1], "
             f"count(*), min(failed_at), max(failed_at) from {{schema}}.failed_jobs where {MATCHES} "
             "group by fingerprint, task, error_type order by count(*) desc, max(failed_at) desc limit %(limit)s",
             schema,
@@ -76,5 +77,3 @@ def failure_groups(schema: str, which: FailureFilter, limit: int) -> Statement[F
         {**which.params(), "limit": limit},
         lambda row: FailureGroup(row[0], tuple(row[1]), *row[2:]),
     )
-
-

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome, Retry, Snooze
 from pgqueue.queries.claiming import release
-from pgqueue.queries.statement import Operation, Statement, inline, text
+from pgqueue.queries.statement import Operation, Statement, array, text
 
 
 @dataclass(slots=True)
@@ -68,9 +68,7 @@ def _group(one: Finished) -> str:
             return "release"
 
 
-def _or_cancelled(
-    schema: str, worker: UUID | None, group: list[Finished], statement: Statement[Any]
-) -> Operation[int]:
+def _or_cancelled(schema: str, worker: UUID | None, group: list[Finished], statement: Statement[Any]) -> Operation[int]:
     rows = yield statement
     went = {id_ for (id_,) in rows}
     rest = [one for one in group if one.id not in went]
@@ -83,8 +81,8 @@ def _or_cancelled(
 
 def _common(worker: UUID | None, group: list[Finished]) -> dict[str, Any]:
     return {
-        "ids": [one.id for one in group],
-        "fences": list({one.fence for one in group}),
+        "ids": array(one.id for one in group),
+        "fences": array({one.fence for one in group}),
         "worker": worker,
         "durations": [one.duration for one in group],
     }
@@ -100,8 +98,8 @@ def _retry(schema: str, worker: UUID | None, group: list[Finished]) -> Statement
     params = _common(worker, group)
     outcomes = [one.outcome for one in group if isinstance(one.outcome, Retry | Snooze)]
     params["delays"] = [outcome.delay for outcome in outcomes]
-    params["refunds"] = [int(isinstance(outcome, Snooze)) for outcome in outcomes]
-    params["crashes"] = [int(isinstance(outcome, Retry) and outcome.crashed) for outcome in outcomes]
+    params["refunds"] = array(int(isinstance(outcome, Snooze)) for outcome in outcomes)
+    params["crashes"] = array(int(isinstance(outcome, Retry) and outcome.crashed) for outcome in outcomes)
     params["errors"] = [_json(outcome.error) if isinstance(outcome, Retry) else None for outcome in outcomes]
     return Statement(text("retry", schema), params)
 
@@ -118,7 +116,7 @@ def _fail(schema: str, worker: UUID | None, group: list[Finished]) -> Statement[
     params = _common(worker, group)
     failures = [(one.task, one.outcome) for one in group if isinstance(one.outcome, Failed)]
     params["reasons"] = [outcome.reason for _, outcome in failures]
-    params["crashes"] = [int(outcome.crashed) for _, outcome in failures]
+    params["crashes"] = array(int(outcome.crashed) for _, outcome in failures)
     params["errors"] = [_json(outcome.error) for _, outcome in failures]
     params["fingerprints"] = [fingerprint(task, outcome.error) for task, outcome in failures]
     return Statement(text("fail", schema), params)
@@ -126,9 +124,8 @@ def _fail(schema: str, worker: UUID | None, group: list[Finished]) -> Statement[
 
 def lock_claimed(schema: str, batch: Sequence[Finished]) -> Statement[int]:
     """Ids of the jobs of `batch` that nobody else has locked."""
-    params = {"ids": [one.id for one in batch], "fences": list({one.fence for one in batch})}
+    params = {"ids": array(one.id for one in batch), "fences": array({one.fence for one in batch})}
     return Statement(text("lock_claimed", schema), params, lambda row: row[0])
-
 
 
 def fingerprint(task: str, error: AttemptError) -> str:

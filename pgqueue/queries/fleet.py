@@ -69,7 +69,16 @@ class Orphan(NamedTuple):
 
 
 def register_worker(
-    schema: str, *, worker: UUID, name: str, host: str, pid: int, version: str, queues: Mapping[str, int], tasks: list[str], lease: float
+    schema: str,
+    *,
+    worker: UUID,
+    name: str,
+    host: str,
+    pid: int,
+    version: str,
+    queues: Mapping[str, int],
+    tasks: list[str],
+    lease: float,
 ) -> Statement[Any]:
     return Statement(
         inline(
@@ -177,7 +186,10 @@ def mark_idle(schema: str, worker: UUID, queues: Iterable[str]) -> Statement[Any
 
 def mark_stopping(schema: str, worker: UUID) -> Statement[Any]:
     return Statement(
-        inline("update {schema}.workers set state = 'stopping', idle_queues = '{{}}' where id = %(worker)s returning id", schema),
+        inline(
+            "update {schema}.workers set state = 'stopping', idle_queues = '{{}}' where id = %(worker)s returning id",
+            schema,
+        ),
         {"worker": worker},
     )
 
@@ -212,5 +224,24 @@ def list_workers(schema: str) -> Statement[WorkerInfo]:
             schema,
         ),
         {},
-        lambda row: WorkerInfo(*row[:6], json.loads(row[6]), tuple(row[7]), *row[8:]),  # type: ignore[arg-type]
+        _worker,
+    )
+
+
+def _worker(row: tuple[Any, ...]) -> WorkerInfo:
+    id_, name, host, pid, state, version, queues, tasks, started_at, heartbeat_at, expires_at, alive, running = row
+    return WorkerInfo(
+        id_,
+        name,
+        host,
+        pid,
+        state,
+        version,
+        json.loads(queues),
+        tuple(tasks),
+        started_at,
+        heartbeat_at,
+        expires_at,
+        alive,
+        running,
     )

@@ -71,7 +71,9 @@ class QueueStats:
 
 
 def job(schema: str, job_id: int) -> Statement[Job]:
-    return Statement(inline(f"select {COLUMNS} from {{schema}}.all_jobs where id = %(id)s", schema), {"id": job_id}, as_job)
+    return Statement(
+        inline(f"select {COLUMNS} from {{schema}}.all_jobs where id = %(id)s", schema), {"id": job_id}, as_job
+    )
 
 
 def live_by_key(schema: str, key: str, queue: str | None) -> Statement[Job]:
@@ -159,7 +161,13 @@ def purge_failed(
 
 
 def _failed_verb(
-    call: str, schema: str, ids: Sequence[int] | None, queue: str | None, task: str | None, error: str | None, limit: int | None
+    call: str,
+    schema: str,
+    ids: Sequence[int] | None,
+    queue: str | None,
+    task: str | None,
+    error: str | None,
+    limit: int | None,
 ) -> Statement[int]:
     return Statement(
         inline(call + "%(ids)s::bigint[], %(queue)s, %(task)s, %(error)s, %(limit)s)", schema),
@@ -208,7 +216,25 @@ def found(rows: list[Job], what: str) -> Job:
 
 
 def as_job(row: tuple[Any, ...]) -> Job:
-    (id_, queue, task, args, state, priority, attempt, max_attempts, run_at, created_at, key, tags, headers, errors, value, reason, *times) = row
+    (
+        id_,
+        queue,
+        task,
+        args,
+        state,
+        priority,
+        attempt,
+        max_attempts,
+        run_at,
+        created_at,
+        key,
+        tags,
+        headers,
+        errors,
+        value,
+        reason,
+        *times,
+    ) = row
     return Job(
         id=id_,
         queue=queue,

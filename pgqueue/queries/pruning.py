@@ -54,7 +54,9 @@ def drop_partition(schema: str, name: str) -> Statement[Any]:
 
 
 def _ddl(text: str, schema: str, name: str) -> Statement[Any]:
-    query = sql.SQL(text).format(parent=sql.Identifier(schema, "completed_jobs"), partition=sql.Identifier(schema, name))
+    query = sql.SQL(text).format(
+        parent=sql.Identifier(schema, "completed_jobs"), partition=sql.Identifier(schema, name)
+    )
     return Statement(query.as_string())
 
 

@@ -13,9 +13,7 @@ from pgqueue.job import Job, NewJob
 from pgqueue.queries.enqueuing import enqueue
 from pgqueue.queries.statement import Operation, Statement, inline
 
-COLUMNS = (
-    "name, task, queue, cron, every, tz, args::text, enabled, source, next_run_at, last_run_at, error"
-)
+COLUMNS = "name, task, queue, cron, every, tz, args::text, enabled, source, next_run_at, last_run_at, error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +97,17 @@ def next_due_in(schema: str) -> Statement[float | None]:
     """Seconds until the next nominal time; None when nothing is scheduled."""
     return Statement(
         inline(
-            "select extract(epoch from min(next_run_at) - clock_timestamp())::float8 from {schema}.schedules where enabled", schema
+            "select extract(epoch from min(next_run_at) - clock_timestamp())::float8 from {schema}.schedules where enabled",
+            schema,
         ),
         {},
         lambda row: row[0],
     )
 
 
-def fire(schema: str, row: ScheduleRow, nominal: datetime, following: datetime, job: NewJob, fallback_attempts: int) -> Operation[Job | None]:
+def fire(
+    schema: str, row: ScheduleRow, nominal: datetime, following: datetime, job: NewJob, fallback_attempts: int
+) -> Operation[Job | None]:
     """Enqueue the job of one nominal time, if nobody has: compare-and-set and enqueue in one transaction.
 
     The time must also lie after the last one, so that a reconcile that sets next_run_at back fires nothing twice.
@@ -157,13 +158,16 @@ def set_enabled(schema: str, name: str, enabled: bool, next_run_at: datetime | N
 
 
 def remove(schema: str, name: str) -> Statement[Any]:
-    return Statement(inline("delete from {schema}.schedules where name = %(name)s returning name", schema), {"name": name})
+    return Statement(
+        inline("delete from {schema}.schedules where name = %(name)s returning name", schema), {"name": name}
+    )
 
 
 def list_schedules(schema: str, name: str | None = None) -> Statement[ScheduleRow]:
     return Statement(
         inline(
-            f"select {COLUMNS} from {{schema}}.schedules where %(name)s::text is null or name = %(name)s order by name", schema
+            f"select {COLUMNS} from {{schema}}.schedules where %(name)s::text is null or name = %(name)s order by name",
+            schema,
         ),
         {"name": name},
         _row,
@@ -171,4 +175,7 @@ def list_schedules(schema: str, name: str | None = None) -> Statement[ScheduleRo
 
 
 def _row(row: tuple[Any, ...]) -> ScheduleRow:
-    return ScheduleRow(*row[:6], arguments.loads(row[6]), *row[7:])  # type: ignore[arg-type]
+    name, task, queue, cron, every, tz, args, enabled, source, next_run_at, last_run_at, error = row
+    return ScheduleRow(
+        name, task, queue, cron, every, tz, arguments.loads(args), enabled, source, next_run_at, last_run_at, error
+    )

@@ -38,6 +38,14 @@ Operation = Generator[Statement[Any] | Copy, Any, Result]
 """Several statements in turn: it yields each and is sent its rows; what it returns is the result."""
 
 
+def array(values: Iterable[int]) -> str:
+    """Whole numbers as an array literal, which takes the type that the statement declares.
+
+    The driver would send the smallest type that fits, and the server would cast the whole array for each row.
+    """
+    return "{" + ",".join(map(str, values)) + "}"
+
+
 @cache
 def text(name: str, schema: str) -> str:
     """The statement of `sql/<name>.sql` for the tables of `schema`."""

@@ -16,7 +16,9 @@ class Promoter(Service):
 
     name = "promoter"
 
-    def __init__(self, runner: Runner, schema: str, queues: Callable[[], Iterable[str]], on_promoted: Callable[[str], None]) -> None:
+    def __init__(
+        self, runner: Runner, schema: str, queues: Callable[[], Iterable[str]], on_promoted: Callable[[str], None]
+    ) -> None:
         super().__init__(runner, schema)
         self._queues = queues
         self._on_promoted = on_promoted

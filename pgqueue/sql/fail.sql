@@ -1,7 +1,7 @@
 -- running -> failed: whole into failed_jobs, with every attempt's error.
 with gone as (
-    delete from {schema}.jobs where id = any (%(ids)s) and claim_id = any (%(fences)s)
-    returning *, array_position(%(ids)s, id) as n),
+    delete from {schema}.jobs where id = any (%(ids)s::bigint[]) and claim_id = any (%(fences)s::bigint[])
+    returning *, array_position(%(ids)s::bigint[], id) as n),
 kept as (
     insert into {schema}.failed_jobs (id, run_at, created_at, started_at, worker_id, attempt, max_attempts, priority, crashes, queue, task,
                                       unique_key, reason, error_type, error_message, fingerprint, args, options, headers, errors, tags)

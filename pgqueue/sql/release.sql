@@ -2,7 +2,7 @@
 with released as (
     update {schema}.jobs
     set state = 'available', claim_id = null, attempt = attempt - 1, suspicions = least(suspicions + %(suspected)s, 100)
-    where id = any (%(ids)s) and claim_id = any (%(fences)s) and not cancel_requested
+    where id = any (%(ids)s::bigint[]) and claim_id = any (%(fences)s::bigint[]) and not cancel_requested
     returning id, queue, priority, position),
 woken as (
     -- They lie below the claimers' marks.

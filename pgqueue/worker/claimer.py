@@ -90,7 +90,11 @@ class Claimer:
                     continue
                 pause = pauses()
             except TRANSIENT as error:
-                logger.info("a claim of %s failed: %s", self._slots.queue, (str(error).strip() or type(error).__name__).splitlines()[0])
+                logger.info(
+                    "a claim of %s failed: %s",
+                    self._slots.queue,
+                    (str(error).strip() or type(error).__name__).splitlines()[0],
+                )
                 self.claim_failed()
                 await asyncio.sleep(next(pause))
                 self.wake(sweep=True)
@@ -176,4 +180,4 @@ class Claimer:
 
 def is_suspect(job: ClaimedJob) -> bool:
     """Whether it has been with two dying workers, or killed one: it runs alone, so that the blame can be told."""
-    return job.suspicions >= 2 or job.crashes >= 1
+    return bool(job.suspicions >= 2 or job.crashes >= 1)

@@ -34,7 +34,14 @@ def pauses(first: float = 0.1, longest: float = 10.0) -> Iterator[float]:
 class WorkerConnection:
     """One psycopg connection in autocommit, made when it is needed and again when it broke."""
 
-    def __init__(self, database: Database, purpose: str, *, on_connect: Callable[[psycopg.AsyncConnection[Any]], Any] | None = None, **settings: str) -> None:
+    def __init__(
+        self,
+        database: Database,
+        purpose: str,
+        *,
+        on_connect: Callable[[psycopg.AsyncConnection[Any]], Any] | None = None,
+        **settings: str,
+    ) -> None:
         self._database = database
         self._purpose = purpose
         self._settings = settings

@@ -1,4 +1,4 @@
-"""Runs claimed jobs in the slots of their queues: coroutines on the loop, functions in threads, CPU work in processes."""
+"""Runs claimed jobs in their queues' slots: coroutines on the loop, functions in threads, CPU work in processes."""
 
 from __future__ import annotations
 
@@ -66,7 +66,10 @@ class Slots:
         return missing if self.open and missing > target // 2 else 0
 
     def take(self, jobs: list[ClaimedJob]) -> None:
-        """Start what slots are free for; keep the rest in order. Those that must not repeat go first: they count as started."""
+        """Start what slots are free for; keep the rest in order.
+
+        Jobs that must not repeat go first: they count as started.
+        """
         for job in jobs:
             if job.max_attempts == 1:
                 self.buffer.appendleft(job)
@@ -216,13 +219,24 @@ class Executor:
         kwargs = task.load(job.args, context)
         if task.run_in == "coroutine":
             if task.options.transactional:
-                return await _bounded(self._transactions.arun(task, job, context, kwargs), timeout, task)
-            value = await (task.function(**kwargs) if timeout is None else _bounded(task.function(**kwargs), timeout, task))
+                completed: Completed = await _bounded(
+                    self._transactions.arun(task, job, context, kwargs), timeout, task
+                )
+                return completed
+            value = await (
+                task.function(**kwargs) if timeout is None else _bounded(task.function(**kwargs), timeout, task)
+            )
             return Completed(None if value is None else task.dump_result(value))
         return await self._in_thread(slots, task, job, context, kwargs, timeout)
 
     async def _in_thread(
-        self, slots: Slots, task: Task[..., Any], job: ClaimedJob, context: Context, kwargs: dict[str, Any], timeout: float | None
+        self,
+        slots: Slots,
+        task: Task[..., Any],
+        job: ClaimedJob,
+        context: Context,
+        kwargs: dict[str, Any],
+        timeout: float | None,
     ) -> Outcome:
         def call() -> Outcome:
             if task.options.transactional:
@@ -241,12 +255,14 @@ class Executor:
             context.stop()
             if not future.done():
                 slots.running += 1
-                future.add_done_callback(lambda ended: (ended.cancelled() or ended.exception(), _freed(slots)))
+                future.add_done_callback(lambda ended: _freed(slots, ended))
             raise
         return future.result()
 
 
-def _freed(slots: Slots) -> None:
+def _freed(slots: Slots, ended: asyncio.Future[Any]) -> None:
+    if not ended.cancelled():
+        ended.exception()
     slots.running -= 1
     slots.fill()
 

@@ -28,7 +28,9 @@ CONTENDED = (pg_errors.SerializationFailure, pg_errors.DeadlockDetected)
 class Finisher:
     """`add` outcomes; `run` writes them. What arrives while a batch is being written makes the next batch."""
 
-    def __init__(self, connection: WorkerConnection, schema: str, worker: Callable[[], UUID], on_stale: Callable[[int], None]) -> None:
+    def __init__(
+        self, connection: WorkerConnection, schema: str, worker: Callable[[], UUID], on_stale: Callable[[int], None]
+    ) -> None:
         self._connection = connection
         self._schema = schema
         self._worker = worker
@@ -76,7 +78,9 @@ class Finisher:
                 batch = []
                 pause = pauses()
             except TRANSIENT as error:
-                logger.warning("%d outcomes wait for PostgreSQL: %s", len(batch) + len(self._waiting), _first_line(error))
+                logger.warning(
+                    "%d outcomes wait for PostgreSQL: %s", len(batch) + len(self._waiting), _first_line(error)
+                )
                 self._again(batch)
                 await asyncio.sleep(next(pause))
             except asyncio.CancelledError:
@@ -152,7 +156,7 @@ class Finisher:
                 raise
 
     async def _isolate(self, batch: list[Finished]) -> None:
-        """Something in the batch cannot be written as it is: halve it until it stands alone, and write that without it."""
+        """Something in the batch cannot be written: halve it until that stands alone, and write the job without it."""
         if len(batch) > 1:
             middle = len(batch) // 2
             for half in (batch[:middle], batch[middle:]):

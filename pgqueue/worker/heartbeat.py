@@ -103,7 +103,9 @@ class Heartbeat:
                 return rows
             except psycopg.Error as error:
                 if not failed:
-                    logger.warning("the worker cannot %s: %s; trying again", what, str(error).strip() or type(error).__name__)
+                    logger.warning(
+                        "the worker cannot %s: %s; trying again", what, str(error).strip() or type(error).__name__
+                    )
                 failed = True
                 self.unbroken_since = None
                 self._close()
@@ -121,7 +123,9 @@ class Heartbeat:
 
     def _connect(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
-            options = self._database.session_options("pgqueue heartbeat", statement_timeout=f"{int(self._lease * 1000)}")
+            options = self._database.session_options(
+                "pgqueue heartbeat", statement_timeout=f"{int(self._lease * 1000)}"
+            )
             self._connection = psycopg.Connection.connect(self._database.dsn, autocommit=True, **options)
         return self._connection
 

@@ -1,8 +1,8 @@
-"""The low-water marks: up to which position of a lane everything has been seen, so that a claim need not look there again.
+"""The low-water marks: up to which position of a lane everything was seen, so that no claim looks there again.
 
-A transaction can take its position early and commit late, so a mark may not follow the last claim. A claim reads the
-sequence's last value L and then its own transaction id X: whoever took a position up to L has an id below X. Once a later
-scan has a snapshot whose xmin is X or more, all of them have ended, and that scan has seen what they left.
+A transaction can take its position early and commit late, so a mark may not follow the last claim. A claim reads
+the sequence's last value L and then its own transaction id X: whoever took a position up to L has an id below X. Once
+a later scan has a snapshot whose xmin is X or more, all of them have ended, and that scan has seen what they left.
 """
 
 from __future__ import annotations

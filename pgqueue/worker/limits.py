@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 class Limits:
     """`max_memory` is in bytes, `idle_timeout` in seconds; None is no limit."""
 
-    def __init__(self, *, drain: bool, idle_timeout: float | None, max_jobs: int | None, max_memory: int | None) -> None:
+    def __init__(
+        self, *, drain: bool, idle_timeout: float | None, max_jobs: int | None, max_memory: int | None
+    ) -> None:
         self._drain = drain
         self._idle_timeout = idle_timeout
         self._max_jobs = max_jobs

@@ -21,7 +21,11 @@ class Listener:
     """Calls `on_hint(kind, words)` for each notification, and `on_reconnect()` each time it listens anew."""
 
     def __init__(
-        self, connection: WorkerConnection, channel: str, on_hint: Callable[[str, list[str]], None], on_reconnect: Callable[[], None]
+        self,
+        connection: WorkerConnection,
+        channel: str,
+        on_hint: Callable[[str, list[str]], None],
+        on_reconnect: Callable[[], None],
     ) -> None:
         self._connection = connection
         self._channel = channel

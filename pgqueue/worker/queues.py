@@ -52,7 +52,7 @@ def parse_queues(specs: Mapping[str, int] | Sequence[str] | None, slots: int) ->
         data_name("queue", target.replace("*", "x"))
         if name.startswith("-"):
             excluded.append(target)
-        elif isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        elif type(count) is not int or count < 1:
             raise ConfigurationError(f"queue {name!r} was given {count!r} slots: use a whole number of at least 1")
         else:
             included[name] = count

@@ -35,7 +35,9 @@ async def stop_gracefully(worker: Worker, force: asyncio.Event, background: set[
         await asyncio.wait_for(worker.finisher.flushed(), WRITE_SECONDS)
         # A claim that was under way when its claimer was stopped may be in the table.
         await asyncio.wait_for(worker.reconciler.run_once(), WRITE_SECONDS)
-        await asyncio.wait_for(worker.services.fetch(fleet.unregister_worker(worker.app.schema, worker.id)), WRITE_SECONDS)
+        await asyncio.wait_for(
+            worker.services.fetch(fleet.unregister_worker(worker.app.schema, worker.id)), WRITE_SECONDS
+        )
     except (psycopg.Error, TimeoutError) as error:
         logger.warning(
             "stopped without a word to PostgreSQL (%s): others rescue its jobs when its lease of %g s ends",
@@ -62,7 +64,9 @@ async def _let_end(worker: Worker, force: asyncio.Event) -> None:
                 await asyncio.wait({changed, forced}, return_when=asyncio.FIRST_COMPLETED)
                 changed.cancel()
     except TimeoutError:
-        logger.warning("%d jobs still run after %g s: they are given back", worker.executor.running, worker.shutdown_timeout)
+        logger.warning(
+            "%d jobs still run after %g s: they are given back", worker.executor.running, worker.shutdown_timeout
+        )
     finally:
         forced.cancel()
     if worker.executor.running:

@@ -21,7 +21,7 @@ class StaleClaim(PgQueueError):
 
 
 class Transactions:
-    """Runs a task with `ctx.connection`, and completes its job there. Raises StaleClaim, which rolls everything back."""
+    """Runs a task with `ctx.connection`, and completes its job there. StaleClaim rolls everything back."""
 
     def __init__(self, database: Database, schema: str, worker: Callable[[], UUID]) -> None:
         self.database = database
@@ -41,7 +41,9 @@ class Transactions:
             context.connection = connection
             began = time.monotonic()
             outcome = Completed(task.dump_result(await task.function(**kwargs)))
-            self._check(job, context, await arun(connection, self._finish(task, job, outcome, time.monotonic() - began)))
+            self._check(
+                job, context, await arun(connection, self._finish(task, job, outcome, time.monotonic() - began))
+            )
         return outcome
 
     def _finish(self, task: Task[..., Any], job: ClaimedJob, outcome: Completed, seconds: float) -> Any:
@@ -51,4 +53,6 @@ class Transactions:
     @staticmethod
     def _check(job: ClaimedJob, context: Context, stale: int) -> None:
         if stale or context.stopped:
-            raise StaleClaim(f"job {job.id} ({job.task}) is no longer held by this worker: its transaction is rolled back")
+            raise StaleClaim(
+                f"job {job.id} ({job.task}) is no longer held by this worker: its transaction is rolled back"
+            )

@@ -1,4 +1,4 @@
-"""What a worker keeps straight about itself: the settings of its queues, and the claims that it does not know it has."""
+"""What a worker keeps straight: the settings of its queues, and claims that it does not know it has."""
 
 from __future__ import annotations
 
@@ -33,7 +33,13 @@ class SettingsReader(Service):
     name = "settings"
 
     def __init__(
-        self, runner: Runner, schema: str, *, globs: bool, interval: float, on_read: Callable[[dict[str, QueueSettings], set[str]], Any]
+        self,
+        runner: Runner,
+        schema: str,
+        *,
+        globs: bool,
+        interval: float,
+        on_read: Callable[[dict[str, QueueSettings], set[str]], Any],
     ) -> None:
         super().__init__(runner, schema)
         self._globs = globs
@@ -56,7 +62,13 @@ class Reconciler(Service):
     name = "reconciler"
 
     def __init__(
-        self, runner: Runner, schema: str, *, worker: Callable[[], UUID], known: Callable[[], Collection[int]], interval: float
+        self,
+        runner: Runner,
+        schema: str,
+        *,
+        worker: Callable[[], UUID],
+        known: Callable[[], Collection[int]],
+        interval: float,
     ) -> None:
         super().__init__(runner, schema)
         self._worker = worker

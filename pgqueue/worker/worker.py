@@ -8,7 +8,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -28,6 +29,7 @@ from pgqueue.services.rescuer import Rescuer
 from pgqueue.services.scheduler import Scheduler
 from pgqueue.services.service import Runner, Service
 from pgqueue.task import Task
+from pgqueue.version import VERSION
 from pgqueue.worker import limits
 from pgqueue.worker.claimer import Claimer
 from pgqueue.worker.connection import WorkerConnection
@@ -35,8 +37,8 @@ from pgqueue.worker.executor import Executor, Slots
 from pgqueue.worker.finisher import LOCK_TIMEOUT, Finisher
 from pgqueue.worker.heartbeat import Heartbeat
 from pgqueue.worker.listener import Listener
-from pgqueue.worker.queues import QueueSpec, parse_queues
 from pgqueue.worker.quarantine import Quarantine
+from pgqueue.worker.queues import QueueSpec, parse_queues
 from pgqueue.worker.reporting import event_of
 from pgqueue.worker.stopping import stop_gracefully
 from pgqueue.worker.transactional import Transactions
@@ -55,9 +57,9 @@ class Worker:
 
     `queues` maps names or globs to slots, or lists specs such as `email:10`, `thumb*` and `-slow`; None serves every
     queue of the app with `slots` each. `lease` is in seconds: after this much silence others take its jobs. `drain`
-    stops when nothing is left to do, `idle_timeout` after so many seconds without a job, `max_jobs` after so many jobs,
-    `max_memory` (bytes) when the process has grown beyond. `shutdown_timeout` bounds the graceful stop. Without `listen`
-    it only polls, every `poll_interval` seconds.
+    stops when nothing is left to do, `idle_timeout` after so many seconds without a job, `max_jobs` after so many
+    jobs, `max_memory` (bytes) when the process has grown beyond. `shutdown_timeout` bounds the graceful stop. Without
+    `listen` it only polls, every `poll_interval` seconds.
 
         async with app.worker(queues={"email": 10}):
             ...
@@ -81,7 +83,9 @@ class Worker:
         poll_interval: float = 1.0,
     ) -> None:
         if not app.tasks:
-            raise ConfigurationError("the app has no tasks: a worker would have nothing to run. Register one with @app.task()")
+            raise ConfigurationError(
+                "the app has no tasks: a worker would have nothing to run. Register one with @app.task()"
+            )
         if lease < 1 or poll_interval <= 0 or slots < 1:
             raise ConfigurationError(
                 f"lease={lease} must be at least 1 s, poll_interval={poll_interval} above 0, slots={slots} at least 1"
@@ -119,13 +123,17 @@ class Worker:
     @property
     def idle(self) -> bool:
         """Nothing runs, waits here for a slot, or waits to be written."""
-        return not (self.executor.running or self.finisher.backlog or any(slots.buffer for slots in self.slots.values()))
+        return not (
+            self.executor.running or self.finisher.backlog or any(slots.buffer for slots in self.slots.values())
+        )
 
     async def __aenter__(self) -> Worker:
         await self.start()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
         await self.wait()
 
@@ -135,7 +143,7 @@ class Worker:
         await self.wait()
 
     def stop(self) -> None:
-        """Stop gracefully: claim no more, give back what has not started, let the rest end within `shutdown_timeout`."""
+        """Claim no more, give back what has not started, and let the rest end within `shutdown_timeout`."""
         self._stop.set()
 
     def give_back(self) -> None:
@@ -191,9 +199,16 @@ class Worker:
         schema = self.app.schema
         self.promoter = Promoter(runner, schema, lambda: self.slots, lambda queue: self._wake(queue, sweep=False))
         self.rescuer = Rescuer(
-            runner, schema, lease=self.lease, healthy_for=lambda: self.heartbeat.unbroken_for(), delay=self._delay, on_rescued=self._rescued
+            runner,
+            schema,
+            lease=self.lease,
+            healthy_for=lambda: self.heartbeat.unbroken_for(),
+            delay=self._delay,
+            on_rescued=self._rescued,
         )
-        self.reconciler = Reconciler(runner, schema, worker=lambda: self.id, known=self._known_claims, interval=self.lease / 3)
+        self.reconciler = Reconciler(
+            runner, schema, worker=lambda: self.id, known=self._known_claims, interval=self.lease / 3
+        )
         settings = SettingsReader(
             runner, schema, globs=self._spec.has_globs, interval=SETTINGS_INTERVAL, on_read=self._read_settings
         )
@@ -225,14 +240,14 @@ class Worker:
                 name=self.name,
                 host=socket.gethostname(),
                 pid=os.getpid(),
-                version=version(),
+                version=VERSION,
                 queues=self.queues,
                 tasks=sorted(self.app.tasks),
                 lease=self.lease,
             ),
-            on_registered=lambda: loop.call_soon_threadsafe(registered.set) and None,
-            on_lost=lambda why: loop.call_soon_threadsafe(self._lost, life, why) and None,
-            on_doubt=lambda: loop.call_soon_threadsafe(self._doubt) and None,
+            on_registered=lambda: _call(loop, registered.set),
+            on_lost=lambda why: _call(loop, self._lost, life, why),
+            on_doubt=lambda: _call(loop, self._doubt),
         )
         self.heartbeat.start()
         await registered.wait()
@@ -362,7 +377,9 @@ class Worker:
 
     def _rescued(self, orphan: Orphan) -> None:
         logger.warning("rescued job %s (%s) of dead worker %s", orphan.job_id, orphan.task, orphan.worker_id)
-        self.app.subscribers.emit(Event("rescued", orphan.job_id or 0, orphan.task, orphan.queue, orphan.attempt, None, orphan.worker_id))
+        self.app.subscribers.emit(
+            Event("rescued", orphan.job_id or 0, orphan.task, orphan.queue, orphan.attempt, None, orphan.worker_id)
+        )
         self._wake(orphan.queue, sweep=True)
 
     def _lost(self, life: UUID, why: str) -> None:
@@ -382,16 +399,16 @@ class Worker:
         self.executor.interrupt("released")
 
 
+def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *args: Any) -> None:
+    """Call it on the loop, from the heartbeat's thread; a loop that has ended has no jobs left to lose."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(function, *args)
+
+
 def task_row(task: Task[..., Any]) -> TaskRow:
     unique = task.options.unique.key if task.options.unique else None
     options = task.options
     return TaskRow(task.name, options.queue, options.priority, options.max_attempts, options.timeout, unique)
-
-
-def version() -> str:
-    from pgqueue import __version__
-
-    return __version__
 
 
 __all__ = ["Worker"]
