@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from psycopg import errors as pg_errors
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 
 from pgqueue import config
@@ -62,7 +63,8 @@ def fetch(conn: Any, statement: Statement[Row] | Copy) -> list[Row]:
                         copy.write(chunk)
                 return []
             cursor = psycopg.Cursor(conn, row_factory=tuple_row)
-            return statement.rows(cursor.execute(statement.text, statement.params).fetchall())
+            cursor.execute(statement.text, statement.params)
+            return statement.rows(cursor.fetchall() if cursor.description else [])
         connection = _sqlalchemy(conn, asynchronous=False)
         if isinstance(statement, Copy):
             return fetch(connection.connection.driver_connection, statement)
@@ -81,7 +83,7 @@ async def afetch(conn: Any, statement: Statement[Row] | Copy) -> list[Row]:
                 return []
             cursor = psycopg.AsyncCursor(conn, row_factory=tuple_row)
             await cursor.execute(statement.text, statement.params)
-            return statement.rows(await cursor.fetchall())
+            return statement.rows(await cursor.fetchall() if cursor.description else [])
         connection = _sqlalchemy(conn, asynchronous=True)
         if not hasattr(connection, "exec_driver_sql"):
             connection = await connection.connection()
@@ -315,8 +317,9 @@ class Database:
         common = {**KEEPALIVES, "application_name": application, "target_session_attrs": "read-write"}
         if self.pooler:
             return {**common, "prepare_threshold": None}
-        options = " ".join(f"-c {name}={value}" for name, value in {**PLANNER, **settings}.items())
-        return {**common, "options": options, "prepare_threshold": 1}
+        own = " ".join(f"-c {name}={value}" for name, value in {**PLANNER, **settings}.items())
+        given = conninfo_to_dict(self.dsn).get("options") or ""
+        return {**common, "options": f"{given} {own}".strip(), "prepare_threshold": 1}
 
     def close(self) -> None:
         """Close the sync pool."""

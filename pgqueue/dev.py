@@ -95,7 +95,7 @@ class EmbeddedServer:
 
     def dsn_for(self, database: str) -> str:
         """The URI of a database of this server."""
-        return f"postgresql://postgres@/{quote(database, safe='')}?host={quote(str(_started(self._sockets)))}"
+        return f"postgresql://postgres@/{quote(database, safe='')}?host={quote(str(_started(self._sockets)))}&port=5432"
 
     @property
     def folder(self) -> Path:

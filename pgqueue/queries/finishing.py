@@ -54,6 +54,18 @@ def finish(schema: str, worker: UUID | None, batch: Sequence[Finished]) -> Opera
     return len(latest) - written
 
 
+def finish_unlocked(schema: str, worker: UUID | None, batch: Sequence[Finished]) -> Operation[set[int]]:
+    """Write those of `batch` whose rows nobody else has locked, in one transaction; returns their ids."""
+    free = set((yield lock_claimed(schema, batch)))
+    yield from finish(schema, worker, [one for one in batch if one.id in free])
+    return free
+
+
+def is_mixed(batch: Sequence[Finished]) -> bool:
+    """Whether it takes more than one statement."""
+    return len({_group(one) for one in batch}) > 1
+
+
 def _group(one: Finished) -> str:
     match one.outcome:
         case Completed():

@@ -14,19 +14,18 @@ def make_partitions(schema: str) -> Statement[Any]:
     return Statement(inline("select {schema}.make_partitions()", schema))
 
 
-def ended_partitions(schema: str, keep: timedelta) -> Statement[str]:
-    """Attached partitions of which every row is past the longest retention of all queues."""
+def ended_partitions(schema: str, keep: timedelta) -> Statement[Any]:
+    """(name, whether a detach was begun) of partitions of which every row is past the longest retention."""
     return Statement(
         inline(
             "with longest as (select greatest(%(keep)s::interval, max(keep_completed)) as keep from {schema}.queues) "
-            "select c.relname::text from pg_inherits i join pg_class c on c.oid = i.inhrelid, longest "
-            "where i.inhparent = '{schema}.completed_jobs'::regclass and not i.inhdetachpending "
+            "select c.relname::text, i.inhdetachpending from pg_inherits i join pg_class c on c.oid = i.inhrelid, longest "
+            "where i.inhparent = '{schema}.completed_jobs'::regclass "
             "and c.relname ~ '^completed_jobs_[0-9]{{8}}$' "
             "and ((right(c.relname, 8))::date + 1)::timestamp at time zone 'UTC' < clock_timestamp() - longest.keep order by 1",
             schema,
         ),
         {"keep": keep},
-        lambda row: row[0],
     )
 
 
@@ -45,8 +44,9 @@ def detached_partitions(schema: str) -> Statement[str]:
     )
 
 
-def detach_partition(schema: str, name: str) -> Statement[Any]:
-    return _ddl("alter table {parent} detach partition {partition} concurrently", schema, name)
+def detach_partition(schema: str, name: str, *, finalize: bool) -> Statement[Any]:
+    how = "finalize" if finalize else "concurrently"
+    return _ddl(f"alter table {{parent}} detach partition {{partition}} {how}", schema, name)
 
 
 def drop_partition(schema: str, name: str) -> Statement[Any]:

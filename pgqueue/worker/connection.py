@@ -20,7 +20,7 @@ logger = logging.getLogger("pgqueue.worker")
 Result = TypeVar("Result")
 Row = TypeVar("Row")
 
-TRANSIENT = (psycopg.OperationalError, psycopg.InterfaceError, pg_errors.ReadOnlySqlTransaction)
+TRANSIENT = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
 
 
 def pauses(first: float = 0.1, longest: float = 10.0) -> Iterator[float]:
@@ -48,6 +48,7 @@ class WorkerConnection:
         self._on_connect = on_connect
         self._connection: psycopg.AsyncConnection[Any] | None = None
         self._lock = asyncio.Lock()
+        self._turn = asyncio.Lock()
 
     async def get(self) -> psycopg.AsyncConnection[Any]:
         """The connection; waits for PostgreSQL as long as it takes."""
@@ -81,24 +82,26 @@ class WorkerConnection:
 
     async def fetch(self, statement: Statement[Row]) -> list[Row]:
         """One statement. Raises what PostgreSQL raises; a broken connection is dropped first."""
-        conn = await self.get()
-        try:
-            return await afetch(conn, statement)
-        except BaseException as error:
-            await self._drop_if_broken(conn, error)
-            raise
+        async with self._turn:
+            conn = await self.get()
+            try:
+                return await afetch(conn, statement)
+            except BaseException as error:
+                await self._drop_if_broken(conn, error)
+                raise
 
     async def run(self, operation: Operation[Result], *, atomic: bool = False) -> Result:
         """An operation, in one transaction when `atomic`."""
-        conn = await self.get()
-        try:
-            if not atomic:
-                return await arun(conn, operation)
-            async with conn.transaction():
-                return await arun(conn, operation)
-        except BaseException as error:
-            await self._drop_if_broken(conn, error)
-            raise
+        async with self._turn:  # Nobody else's statement slips into the transaction.
+            conn = await self.get()
+            try:
+                if not atomic:
+                    return await arun(conn, operation)
+                async with conn.transaction():
+                    return await arun(conn, operation)
+            except BaseException as error:
+                await self._drop_if_broken(conn, error)
+                raise
 
     async def _drop_if_broken(self, conn: psycopg.AsyncConnection[Any], error: BaseException) -> None:
         # After a failover the old primary answers read-only: a new connection finds the new one.

@@ -44,7 +44,7 @@ class Slots:
         self.room.set()
         self.open = True
         self.seconds_per_job: float | None = None
-        self.started_at = time.monotonic()
+        self.moved_at = time.monotonic()
         self._start = start
         self._threads: ThreadPoolExecutor | None = None
         self._processes: ProcessSlots | None = None
@@ -55,7 +55,7 @@ class Slots:
 
     def prefetch(self) -> int:
         """Jobs to hold beyond the slots: a tenth of a second of this queue's own throughput."""
-        if self.seconds_per_job is None:
+        if self.seconds_per_job is None or self._is_standing():
             return 0
         return min(PREFETCH_LIMIT, int(self.count * PREFETCH_SECONDS / max(self.seconds_per_job, 1e-6)))
 
@@ -80,7 +80,7 @@ class Slots:
     def fill(self) -> None:
         while self.open and self.buffer and self.running < self.count:
             self.running += 1
-            self.started_at = time.monotonic()
+            self.moved_at = time.monotonic()
             self._start(self, self.buffer.popleft())
         if self.wanted():
             self.room.set()
@@ -101,7 +101,10 @@ class Slots:
 
     def stuck(self) -> bool:
         """Whether jobs wait here while no slot has come free for a while: others may have one."""
-        return bool(self.buffer) and time.monotonic() - self.started_at > STUCK_SECONDS
+        return bool(self.buffer) and self._is_standing()
+
+    def _is_standing(self) -> bool:
+        return self.running >= self.count and time.monotonic() - self.moved_at > STUCK_SECONDS
 
     @property
     def threads(self) -> ThreadPoolExecutor:

@@ -12,7 +12,7 @@ from uuid import UUID
 import psycopg
 from psycopg import errors as pg_errors
 
-from pgqueue.database import NoPartition, arun
+from pgqueue.database import NoPartition
 from pgqueue.outcome import AttemptError, Completed, Failed
 from pgqueue.queries import claiming, finishing, pruning
 from pgqueue.queries.finishing import Finished
@@ -104,7 +104,9 @@ class Finisher:
 
     async def _write(self, batch: list[Finished]) -> None:
         try:
-            stale = await self._connection.run(finishing.finish(self._schema, self._worker(), batch))
+            # Several statements end together: what is left after a lock timeout is then the whole batch.
+            operation = finishing.finish(self._schema, self._worker(), batch)
+            stale = await self._connection.run(operation, atomic=finishing.is_mixed(batch))
         except NoPartition:
             await self._connection.fetch(pruning.make_partitions(self._schema))
             self._again(batch)
@@ -122,11 +124,9 @@ class Finisher:
 
     async def _write_unlocked(self, batch: list[Finished]) -> None:
         """Somebody holds a row of the batch: the others end now, that one when it is free."""
-        conn = await self._connection.get()
-        async with conn.transaction():
-            free = set(await arun(conn, _rows(finishing.lock_claimed(self._schema, batch))))
-            ready = [one for one in batch if one.id in free]
-            await arun(conn, finishing.finish(self._schema, self._worker(), ready))
+        operation = finishing.finish_unlocked(self._schema, self._worker(), batch)
+        free = await self._connection.run(operation, atomic=True)
+        ready = [one for one in batch if one.id in free]
         for one in ready:
             self._count(one.fence)
         rest = [one for one in batch if one.id not in free]
@@ -184,11 +184,6 @@ def _storable(one: Finished) -> Any:
         return Completed()
     error = AttemptError("pgqueue.errors.PgQueueError", "the outcome could not be stored: see the worker's log")
     return Failed("attempts_used", error)
-
-
-def _rows(statement: Any) -> Any:
-    rows = yield statement
-    return rows
 
 
 def _first_line(error: psycopg.Error | Exception) -> str:

@@ -69,6 +69,9 @@ class Quarantine:
     async def _alone(self, within: float) -> bool:
         try:
             await asyncio.wait_for(self._quiet(), within)
+            # A claim that was under way came in meanwhile.
+            for slots in self._worker.slots.values():
+                self._worker.release_unstarted(slots)
             await asyncio.wait_for(self._worker.finisher.flushed(), within)
         except TimeoutError:
             return False

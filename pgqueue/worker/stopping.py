@@ -20,13 +20,14 @@ INTERRUPT_SECONDS = 5.0
 WRITE_SECONDS = 10.0
 
 
-async def stop_gracefully(worker: Worker, force: asyncio.Event, background: set[asyncio.Task[Any]]) -> None:
+async def stop_gracefully(
+    worker: Worker, force: asyncio.Event, background: set[asyncio.Task[Any]], lasting: set[asyncio.Task[Any]]
+) -> None:
     """Stop `worker` within its `shutdown_timeout`, or at once when `force` is set."""
     for slots in worker.slots.values():
         slots.open = False
         worker.release_unstarted(slots)
-    needed = {task for task in background if task.get_coro().__qualname__ == "Finisher.run"}  # type: ignore[union-attr]
-    await _cancel(background - needed)
+    await _cancel(set(background))
     with suppress(psycopg.Error, TimeoutError):
         await asyncio.wait_for(worker.services.fetch(fleet.mark_stopping(worker.app.schema, worker.id)), 1.0)
     await _let_end(worker, force)
@@ -45,9 +46,9 @@ async def stop_gracefully(worker: Worker, force: asyncio.Event, background: set[
             worker.lease,
         )
     worker.heartbeat.stop()
-    await _cancel(needed)
+    await _cancel(set(lasting))
     await asyncio.gather(*(slots.close() for slots in worker.slots.values()), return_exceptions=True)
-    for connection in (worker.claiming, worker.finishing, worker.services, worker.listening):
+    for connection in (worker.claiming, worker.finishing, worker.services, worker.listening, worker.pruning):
         with suppress(psycopg.Error):
             await connection.close()
     if worker.transactions.database is not worker.app.database:

@@ -107,6 +107,8 @@ class Worker:
         self._settings: dict[str, QueueSettings] = {}
         self._idle: set[str] = set()
         self._background: set[asyncio.Task[Any]] = set()
+        self._lasting: set[asyncio.Task[Any]] = set()
+        self._broken: BaseException | None = None
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
@@ -159,21 +161,26 @@ class Worker:
     async def start(self) -> None:
         """Register and begin; waits for PostgreSQL. Raises SchemaOutOfDate."""
         self._connect()
-        check_revision(await self.services.fetch(inspecting.revision(self.app.schema)), self.app.schema)
-        await self._register_code()
+        try:
+            check_revision(await self.services.fetch(inspecting.revision(self.app.schema)), self.app.schema)
+            await self._register_code()
+        except BaseException:
+            await self.services.close()
+            raise
         names = set(await self.services.fetch(fleet.queue_names(self.app.schema)))
         settings = await self.services.fetch(fleet.queue_settings(self.app.schema))
         self._read_settings({name: QueueSettings(*values) for name, *values in settings}, names)
         await self._begin_life()
         if not self.slots:
             logger.warning("no queue matches %s yet", ", ".join(self._spec.slots))
-        self._start(self.finisher.run())
+        self._start(self.finisher.run(), lasting=True)
+        self._start(self._tick(), lasting=True)
         for service in self._services():
             self._start(service.run())
         if self._listen:
             listener = Listener(self.listening, self.app.schema, self._hint, self._sweep_all)
             self._start(listener.run())
-        self._start(self._tick())
+        self._start(self._watch_limits())
         self._main = asyncio.create_task(self._until_stopped())
 
     def _connect(self) -> None:
@@ -182,6 +189,7 @@ class Worker:
         self.claiming = WorkerConnection(app.database, "claims")
         self.finishing = WorkerConnection(app.database, "finishes", lock_timeout=LOCK_TIMEOUT)
         self.listening = WorkerConnection(app.database, "listener")
+        self.pruning = WorkerConnection(app.database, "pruner", lock_timeout="2s")
         self.finisher = Finisher(self.finishing, app.schema, lambda: self.id, self._stale)
         self.transactions = Transactions(self._transaction_database(), app.schema, lambda: self.id)
         on_start = self._started if app.subscribers.wants("started") else None
@@ -212,7 +220,9 @@ class Worker:
         settings = SettingsReader(
             runner, schema, globs=self._spec.has_globs, interval=SETTINGS_INTERVAL, on_read=self._read_settings
         )
-        services: list[Service] = [self.promoter, self.rescuer, self.reconciler, settings, Pruner(runner, schema)]
+        # Detaching a partition waits for old snapshots: on a connection that nobody else needs.
+        pruner = Pruner(Runner(self.pruning.fetch, self.pruning.run), schema)
+        services: list[Service] = [self.promoter, self.rescuer, self.reconciler, settings, pruner]
         if self._with_scheduler:
             services.append(Scheduler(runner, schema, self.app.declared_schedules, self.app.max_attempts))
         return services
@@ -252,29 +262,37 @@ class Worker:
         self.heartbeat.start()
         await registered.wait()
 
-    def _start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    def _start(self, work: Coroutine[Any, Any, Any], *, lasting: bool = False) -> asyncio.Task[Any]:
+        """Run a part of the worker; a lasting one goes on while the worker stops."""
         task = asyncio.create_task(work)
-        self._background.add(task)
+        (self._lasting if lasting else self._background).add(task)
         task.add_done_callback(self._ended_unexpectedly)
         return task
 
     def _ended_unexpectedly(self, task: asyncio.Task[Any]) -> None:
         self._background.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("a part of the worker broke: it stops, and its jobs are given back", exc_info=task.exception())
+        if not task.cancelled() and task.exception() is not None and self._broken is None:
+            self._broken = task.exception()
+            logger.error("a part of the worker broke: it stops, and its jobs are given back", exc_info=self._broken)
             self._stop.set()
 
     async def _until_stopped(self) -> None:
         await self._stop.wait()
-        await stop_gracefully(self, self._force, self._background)
+        await stop_gracefully(self, self._force, self._background, self._lasting)
+        if self._broken is not None:
+            raise self._broken
 
     async def _tick(self) -> None:
-        """Shows the heartbeat that the loop is alive, and looks at what has no event of its own."""
+        """Shows the heartbeat that the loop is alive, and gives back what waits for slots that do not come free."""
         while True:
             self.heartbeat.ticked_at = time.monotonic()
             for slots in self.slots.values():
                 if slots.stuck():
                     self.release_unstarted(slots)
+            await asyncio.sleep(0.1)
+
+    async def _watch_limits(self) -> None:
+        while True:
             if await self._limits.reached(self):
                 self.stop()
                 return
