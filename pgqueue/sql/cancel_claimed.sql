@@ -1,12 +1,12 @@
 -- running -> cancelled, for jobs that still carry their claim: by the task itself, or instead of a retry.
 with gone as (
     delete from {schema}.jobs where id = any (%(ids)s::bigint[]) and claim_id = any (%(fences)s::bigint[])
-    returning *, array_position(%(ids)s::bigint[], id) as n),
+    returning *),
 kept as (
     insert into {schema}.completed_jobs (id, run_at, created_at, started_at, worker_id, attempt, max_attempts, priority, state, queue,
                                          task, unique_key, reason, args, headers, errors, tags)
-    select id, run_at, created_at, clock_timestamp() - make_interval(secs => (%(durations)s::float8[])[n]),
+    select id, run_at, created_at, clock_timestamp() - make_interval(secs => duration),
            %(worker)s, attempt, max_attempts, priority, 'cancelled', queue, task, unique_key,
-           (%(reasons)s::text[])[n], args, headers, errors, tags
-    from gone)
+           g.reason, args, headers, errors, tags
+    from gone join unnest(%(ids)s::bigint[], %(durations)s::float8[], %(reasons)s::text[]) g (job_id, duration, reason) on job_id = id)
 select id from gone
