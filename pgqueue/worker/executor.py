@@ -45,6 +45,7 @@ class Slots:
         self.open = True
         self.seconds_per_job: float | None = None
         self.moved_at = time.monotonic()
+        self.target = 0
         self._start = start
         self._threads: ThreadPoolExecutor | None = None
         self._processes: ProcessSlots | None = None
@@ -53,17 +54,17 @@ class Slots:
     def free(self) -> int:
         return max(0, self.count - self.running)
 
-    def prefetch(self) -> int:
-        """Jobs to hold beyond the slots: a tenth of a second of this queue's own throughput."""
-        if self.seconds_per_job is None or self._is_standing():
-            return 0
-        return min(PREFETCH_LIMIT, int(self.count * PREFETCH_SECONDS / max(self.seconds_per_job, 1e-6)))
+    def aim(self) -> None:
+        """Set `target`, the jobs to hold beyond the slots: a tenth of a second of this queue's own throughput."""
+        if self.seconds_per_job is None or self.is_standing():
+            self.target = 0
+        else:
+            self.target = min(PREFETCH_LIMIT, int(self.count * PREFETCH_SECONDS / max(self.seconds_per_job, 1e-6)))
 
     def wanted(self) -> int:
         """How many jobs to claim now; none until half of the prefetch is used up."""
-        target = self.prefetch()
-        missing = self.free + target - len(self.buffer)
-        return missing if self.open and missing > target // 2 else 0
+        missing = self.free + self.target - len(self.buffer)
+        return missing if self.open and missing > self.target // 2 else 0
 
     def take(self, jobs: list[ClaimedJob]) -> None:
         """Start what slots are free for; keep the rest in order.
@@ -75,9 +76,11 @@ class Slots:
                 self.buffer.appendleft(job)
             else:
                 self.buffer.append(job)
+        self.aim()
         self.fill()
 
     def fill(self) -> None:
+        """Start what waits in the slots that are free, and say whether there is room for more."""
         while self.open and self.buffer and self.running < self.count:
             self.running += 1
             self.moved_at = time.monotonic()
@@ -99,11 +102,8 @@ class Slots:
         self.buffer.clear()
         return jobs
 
-    def stuck(self) -> bool:
-        """Whether jobs wait here while no slot has come free for a while: others may have one."""
-        return bool(self.buffer) and self._is_standing()
-
-    def _is_standing(self) -> bool:
+    def is_standing(self) -> bool:
+        """Whether every slot has been taken for a while: what waits here may find a free one elsewhere."""
         return self.running >= self.count and time.monotonic() - self.moved_at > STUCK_SECONDS
 
     @property
@@ -142,7 +142,7 @@ class Executor:
         self._on_start = on_start
         self._on_finish = on_finish
         self._runs: dict[int, asyncio.Task[None]] = {}
-        self._contexts: dict[int, Context] = {}
+        self._begun: set[int] = set()
         self._interrupted: dict[int, Interruption] = {}
         self._changed: asyncio.Future[None] | None = None
 
@@ -166,10 +166,9 @@ class Executor:
             run = self._runs.get(id_)
             if run is not None and id_ not in self._interrupted:
                 self._interrupted[id_] = why
-                context = self._contexts.get(id_)
-                if context is not None:
-                    context.stop()
-                run.cancel()
+                # A run that has not begun would never enter its coroutine, and nobody would hear of its end.
+                if id_ in self._begun:
+                    run.cancel()
 
     async def _run(self, slots: Slots, job: ClaimedJob) -> None:
         began = time.perf_counter()
@@ -177,7 +176,10 @@ class Executor:
         task = self._tasks[job.task]
         if self._on_start is not None:
             self._on_start(job)
+        self._begun.add(job.id)
         try:
+            if job.id in self._interrupted:
+                raise asyncio.CancelledError
             outcome = await self._execute(slots, task, job)
         except asyncio.CancelledError as error:
             match self._interrupted.get(job.id):
@@ -197,7 +199,7 @@ class Executor:
     def _end(self, slots: Slots, job: ClaimedJob, began: float) -> float:
         seconds = time.perf_counter() - began
         self._runs.pop(job.id, None)
-        self._contexts.pop(job.id, None)
+        self._begun.discard(job.id)
         self._interrupted.pop(job.id, None)
         slots.ended(seconds)
         return seconds
@@ -214,10 +216,9 @@ class Executor:
     async def _execute(self, slots: Slots, task: Task[..., Any], job: ClaimedJob) -> Outcome:
         headers = arguments.loads(job.headers) if job.headers else {}
         context = Context(job.id, job.task, job.queue, job.attempt, job.max_attempts, headers)
-        timeout = self._timeout_of(task, job.options) if job.options else self._timeout_of(task, "")
+        timeout = self._timeout_of(task, job.options)
         if task.run_in == "process":
             return await slots.processes.run(_call(task, context, job), timeout)
-        self._contexts[job.id] = context
         enter(context)
         kwargs = task.load(job.args, context)
         if task.run_in == "coroutine":

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pgqueue.worker")
 
 SETTINGS_INTERVAL = 2.0
+NO_SETTINGS = QueueSettings()
 
 
 class Worker:
@@ -287,7 +288,8 @@ class Worker:
         while True:
             self.heartbeat.ticked_at = time.monotonic()
             for slots in self.slots.values():
-                if slots.stuck():
+                if slots.is_standing():
+                    slots.aim()
                     self.release_unstarted(slots)
             await asyncio.sleep(0.1)
 
@@ -381,7 +383,7 @@ class Worker:
         if task.options.transactional and isinstance(outcome, Completed):
             self.finisher.settled(job.fence)
         else:
-            kept = task.options.keep_completed and self._settings.get(job.queue, QueueSettings()).keeps_history
+            kept = task.options.keep_completed and self._settings.get(job.queue, NO_SETTINGS).keeps_history
             self.finisher.add(Finished(job.id, job.fence, job.task, outcome, seconds, kept))
         if outcome is not None:
             self.ended += 1
