@@ -1,0 +1,1 @@
+"""What pgqueue costs, as ratios within one run on one machine: `make bench`."""

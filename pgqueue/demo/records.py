@@ -1,0 +1,48 @@
+"""What is known of the orders, and from whom."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Records:
+    """What each side says. Orders are ids; tasks are named as the shop's functions.
+
+    `placed` and `declined` are what the customers were told; all else was counted by somebody else.
+    """
+
+    placed: frozenset[int]
+    declined: frozenset[int]
+    in_database: frozenset[int]
+    """Rows of `orders`."""
+    mails: Counter[int]
+    """Messages at the SMTP server."""
+    previews: Mapping[int, str]
+    """Files, and what is wrong with each; '' is nothing."""
+    accepted: Counter[int]
+    """Requests that the printer answered with 200."""
+    refused: frozenset[int]
+    """Orders that the printer answered with 400."""
+    failed: Mapping[str, frozenset[int]]
+    """Orders in `failed_jobs`, by task."""
+    bookings: Counter[int]
+    """Rows of `stock_movements`."""
+    stock_off: Mapping[str, int] = field(default_factory=dict)
+    """Products whose stock is not what the placed orders leave, and by how much."""
+    reports: Counter[str] = field(default_factory=Counter)
+    """Runs of the schedule's jobs, by nominal time."""
+    live: Counter[str] = field(default_factory=Counter)
+    """Jobs that have not ended, by task."""
+    held: frozenset[tuple[str, int]] = frozenset()
+    """(task, order) of the jobs that the killed worker held, read after its death and before the rescue."""
+    rescued: int = 0
+    """How many of those another worker has ended."""
+    errors: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """Attempts that ended in an error although the thing may have been done, by task and order."""
+
+    def excuses(self, task: str, order: int) -> int:
+        """How many more times than once the task may have been done for the order."""
+        return ((task, order) in self.held) + self.errors[task, order]
