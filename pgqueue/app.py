@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
@@ -220,13 +219,13 @@ class PgQueue:
     def new_job(self, task: str, args: Mapping[str, Any] | None = None, **options: Any) -> NewJob:
         """A job by name, checked, not enqueued; against the signature where this app has the task."""
         known = self.tasks.get(data_name("task", task))
+        given: Any = {} if args is None else args
+        if not isinstance(given, Mapping):
+            kind = type(given).__name__
+            raise arguments.ArgumentError(f"{task}: args must be a mapping of names to values, not {kind}")
         if known is not None:
-            if not isinstance(args, Mapping | None):
-                raise arguments.ArgumentError(
-                    f"{task}: args must be a mapping of names to values, not {type(args).__name__}"
-                )
-            return known.using(**options).job(**dict(args or {}))
-        text = arguments.dumps(dict(args or {}), what=f"args of {task}", limit=arguments.ARGUMENTS_LIMIT)
+            return known.using(**options).job(**dict(given))
+        text = arguments.dumps(dict(given), what=f"args of {task}", limit=arguments.ARGUMENTS_LIMIT)
         return new_job(task, text, **options)
 
     def enqueue_many(
@@ -301,7 +300,7 @@ class PgQueue:
 
     def worker(
         self, queues: Mapping[str, int] | Sequence[str] | None = None, **options: Any
-    ) -> AbstractAsyncContextManager[Worker]:
+    ) -> Worker:
         """A worker in this process, for small deployments and tests; stops gracefully on leaving.
 
         `queues` maps names or globs to slots; without it, every queue that a task names, ten slots each.

@@ -58,17 +58,17 @@ def loads(text: str, *, depth: int = DEPTH_LIMIT) -> Any:
 class Signature:
     """What a task takes: from a call to JSON text, and from JSON text to keyword arguments.
 
-    With `bind` the first parameter is the Context and no argument of the job. Raises ConfigurationError for `*args` and
-    positional-only parameters: arguments are stored by name.
+    With `bind` the first parameter is the Context and no argument of the job. `name` is the task's, for messages.
+    Raises ConfigurationError for `*args` and positional-only parameters: arguments are stored by name.
 
         signature = Signature(send_email)
         text = signature.dump(("a@b.c",), {"subject": "hi"})    # '{"to":"a@b.c","subject":"hi"}'
         send_email(**signature.load(text))
     """
 
-    def __init__(self, function: Callable[..., Any], *, bind: bool = False) -> None:
+    def __init__(self, function: Callable[..., Any], *, bind: bool = False, name: str | None = None) -> None:
         self._function = function
-        self.name = function_name(function)
+        self.name = name or function_name(function)
         found = list(parameters(function, self.name))
         self.context_name = ""
         if bind:

@@ -10,8 +10,9 @@ import asyncio
 import os
 import select
 import threading
+import weakref
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -84,9 +85,7 @@ async def afetch(conn: Any, statement: Statement[Row] | Copy) -> list[Row]:
             cursor = psycopg.AsyncCursor(conn, row_factory=tuple_row)
             await cursor.execute(statement.text, statement.params)
             return statement.rows(await cursor.fetchall() if cursor.description else [])
-        connection = _sqlalchemy(conn, asynchronous=True)
-        if not hasattr(connection, "exec_driver_sql"):
-            connection = await connection.connection()
+        connection = await _async_sqlalchemy(conn)
         if isinstance(statement, Copy):
             return await afetch((await connection.get_raw_connection()).driver_connection, statement)
         rows = (await connection.exec_driver_sql(statement.text, dict(statement.params))).all()
@@ -130,26 +129,67 @@ def is_async(conn: object) -> bool:
 
 
 def _sqlalchemy(conn: Any, *, asynchronous: bool) -> Any:
-    if not any(base.__module__.startswith("sqlalchemy.") for base in type(conn).__mro__):
+    _refuse_strangers(conn, asynchronous)
+    if hasattr(conn, "exec_driver_sql"):
+        _refuse_other_drivers(conn)
+        return conn
+    if not hasattr(conn, "execute"):
+        raise ArgumentError(f"using= takes {ACCEPTED}, not {type(conn).__name__!r}")
+    if asynchronous:
+        return conn
+    connection = conn.connection()
+    _refuse_other_drivers(connection)
+    return connection
+
+
+def _refuse_strangers(conn: Any, asynchronous: bool) -> None:
+    psycopgs = isinstance(conn, (psycopg.Connection, psycopg.AsyncConnection))
+    if not psycopgs and not any(base.__module__.startswith("sqlalchemy.") for base in type(conn).__mro__):
         raise ArgumentError(f"using= takes {ACCEPTED}, not {type(conn).__name__!r}")
     if is_async(conn) is not asynchronous:
-        call, other = ("aenqueue", "enqueue") if is_async(conn) else ("enqueue", "aenqueue")
+        kind, call, other = ("async", "aenqueue", "enqueue") if is_async(conn) else ("sync", "enqueue", "aenqueue")
         raise ArgumentError(
-            f"using= was given {type(conn).__name__!r}, which is {'async' if is_async(conn) else 'sync'}: "
-            f"use the a… form of the method with it ({call} instead of {other})"
+            f"using= was given {type(conn).__name__!r}, which is {kind}: "
+            f"call the {kind} form of the method with it ({call} instead of {other})"
         )
-    connection = conn
-    if not hasattr(conn, "exec_driver_sql"):
-        if not hasattr(conn, "execute"):
-            raise ArgumentError(f"using= takes {ACCEPTED}, not {type(conn).__name__!r}")
-        if asynchronous:
-            return conn
-        connection = conn.connection()
-    if not connection.dialect.driver.startswith("psycopg") or connection.dialect.driver == "psycopg2":
+
+
+def _refuse_other_drivers(connection: Any) -> None:
+    dialect = connection.dialect
+    if dialect.driver not in ("psycopg", "psycopg_async"):
         raise ArgumentError(
-            "using= needs an engine on psycopg 3 (postgresql+psycopg://…), "
-            f"not {connection.dialect.name}+{connection.dialect.driver}"
+            f"using= needs an engine on psycopg 3 (postgresql+psycopg://…), not {dialect.name}+{dialect.driver}"
         )
+
+
+@contextmanager
+def _whole(conn: Any) -> Iterator[None]:
+    """A transaction on a connection in autocommit; any other is in one."""
+    if not isinstance(conn, psycopg.Connection):
+        conn = _sqlalchemy(conn, asynchronous=False).connection.driver_connection
+    with conn.transaction() if _commits_each(conn) else nullcontext():
+        yield
+
+
+@asynccontextmanager
+async def _awhole(conn: Any) -> AsyncIterator[None]:
+    """As `_whole`, async."""
+    if not isinstance(conn, psycopg.AsyncConnection):
+        connection = await _async_sqlalchemy(conn)
+        conn = (await connection.get_raw_connection()).driver_connection
+    async with conn.transaction() if _commits_each(conn) else nullcontext():
+        yield
+
+
+def _commits_each(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    return conn.autocommit and conn.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
+
+
+async def _async_sqlalchemy(conn: Any) -> Any:
+    connection = _sqlalchemy(conn, asynchronous=True)
+    if not hasattr(connection, "exec_driver_sql"):
+        connection = await connection.connection()
+        _refuse_other_drivers(connection)
     return connection
 
 
@@ -200,11 +240,10 @@ class Database:
         self._size = pool_size
         self.pooler = pooler
         self._lock = threading.Lock()
-        self._pid = os.getpid()
         self._pool: ConnectionPool[psycopg.Connection[Any]] | None = None
-        self._apool: AsyncConnectionPool[psycopg.AsyncConnection[Any]] | None = None
-        self._aloop: asyncio.AbstractEventLoop | None = None
+        self._apools: dict[asyncio.AbstractEventLoop, AsyncConnectionPool[psycopg.AsyncConnection[Any]]] = {}
         self._other_engine: Any = None
+        _databases.add(self)
 
     @property
     def dsn(self) -> str:
@@ -265,7 +304,9 @@ class Database:
                 with conn.transaction():
                     yield conn
             else:
-                yield conn
+                # Begun here: a Session that finds no transaction begins its own, and its commit would be a real one.
+                with conn.begin():
+                    yield conn
 
     @asynccontextmanager
     async def atransaction(self) -> AsyncIterator[Any]:
@@ -275,19 +316,22 @@ class Database:
                 async with conn.transaction():
                     yield conn
             else:
-                yield conn
+                async with conn.begin():
+                    yield conn
 
     def run(self, operation: Operation[Result], using: Any = None, *, atomic: bool = False) -> Result:
-        """Run an operation on `using`, or on an own connection (in one transaction when `atomic`)."""
+        """Run an operation on `using`, or on an own connection; when `atomic`, in one transaction."""
         if using is not None:
-            return run(using, operation)
+            with _whole(using) if atomic else nullcontext():
+                return run(using, operation)
         with self.transaction() if atomic else self.connection() as conn:
             return run(conn, operation)
 
     async def arun(self, operation: Operation[Result], using: Any = None, *, atomic: bool = False) -> Result:
         """As `run`, async."""
         if using is not None:
-            return await arun(using, operation)
+            async with _awhole(using) if atomic else nullcontext():
+                return await arun(using, operation)
         async with self.atransaction() if atomic else self.aconnection() as conn:
             return await arun(conn, operation)
 
@@ -324,13 +368,13 @@ class Database:
     def close(self) -> None:
         """Close the sync pool."""
         pool, self._pool = self._pool, None
-        if pool is not None and self._pid == os.getpid():
+        if pool is not None:
             pool.close()
 
     async def aclose(self) -> None:
-        """Close both pools."""
-        pool, self._apool = self._apool, None
-        if pool is not None and self._pid == os.getpid() and self._aloop is asyncio.get_running_loop():
+        """Close the sync pool and the one of this event loop."""
+        pool = self._apools.pop(asyncio.get_running_loop(), None)
+        if pool is not None:
             await pool.close()
         self.close()
 
@@ -338,7 +382,6 @@ class Database:
         from psycopg_pool import ConnectionPool
 
         with self._lock:
-            self._after_fork()
             if self._pool is None:
                 self._pool = ConnectionPool(
                     self.dsn,
@@ -358,11 +401,10 @@ class Database:
 
         loop = asyncio.get_running_loop()
         with self._lock:
-            self._after_fork()
-            if self._apool is None or self._aloop is not loop:
+            if loop not in self._apools:
                 # A pool belongs to its event loop: one that has ended takes its connections with it.
-                self._aloop = loop
-                self._apool = AsyncConnectionPool(
+                self._apools = {other: pool for other, pool in self._apools.items() if not other.is_closed()}
+                self._apools[loop] = AsyncConnectionPool(
                     self.dsn,
                     kwargs=self._pool_kwargs(),
                     min_size=0,
@@ -373,7 +415,7 @@ class Database:
                     timeout=10,
                     check=acheck_socket,
                 )
-            pool = self._apool
+            pool = self._apools[loop]
         if pool.closed:
             await pool.open()
         return pool
@@ -382,24 +424,25 @@ class Database:
         threshold = None if self.pooler else 1
         return {**KEEPALIVES, "autocommit": True, "prepare_threshold": threshold, "application_name": "pgqueue"}
 
-    def _after_fork(self) -> None:
-        if self._pid != os.getpid():
-            # The parent's sockets are not ours to close.
-            self._pid, self._pool, self._apool, self._other_engine = os.getpid(), None, None, None
+    def _begin_anew(self) -> None:
+        """In the child of a fork: the parent's sockets are not ours to use or to close, nor is its lock to wait for."""
+        _inherited.append((self._pool, self._apools, self._other_engine))
+        self._lock, self._pool, self._apools, self._other_engine = threading.Lock(), None, {}, None
 
     def _sqlalchemy_engine(self, *, asynchronous: bool) -> Any:
         if self._engine is None:
             return None
         if is_async_engine(self._engine) is asynchronous:
             return self._engine
+        if asynchronous:
+            # The scheduler must do without greenlet, which SQLAlchemy's asyncio needs: the own pool serves.
+            return None
         with self._lock:
-            self._after_fork()
             if self._other_engine is None:
                 from sqlalchemy import create_engine
-                from sqlalchemy.ext.asyncio import create_async_engine
 
-                make = create_async_engine if asynchronous else create_engine
-                self._other_engine = make(self._engine.url.set(drivername="postgresql+psycopg"), pool_size=self._size)
+                url = self._engine.url.set(drivername="postgresql+psycopg")
+                self._other_engine = create_engine(url, pool_size=self._size)
             return self._other_engine
 
     def _unreachable(self) -> ConnectionFailed:
@@ -412,15 +455,40 @@ class Database:
         )
 
 
-def check_socket(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
-    """Raises OperationalError if the server has hung up; costs no round trip."""
-    if select.select([conn.pgconn.socket], [], [], 0)[0]:
-        conn.pgconn.consume_input()
+_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+# Kept, since a pool that is collected tries to end its threads, which a fork does not have.
+_inherited: list[Any] = []
+
+
+def _after_fork() -> None:
+    for database in list(_databases):
+        database._begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def check_socket(conn: psycopg.Connection[Any]) -> None:
+    """Raises OperationalError if the server has hung up; costs a round trip only where something arrived meanwhile."""
+    if _has_news(conn):
+        conn.execute("")
 
 
 async def acheck_socket(conn: psycopg.AsyncConnection[Any]) -> None:
     """As `check_socket`."""
-    check_socket(conn)
+    if _has_news(conn):
+        await conn.execute("")
+
+
+def _has_news(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    """Whether its socket can be read: a server that hung up says why, or ends the stream."""
+    if not hasattr(select, "poll"):
+        return bool(select.select([conn.pgconn.socket], [], [], 0)[0])
+    # select() fails in a process with more than a thousand open files.
+    poll = select.poll()
+    poll.register(conn.pgconn.socket, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 @contextmanager

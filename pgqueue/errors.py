@@ -121,6 +121,9 @@ class FailJob(TaskSignal):
 
 def seconds(delay: float | timedelta) -> float:
     """A delay as seconds. Raises ArgumentError for a negative or non-finite one."""
+    given: object = delay
+    if isinstance(given, bool) or not isinstance(given, int | float | timedelta):
+        raise ArgumentError(f"a delay must be a number of seconds or a timedelta, not {delay!r}")
     value = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
     if not 0 <= value <= 100 * 366 * 86400:
         raise ArgumentError(f"a delay must be between 0 and 100 years of seconds, not {delay!r}")

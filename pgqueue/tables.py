@@ -197,7 +197,7 @@ def _jobs(metadata: sa.MetaData) -> sa.Table:
         ),
         comment="Live jobs only: scheduled, available, running or blocked. "
         "Ended jobs are in completed_jobs and failed_jobs.",
-        postgresql_with={"fillfactor": 50, **_VACUUM_OFTEN, "autovacuum_analyze_scale_factor": 0.2},
+        postgresql_with={"fillfactor": 45, **_VACUUM_OFTEN, "autovacuum_analyze_scale_factor": 0.2},
     )
 
 

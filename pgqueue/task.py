@@ -6,7 +6,7 @@ import inspect
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -85,7 +85,7 @@ class Task(Generic[P, R]):
         self.function = function
         self.name = data_name("task", name or _name_of(function))
         self.options = replace(options, queue=data_name("queue", options.queue))
-        self.signature = Signature(function, bind=options.bind)
+        self.signature = Signature(function, bind=options.bind, name=self.name)
         self.run_in: RunIn = _run_in(function, options, self.name)
         self.__name__ = getattr(function, "__name__", self.name)
         self.__qualname__ = getattr(function, "__qualname__", self.name)
@@ -143,7 +143,7 @@ class Task(Generic[P, R]):
         template = new_job(
             self.name,
             "{}",
-            queue=queue or self.options.queue,
+            queue=self.options.queue if queue is None else queue,
             delay=delay,
             run_at=run_at,
             priority=self.options.priority if priority is None else priority,
@@ -265,7 +265,7 @@ def new_job(
         raise ArgumentError(f"{task}: max_attempts={max_attempts!r} must be a whole number of at least 1")
     if timeout is not None and seconds(timeout) <= 0:
         raise ArgumentError(f"{task}: timeout={timeout!r} must be above 0 seconds")
-    if isinstance(tags, str) or any(not isinstance(tag, str) for tag in tags or ()):
+    if tags is not None and not (_is_list(tags) and all(isinstance(tag, str) for tag in tags)):
         raise ArgumentError(f"{task}: tags={tags!r} must be a list of strings")
     if headers is not None and not isinstance(headers, Mapping):
         raise ArgumentError(f"{task}: headers={headers!r} must be a mapping")
@@ -285,6 +285,10 @@ def new_job(
         arguments.dumps(dict(headers), what=f"headers of {task}", limit=limit) if headers else None,
         None if timeout is None else json.dumps({"timeout": seconds(timeout)}),
     )
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping)
 
 
 def _checked(task: str, queue: str) -> None:

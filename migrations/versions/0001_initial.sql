@@ -27,7 +27,7 @@ create table {schema}.jobs (
     constraint jobs_args_check check (jsonb_typeof(args) = 'object'),
     constraint jobs_max_attempts_check check (max_attempts >= 1)
 ) with (
-    fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0,
+    fillfactor = 45, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0,
     autovacuum_analyze_scale_factor = 0.2
 );
 create index jobs_claim on {schema}.jobs (queue, priority, position) where position is not null;

@@ -137,7 +137,7 @@ def copy(
     resolved = [_resolved(job, defaults.get(job.queue, (None, None)), fallback_attempts, now) for job in jobs]
     yield Copy(
         inline(
-            "copy {schema}.jobs (id, position, run_at, max_attempts, priority, state, queue, task, args, options, headers, tags) "
+            "copy {schema}.jobs (id, position, run_at, created_at, max_attempts, priority, state, queue, task, args, options, headers, tags) "
             "from stdin",
             schema,
         ),
@@ -205,7 +205,7 @@ def _lines(jobs: Sequence[NewJob], ids: Sequence[int], positions: Sequence[int],
         due = job.run_at is None or job.run_at <= now
         tags = "\\N" if job.tags is None else _escaped(_array(arguments.loads(job.tags)))
         lines.append(
-            f"{id_}\t{position if due else chr(92) + 'N'}\t{job.run_at}\t{job.max_attempts}\t{job.priority}\t"
+            f"{id_}\t{position if due else chr(92) + 'N'}\t{job.run_at}\t{now}\t{job.max_attempts}\t{job.priority}\t"
             f"{'available' if due else 'scheduled'}\t{job.queue}\t{job.task}\t{_escaped(job.args)}\t{_escaped(job.options)}\t"
             f"{_escaped(job.headers)}\t{tags}\n"
         )

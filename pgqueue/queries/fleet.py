@@ -80,9 +80,10 @@ def register_worker(
     tasks: list[str],
     lease: float,
 ) -> Statement[Any]:
+    """Also again, when nobody can tell whether the first time was heard."""
     return Statement(
         inline(
-            "insert into {schema}.workers (id, name, host, pid, version, queues, tasks, expires_at) values (%(worker)s, %(name)s, "
+            "insert into {schema}.workers as w (id, name, host, pid, version, queues, tasks, expires_at) values (%(worker)s, %(name)s, "
             "%(host)s, %(pid)s, %(version)s, %(queues)s::jsonb, %(tasks)s, clock_timestamp() + make_interval(secs => %(lease)s)) "
             "returning id",
             schema,

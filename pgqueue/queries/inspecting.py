@@ -141,7 +141,7 @@ def reschedule(schema: str, ids: Sequence[int], run_at: datetime | None, delay: 
             "where j.id = any (%(ids)s) and j.state in ('available', 'scheduled') returning j.id, j.queue, j.priority, j.position), "
             "woken as (select pg_notify(%(channel)s, case when position is null then format('scheduled %%s', queue) "
             "else format('available %%s %%s %%s', queue, priority, position) end) from moved) "
-            "select moved.id from moved left join (select count(*) from woken) w on true",
+            "select moved.id from moved cross join (select count(*) from woken) w",
             schema,
         ),
         {"ids": list(ids), "run_at": run_at, "delay": delay, "channel": schema},

@@ -10,7 +10,7 @@ kept as (
            error ->> 'type', error ->> 'message', g.fingerprint,
            args, options, headers,
            case when jsonb_array_length(errors) >= 100 then errors - 0 else coalesce(errors, '[]') end
-           || (jsonb_build_object('attempt', attempt, 'at', clock_timestamp(), 'worker', %(worker)s::text) || error),
+           || (jsonb_build_object('attempt', attempt, 'at', clock_timestamp(), 'worker', %(worker)s::uuid) || error),
            tags
     from gone
     join (select job_id, duration, crashed, reason, fingerprint, error::jsonb

@@ -6,7 +6,7 @@ set state = 'scheduled', position = null, claim_id = null,
     crashes = crashes + (%(crashes)s::int[])[array_position(%(ids)s::bigint[], id)],
     errors = case when (%(errors)s::text[])[array_position(%(ids)s::bigint[], id)] is null then errors
              else case when jsonb_array_length(errors) >= 100 then errors - 0 else coalesce(errors, '[]') end
-                  || (jsonb_build_object('attempt', attempt, 'at', clock_timestamp(), 'worker', %(worker)s::text)
+                  || (jsonb_build_object('attempt', attempt, 'at', clock_timestamp(), 'worker', %(worker)s::uuid)
                       || (%(errors)s::text[])[array_position(%(ids)s::bigint[], id)]::jsonb) end
 where id = any (%(ids)s::bigint[]) and claim_id = any (%(fences)s::bigint[]) and not cancel_requested
 returning id

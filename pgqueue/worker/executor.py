@@ -132,7 +132,7 @@ class Executor:
         self,
         tasks: dict[str, Task[..., Any]],
         transactions: Transactions,
-        timeout_of: Callable[[Task[..., Any], str], float | None],
+        timeout_of: Callable[[Task[..., Any], ClaimedJob], float | None],
         on_start: Callable[[ClaimedJob], None] | None,
         on_finish: Finish,
     ) -> None:
@@ -141,6 +141,8 @@ class Executor:
         self._timeout_of = timeout_of
         self._on_start = on_start
         self._on_finish = on_finish
+        # A run starts inside the run that freed its slot: what that one set in its context is none of its business.
+        self._context = contextvars.copy_context()
         self._runs: dict[int, asyncio.Task[None]] = {}
         self._begun: set[int] = set()
         self._interrupted: dict[int, Interruption] = {}
@@ -157,7 +159,7 @@ class Executor:
         return len(self._runs)
 
     def start(self, slots: Slots, job: ClaimedJob) -> None:
-        run = asyncio.get_running_loop().create_task(self._run(slots, job))
+        run = asyncio.get_running_loop().create_task(self._run(slots, job), context=self._context.copy())
         self._runs[job.id] = run
 
     def interrupt(self, why: Interruption, job_id: int | None = None) -> None:
@@ -216,7 +218,7 @@ class Executor:
     async def _execute(self, slots: Slots, task: Task[..., Any], job: ClaimedJob) -> Outcome:
         headers = arguments.loads(job.headers) if job.headers else {}
         context = Context(job.id, job.task, job.queue, job.attempt, job.max_attempts, headers)
-        timeout = self._timeout_of(task, job.options)
+        timeout = self._timeout_of(task, job)
         if task.run_in == "process":
             return await slots.processes.run(_call(task, context, job), timeout)
         enter(context)
@@ -243,10 +245,14 @@ class Executor:
         timeout: float | None,
     ) -> Outcome:
         def call() -> Outcome:
-            if task.options.transactional:
-                return self._transactions.run(task, job, context, kwargs)
-            value = task.function(**kwargs)
-            return Completed(None if value is None else task.dump_result(value))
+            try:
+                if task.options.transactional:
+                    return self._transactions.run(task, job, context, kwargs)
+                value = task.function(**kwargs)
+                return Completed(None if value is None else task.dump_result(value))
+            except StopIteration as error:
+                # A future cannot hold one: the run would never end.
+                raise RuntimeError("the task raised StopIteration") from error
 
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(slots.threads, contextvars.copy_context().run, call)

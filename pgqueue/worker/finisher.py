@@ -74,8 +74,9 @@ class Finisher:
             try:
                 if batch:
                     await self._write(batch)
-                await self._drop_claims()
+                # What is written is not written again, and not counted again, if the next statement fails.
                 batch = []
+                await self._drop_claims()
                 pause = pauses()
             except TRANSIENT as error:
                 logger.warning(
@@ -87,6 +88,8 @@ class Finisher:
                 self._again(batch)
                 raise
             except Exception:
+                if not batch:
+                    raise
                 await self._isolate(batch)
             finally:
                 self._writing = False

@@ -10,38 +10,76 @@ from __future__ import annotations
 from pgqueue.queries.claiming import Scan
 
 PENDING = 8
+FAR = 10_000
 KEPT = 8
 
 
 class Lane:
-    """One queue and priority. `mark`: every position up to it has been seen to be taken or gone."""
+    """One queue and priority. `mark`: every position up to it has been seen to be taken or gone.
 
-    __slots__ = ("_pending", "mark")
+    Behind a transaction that writes for long nothing can be confirmed, and each claim would walk over all that has been
+    taken since. Then the mark runs ahead on trust, and goes back to what is proven as soon as that transaction has ended.
+    """
+
+    __slots__ = ("_pending", "_proven", "_told", "_unconfirmed", "mark")
 
     def __init__(self, mark: int = 0) -> None:
         self.mark = mark
         self._pending: list[tuple[int, int]] = []
+        self._proven: int | None = None
+        self._told: int | None = None
+        self._unconfirmed = 0
 
     def observe(self, scan: Scan, started_at: int, *, lifo: bool = False) -> None:
         """Move the mark by what a scan that started at the mark `started_at` has shown."""
+        told, self._told = self._told, None
+        if scan.paused:
+            return
         if self.mark == started_at:
-            safe = max((allocated for allocated, xact_id in self._pending if xact_id <= scan.xmin), default=None)
-            if safe is not None:
-                self._pending = [(allocated, xact_id) for allocated, xact_id in self._pending if xact_id > scan.xmin]
-                if scan.full:
-                    # Nothing is known of what lies beyond a full batch; newest first, nothing of what lies below it.
-                    safe = self.mark if lifo or not scan.jobs else min(safe, scan.jobs[-1].position)
-                if scan.left_from is not None:
-                    safe = min(safe, scan.left_from - 1)
-                self.mark = max(self.mark, safe)
+            self._move(scan, lifo, told)
         if scan.allocated > self.mark and (not self._pending or scan.allocated > self._pending[-1][0]):
             # The oldest are the next to be confirmed; behind a long writer the newest stands for all that came since.
             del self._pending[PENDING - 1 :]
             self._pending.append((scan.allocated, scan.xact_id))
 
+    def _move(self, scan: Scan, lifo: bool, told: int | None) -> None:
+        confirmed = max((allocated for allocated, xact_id in self._pending if xact_id <= scan.xmin), default=None)
+        if confirmed is not None and self._proven is not None:
+            # What the long writer left lies in between; the next scan starts below it, and is confirmed at once.
+            self.mark, self._proven, self._unconfirmed = self._proven, None, 0
+            return
+        if confirmed is not None:
+            self._pending = [(allocated, xact_id) for allocated, xact_id in self._pending if xact_id > scan.xmin]
+            self._unconfirmed = 0
+        else:
+            self._unconfirmed += 1
+            if self._proven is None and not self._is_stuck(scan, lifo):
+                return
+        seen = self._seen(scan, scan.allocated if confirmed is None else confirmed, lifo)
+        if told is not None:
+            # It may have come back after the scan had looked there.
+            seen = min(seen, told - 1)
+        if seen > self.mark:
+            if confirmed is None and self._proven is None:
+                self._proven = self.mark
+            self.mark = seen
+
+    def _is_stuck(self, scan: Scan, lifo: bool) -> bool:
+        reached = scan.jobs[0].position if scan.jobs and not lifo else scan.allocated
+        return self._unconfirmed >= PENDING and reached - self.mark > FAR
+
+    def _seen(self, scan: Scan, limit: int, lifo: bool) -> int:
+        if scan.full:
+            # Nothing is known of what lies beyond a full batch; newest first, nothing of what lies below it.
+            limit = self.mark if lifo or not scan.jobs else min(limit, scan.jobs[-1].position)
+        return limit if scan.left_from is None else min(limit, scan.left_from - 1)
+
     def rewind(self, position: int) -> None:
         """A job waits at `position`, possibly below the mark."""
         self.mark = min(self.mark, position - 1)
+        self._told = position if self._told is None else min(self._told, position)
+        if self._proven is not None:
+            self._proven = min(self._proven, self.mark)
 
 
 class Lanes:
@@ -55,12 +93,8 @@ class Lanes:
         return sorted(self._lanes.items())
 
     def rewind(self, priority: int, position: int) -> None:
-        """Remember that a job waits there; an unknown lane begins there."""
-        lane = self._lanes.get(priority)
-        if lane is None:
-            self._lanes[priority] = Lane(position - 1)
-        else:
-            lane.rewind(position)
+        """Remember that a job waits there. A lane that was unknown begins at its start: others may commit below."""
+        self._lanes.setdefault(priority, Lane()).rewind(position)
 
     def swept(self, found: list[tuple[int, int]]) -> None:
         """Take over what a sweep found: (priority, first waiting position). Of many lanes, empty ones are forgotten."""

@@ -52,7 +52,7 @@ class Supervisor:
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._pass_on, number)
+            loop.add_signal_handler(number, self._receive, number)
         self._lifeline, held = os.pipe()
         try:
             codes = await asyncio.gather(*(self._keep(n) for n in range(1, self._processes + 1)))
@@ -101,9 +101,12 @@ class Supervisor:
             child.send_signal(signal.SIGTERM)
         return child
 
-    def _pass_on(self, number: int) -> None:
+    def _receive(self, number: int) -> None:
         if not self._stopping.is_set() and self._notice:
             logger.info(self._notice)
+        self._pass_on(number)
+
+    def _pass_on(self, number: int) -> None:
         self._stopping.set()
         self._sent |= {number, signal.SIGTERM}
         for child in self._children:

@@ -363,12 +363,12 @@ class Worker:
         for claimer in self.claimers.values():
             claimer.wake(sweep=True)
 
-    def _timeout_of(self, task: Task[..., Any], options: str | None) -> float | None:
-        if options and (own := json.loads(options).get("timeout")) is not None:
+    def _timeout_of(self, task: Task[..., Any], job: ClaimedJob) -> float | None:
+        if job.options and (own := json.loads(job.options).get("timeout")) is not None:
             return float(own)
         if task.options.timeout is not None:
             return task.options.timeout
-        settings = self._settings.get(task.options.queue)
+        settings = self._settings.get(job.queue)
         return self.app.timeout if settings is None or settings.timeout is None else settings.timeout
 
     def _delay(self, task: str, attempt: int) -> float:
