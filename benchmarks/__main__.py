@@ -53,9 +53,8 @@ def main() -> None:
         return
     print(f"{given.jobs:,} no-op jobs, median of {given.rounds} rounds, jobs a second")
     for mode, figure in figures.items():
-        print(
-            f"{mode:<11} bare loop {figure['limit']:>8,.0f}   worker {figure['worker']:>8,.0f}   ratio {figure['ratio']:.2f}"
-        )
+        limit, worker, ratio = figure["limit"], figure["worker"], figure["ratio"]
+        print(f"{mode:<11} bare loop {limit:>8,.0f}   worker {worker:>8,.0f}   ratio {ratio:.2f}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import asyncio
 import secrets
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from uuid import uuid4
 
 import psycopg
@@ -76,7 +78,12 @@ def limit(app: PgQueue, dsn: str, mode: str) -> int:
 
 def drain(app: PgQueue) -> None:
     """One worker until nothing is left, on uvloop where it is installed."""
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    with suppress(ImportError):
+        from uvloop import new_event_loop
+
+        factory = new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(app.worker(queues={"default": SLOTS}, drain=True).run())
 
 
