@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from pgqueue.errors import ConfigurationError
 
 EventName = Literal[
-    "enqueued", "started", "completed", "retried", "snoozed", "cancelled", "failed", "released", "rescued", "stale"
+    "enqueued", "started", "completed", "retried", "snoozed", "cancelled", "failed", "released", "rescued"
 ]
 NAMES: frozenset[str] = frozenset(get_args(EventName))
 

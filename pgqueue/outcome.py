@@ -5,11 +5,13 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import TracebackType
 
 from pgqueue.errors import CancelJob, FailJob, ProcessCrashed, RetryJob, SnoozeJob, TaskTimeout
 
 CRASH_LIMIT = 3
 TRACEBACK_LIMIT = 16_384
+RUNNERS = ("pgqueue.worker.", "pgqueue.task", "asyncio.", "concurrent.futures.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +24,8 @@ class AttemptError:
 
     @classmethod
     def of(cls, error: BaseException) -> AttemptError:
-        frames = "".join(traceback.format_exception(error))
-        return cls(type_name(type(error)), storable(str(error)), storable(frames))
+        frames = "".join(traceback.format_exception(type(error), error, _of_the_task(error.__traceback__)))
+        return cls(type_name(type(error)), storable(_text(error)), storable(frames))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +96,24 @@ def decide(
     return Retry(chosen, reported, crashed)
 
 
+def _of_the_task(frames: TracebackType | None) -> TracebackType | None:
+    """The frames from the task's own on; all of them where pgqueue itself raised."""
+    own = frames
+    while own is not None and own.tb_frame.f_globals.get("__name__", "").startswith(RUNNERS):
+        own = own.tb_next
+    return own or frames
+
+
 def type_name(kind: type[BaseException]) -> str:
     """`KeyError` for a builtin, `shop.errors.CardDeclined` for others."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as failure:
+        return f"(its text cannot be shown: {type(failure).__name__})"
 
 
 def storable(text: str, limit: int = TRACEBACK_LIMIT) -> str:

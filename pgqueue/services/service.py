@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import psycopg
 
+from pgqueue.errors import SchemaOutOfDate
 from pgqueue.queries.statement import Operation, Statement
 
 logger = logging.getLogger("pgqueue.services")
@@ -58,6 +59,8 @@ class Service(ABC):
             try:
                 pause = await self.run_once()
                 failing = False
+            except SchemaOutOfDate:
+                raise
             except Exception as error:
                 log = logger.warning if isinstance(error, psycopg.Error) else logger.exception
                 if not failing:

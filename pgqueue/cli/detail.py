@@ -1,0 +1,68 @@
+"""One job, whole."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+from pgqueue.cli.listings import job_record
+from pgqueue.cli.output import DIM, plain, print_json, printable, relative, state, stdout
+from pgqueue.job import Job
+
+
+def show_job(job: Job, *, as_json: bool) -> None:
+    """Everything about a job: its data, then the error of every attempt."""
+    if as_json:
+        print_json([job_record(job)])
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style=DIM, no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts(job):
+        table.add_row(name, value)
+    console = stdout()
+    console.print(table)
+    for error in job.errors:
+        console.print()
+        console.print(Text(f"attempt {error.get('attempt', '?')}  {error.get('at', '')}", style=DIM))
+        frames = str(error.get("traceback") or f"{error.get('type')}: {error.get('message')}")
+        console.print(Text("\n".join(printable_line(line) for line in frames.rstrip().splitlines())))
+
+
+def facts(job: Job) -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = [
+        ("job", str(job.id)),
+        ("state", state(job.state)),
+        ("task", job.task),
+        ("queue", job.queue),
+        ("arguments", text_of(job.args)),
+        ("attempt", f"{job.attempt} of {job.max_attempts}"),
+        ("priority", str(job.priority)),
+        ("key", printable(job.key or "")),
+        ("tags", printable(" ".join(job.tags))),
+        ("headers", text_of(job.headers) if job.headers else ""),
+        ("created", moment(job.created_at)),
+        ("run at", moment(job.run_at) if job.state == "scheduled" else ""),
+        ("started", moment(job.started_at)),
+        ("ended", moment(job.ended_at)),
+        ("reason", printable(job.reason or "")),
+        ("result", text_of(job.value) if job.state == "completed" and job.value is not None else ""),
+    ]
+    return [(name, value) for name, value in pairs if value != ""]
+
+
+def text_of(value: Any) -> str:
+    return printable(json.dumps(value, default=plain, ensure_ascii=False))
+
+
+def moment(value: datetime | None) -> str:
+    return "" if value is None else f"{value.astimezone():%Y-%m-%d %H:%M:%S %Z}  ({relative(value)})"
+
+
+def printable_line(line: str) -> str:
+    indent = line[: len(line) - len(line.lstrip(" "))]
+    return indent + printable(line.lstrip(" "))

@@ -1,0 +1,94 @@
+"""`pgqueue enqueue`: one job from the shell."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pgqueue.cli.naming import full_name
+from pgqueue.cli.options import operates
+from pgqueue.cli.output import note, print_json, relative
+from pgqueue.cli.target import Target
+from pgqueue.cli.values import DURATION, MOMENT, parse_arguments
+
+if TYPE_CHECKING:
+    from pgqueue.app import PgQueue
+    from pgqueue.job import NewJob
+    from pgqueue.task import Task
+
+
+@click.command("enqueue")
+@click.argument("task")
+@click.argument("arguments", nargs=-1, metavar="[NAME=VALUE]...")
+@click.option("--delay", type=DURATION, help="Run after so long: 30, 5m, 1h30m.")
+@click.option("--at", "run_at", type=MOMENT, help="Run at this time: 2026-12-31T09:00+01:00.")
+@click.option("-q", "--queue", help="Queue, instead of the task's own.")
+@click.option("--priority", type=int, help="Lower runs first.")
+@click.option("--key", help="Unique key: no second job while one with it lives.")
+@click.option("--max-attempts", type=click.IntRange(min=1), help="Attempts, the first run included.")
+@click.option("--timeout", type=DURATION, help="Time for one run.")
+@click.option("--tag", "tags", multiple=True, help="Tag. Repeatable.")
+@click.option("--force", is_flag=True, help="Also a task that nobody knows yet.")
+@operates
+def command(target: Target, task: str, arguments: tuple[str, ...], force: bool, **options: Any) -> None:
+    """Enqueue one job.
+
+    Values are JSON where they are JSON, else text; name:=value must be JSON:
+
+    \b
+      pgqueue enqueue shop.tasks.send_email to=a@b.c copies=2 ids:=[1,2]
+    """
+    from pgqueue.cli.target import check
+
+    app = target.optional_app() or target.database_app()
+    check(app)
+    name = full_name(task, known_tasks(app), whose="there is", force=force)
+    given = {option: value for option, value in options.items() if value not in (None, ())}
+    job = app.insert([new_job(app, name, arguments, given)])[0]
+    if target.as_json:
+        print_json([{"id": job.id, "queue": job.queue, "task": job.task, "state": job.state, "created": job.created}])
+        return
+    if not job.created:
+        note(f"Job {job.id} holds the key {job.key!r} already ({job.state}): nothing was enqueued.")
+        return
+    late = f", {relative(job.run_at)}" if job.state == "scheduled" else ""
+    note(f"Enqueued job {job.id}: {job.task} in {job.queue}{late}.")
+
+
+def known_tasks(app: PgQueue) -> list[str]:
+    """Of the code where it is at hand, else of the table."""
+    from pgqueue.queries import inspecting
+
+    if app.tasks:
+        return list(app.tasks)
+    return [name for name, queue, *_ in app.database.fetch(inspecting.list_tasks(app.schema)) if queue is not None]
+
+
+def new_job(app: PgQueue, name: str, arguments: tuple[str, ...], options: dict[str, Any]) -> NewJob:
+    task = app.tasks.get(name)
+    if task is None:
+        return app.new_job(name, parse_arguments(arguments), **options)
+    return task.using(**options).job(**typed(task, arguments))
+
+
+def typed(task: Task[..., Any], arguments: tuple[str, ...]) -> dict[str, Any]:
+    """What was typed, as the types of the task's signature. Raises ArgumentError."""
+    from pgqueue.errors import ArgumentError
+
+    parsed = parse_arguments(arguments, texts(task))
+    task.signature.bound((), parsed)
+    try:
+        return task.signature.load(json.dumps(parsed))
+    except ArgumentError as error:
+        # What is advised for stored arguments does not help with a command line.
+        raise ArgumentError(str(error).partition(": correct the stored arguments")[0]) from error
+
+
+def texts(task: Task[..., Any]) -> frozenset[str]:
+    """Parameters that are text, where `zip=01234` must not become a number."""
+    import inspect
+
+    parameters = inspect.signature(task.function).parameters.values()
+    return frozenset(p.name for p in parameters if p.annotation in (str, "str", str | None, "str | None"))

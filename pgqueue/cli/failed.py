@@ -1,0 +1,133 @@
+"""`pgqueue failed`: the dead letter queue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from pgqueue.cli.bulk import confirm, counted, in_batches
+from pgqueue.cli.detail import show_job
+from pgqueue.cli.listings import FAILED, FAILURES
+from pgqueue.cli.options import limit_option, operates, target_options, watch_option, yes_option
+from pgqueue.cli.output import note
+from pgqueue.cli.target import Target
+
+if TYPE_CHECKING:
+    from pgqueue.app import PgQueue
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@click.group("failed")
+@target_options
+def command() -> None:
+    """List, redrive and purge failed jobs."""
+
+
+def filters(function: F) -> F:
+    """`--queue --task --error`."""
+    error = click.option("-e", "--error", metavar="CLASS", help="With this error class, or fingerprint.")
+    task = click.option("-t", "--task", help="Of this task.")
+    queue = click.option("-q", "--queue", help="Of this queue.")
+    return queue(task(error(function)))
+
+
+@command.command("list")
+@filters
+@click.option("--before", type=int, metavar="ID", help="Only ids below this one: the next page.")
+@limit_option
+@watch_option
+@operates
+def list_failed(target: Target, limit: int, before: int | None, watch: float | None, **where: Any) -> None:
+    """List failed jobs, newest first."""
+    from pgqueue.queries.failures import FailureFilter, newest_failed_ids
+    from pgqueue.queries.inspecting import JobFilter, list_jobs
+
+    app = target.database_app()
+
+    def fetch() -> Sequence[Any]:
+        ids = app.database.fetch(newest_failed_ids(app.schema, FailureFilter(**where), limit, before))
+        which = JobFilter(state="failed", ids=tuple(ids))
+        return app.database.fetch(list_jobs(app.schema, which, limit)) if ids else []
+
+    FAILED.show(fetch, as_json=target.as_json, watch=watch)
+
+
+@command.command()
+@filters
+@limit_option
+@watch_option
+@operates
+def stats(target: Target, limit: int, watch: float | None, **where: Any) -> None:
+    """Count failed jobs by error: the same task, class and place in the code are one."""
+    from pgqueue.queries.failures import FailureFilter, failure_groups
+
+    app = target.database_app()
+    groups = failure_groups(app.schema, FailureFilter(**where), limit)
+    FAILURES.show(lambda: app.database.fetch(groups), as_json=target.as_json, watch=watch)
+
+
+@command.command()
+@click.argument("job_id", type=int)
+@operates
+def show(target: Target, job_id: int) -> None:
+    """Show one failed job: arguments, and the error and traceback of every attempt."""
+    show_job(target.database_app().failed.get(job_id), as_json=target.as_json)
+
+
+@command.command()
+@click.argument("job_ids", type=int, nargs=-1)
+@filters
+@click.option("--all", "everything", is_flag=True, help="All failed jobs.")
+@click.option("-n", "--limit", type=click.IntRange(min=1), help="At most so many, the oldest.")
+@yes_option
+@operates
+def redrive(target: Target, job_ids: tuple[int, ...], yes: bool, **where: Any) -> None:
+    """Send failed jobs back to their queues: by id, by filters, or --all. Attempts start anew."""
+    app = target.database_app()
+    ids = chosen(app, job_ids, **where)
+    if ids and not job_ids:
+        confirm(f"Redrive {counted(len(ids), 'failed job')}?", yes=yes)
+    done = in_batches("Redriving", ids, lambda batch: len(app.failed.redrive(batch)))
+    left = len(ids) - done
+    stayed = f"; {counted(left, 'job')} stayed, since a live job holds the key or somebody was faster" if left else ""
+    note(f"Redrove {counted(done, 'failed job')}{stayed}.")
+
+
+@command.command()
+@click.argument("job_ids", type=int, nargs=-1)
+@filters
+@click.option("--all", "everything", is_flag=True, help="All failed jobs.")
+@click.option("-n", "--limit", type=click.IntRange(min=1), help="At most so many, the oldest.")
+@yes_option
+@operates
+def purge(target: Target, job_ids: tuple[int, ...], yes: bool, **where: Any) -> None:
+    """Delete failed jobs for good: by id, by filters, or --all."""
+    app = target.database_app()
+    ids = chosen(app, job_ids, **where)
+    if ids:
+        confirm(f"Delete {counted(len(ids), 'failed job')} for good?", yes=yes)
+    done = in_batches("Purging", ids, app.failed.purge)
+    note(f"Purged {counted(done, 'failed job')}.")
+
+
+def chosen(
+    app: PgQueue, job_ids: Sequence[int], *, everything: bool, limit: int | None, **where: str | None
+) -> Sequence[int]:
+    """The ids of the failed jobs that are meant; all of those that are named must exist."""
+    from pgqueue.cli.errors import NotFound
+    from pgqueue.queries.failures import FailureFilter, failed_ids
+
+    named = [name for name, value in where.items() if value is not None] + (["all"] if everything else [])
+    if job_ids and named:
+        raise click.UsageError(f"give either ids or --{named[0]}, not both")
+    if not job_ids and not named:
+        raise click.UsageError("which failed jobs? give ids, --queue, --task, --error, or --all")
+    which = FailureFilter(ids=tuple(job_ids) or None, **where)
+    found = app.database.fetch(failed_ids(app.schema, which, limit))
+    missing = sorted(set(job_ids) - set(found))
+    if missing and limit is None:
+        raise NotFound(f"no failed job has the id {missing[0]}: `pgqueue jobs show {missing[0]}` tells where it is")
+    return found

@@ -1,0 +1,132 @@
+"""`pgqueue jobs`: jobs in every state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
+
+import click
+
+from pgqueue.cli.bulk import confirm, counted, in_batches
+from pgqueue.cli.detail import show_job
+from pgqueue.cli.listings import JOBS
+from pgqueue.cli.options import limit_option, operates, target_options, watch_option, yes_option
+from pgqueue.cli.output import note
+from pgqueue.cli.target import Target
+from pgqueue.job import JobState
+
+STATES = get_args(JobState)
+LIVE = ("available", "scheduled", "blocked", "running")
+
+
+@click.group("jobs")
+@target_options
+def command() -> None:
+    """List, show, cancel and promote jobs."""
+
+
+def filters(states: Sequence[str]) -> Callable[[Any], Any]:
+    """`--queue --task --state --key --tag`."""
+
+    def add(function: Any) -> Any:
+        for name, text in (
+            ("tag", "With this tag."),
+            ("key", "With this unique key."),
+            ("task", "Of this task."),
+            ("queue", "In this queue."),
+        ):
+            function = click.option(*(["-q"] if name == "queue" else []), f"--{name}", help=text)(function)
+        return click.option("-s", "--state", type=click.Choice(list(states)), help="In this state.")(function)
+
+    return add
+
+
+@command.command("list")
+@filters(STATES)
+@click.option("--before", type=int, metavar="ID", help="Only ids below this one: the next page.")
+@limit_option
+@watch_option
+@operates
+def list_jobs(target: Target, limit: int, watch: float | None, **where: Any) -> None:
+    """List jobs, newest first: live, completed, cancelled and failed."""
+    app = target.database_app()
+    JOBS.show(lambda: app.jobs.list(limit=limit, **where), as_json=target.as_json, watch=watch)
+
+
+@command.command()
+@click.argument("job_id", type=int)
+@operates
+def show(target: Target, job_id: int) -> None:
+    """Show one job: arguments, result, and the error of every attempt."""
+    show_job(target.database_app().jobs.get(job_id), as_json=target.as_json)
+
+
+@command.command()
+@click.argument("job_ids", type=int, nargs=-1)
+@filters(LIVE)
+@click.option("--why", default="cancelled from the command line", show_default=True, help="Reason that is kept.")
+@yes_option
+@operates
+def cancel(target: Target, job_ids: tuple[int, ...], why: str, yes: bool, **where: Any) -> None:
+    """Cancel jobs by id, or all live ones that match the filters.
+
+    A waiting job ends at once. A running one is asked to stop, and is not retried.
+    """
+    app = target.database_app()
+    ids = chosen(app, job_ids, LIVE, where)
+    if ids and not job_ids:
+        confirm(f"Cancel {counted(len(ids), 'job')}?", yes=yes)
+    done = in_batches("Cancelling", ids, lambda batch: len(app.jobs.cancel(batch, why=why)))
+    refuse_none(job_ids, done, "live")
+    note(f"Cancelled {counted(done, 'job')}{_of(done, ids, 'had ended')}.")
+
+
+@command.command()
+@click.argument("job_ids", type=int, nargs=-1)
+@filters(("scheduled",))
+@yes_option
+@operates
+def promote(target: Target, job_ids: tuple[int, ...], yes: bool, **where: Any) -> None:
+    """Let scheduled jobs run now instead of later, retries included."""
+    from pgqueue.queries import inspecting
+
+    app = target.database_app()
+    ids = chosen(app, job_ids, ("scheduled",), where)
+    if ids and not job_ids:
+        confirm(f"Promote {counted(len(ids), 'job')}?", yes=yes)
+
+    def act(batch: Sequence[int]) -> int:
+        return len(app.database.fetch(inspecting.reschedule(app.schema, batch, None, 0.0)))
+
+    done = in_batches("Promoting", ids, act)
+    refuse_none(job_ids, done, "waiting")
+    note(f"Promoted {counted(done, 'job')}{_of(done, ids, 'were not waiting')}.")
+
+
+def chosen(app: Any, job_ids: Sequence[int], states: Sequence[str], where: dict[str, Any]) -> Sequence[int]:
+    """The ids given, or those that match: one of the two."""
+    from pgqueue.queries.inspecting import JobFilter, ids_of
+
+    given = {name: value for name, value in where.items() if value is not None}
+    if job_ids:
+        if given:
+            raise click.UsageError(f"give either ids or --{next(iter(given))}, not both")
+        return job_ids
+    if not given:
+        raise click.UsageError("which jobs? give ids, or a filter such as --queue or --task")
+    found: list[int] = []
+    for state in states if given.get("state") is None else [given["state"]]:
+        found += app.database.fetch(ids_of(app.schema, JobFilter(**{**given, "state": state}), 2**31 - 1))
+    return found
+
+
+def refuse_none(job_ids: Sequence[int], done: int, what: str) -> None:
+    from pgqueue.cli.errors import NotFound
+
+    if job_ids and not done:
+        ids = ", ".join(map(str, job_ids[:5])) + (", …" if len(job_ids) > 5 else "")
+        raise NotFound(f"no {what} job has the id {ids}: `pgqueue jobs show ID` tells its state")
+
+
+def _of(done: int, ids: Sequence[int], why: str) -> str:
+    return f" of {len(ids):,}: the rest {why}" if done < len(ids) else ""

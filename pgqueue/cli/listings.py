@@ -1,0 +1,181 @@
+"""How jobs, queues, schedules, workers and tasks look in tables and as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pgqueue.cli.output import STATES, Column, Listing, alarming, as_cell, faint, printable, relative, state, styled
+
+if TYPE_CHECKING:
+    from pgqueue.job import Job
+    from pgqueue.queries.failures import FailureGroup
+    from pgqueue.queries.fleet import WorkerInfo
+    from pgqueue.queries.inspecting import QueueStats
+    from pgqueue.queries.scheduling import ScheduleRow
+
+HIDDEN = {"operations", "created"}
+
+
+def job_record(job: Job) -> dict[str, Any]:
+    """Everything about a job."""
+    return {f.name: getattr(job, f.name) for f in fields(job) if f.name not in HIDDEN}
+
+
+def when(job: Job) -> Any:
+    """The time that matters in its state."""
+    if job.state == "blocked":
+        return None
+    return job.run_at if job.state == "scheduled" else job.ended_at or job.created_at
+
+
+def arguments(job: Job) -> Any:
+    return faint(printable(json.dumps(job.args, ensure_ascii=False)))
+
+
+def last_error(job: Job) -> str:
+    """Class and first line of the last attempt's error."""
+    if not job.errors:
+        return ""
+    last = job.errors[-1]
+    kind = str(last.get("type", "")).rpartition(".")[2]
+    message = str(last.get("message", "")).strip().partition("\n")[0]
+    return f"{kind}: {message}" if message else kind
+
+
+JOBS: Listing[Job] = Listing(
+    [
+        Column("ID", lambda job: str(job.id), number=True),
+        Column("State", lambda job: state(job.state)),
+        Column("Queue", lambda job: job.queue, shrinks=True),
+        Column("Task", lambda job: job.task, shrinks=True),
+        Column("Attempt", lambda job: f"{job.attempt}/{job.max_attempts}", number=True),
+        Column("When", when),
+        Column("Arguments", arguments, from_width=100, shrinks=True),
+    ],
+    job_record,
+    "No job matches.",
+)
+
+FAILED: Listing[Job] = Listing(
+    [
+        Column("ID", lambda job: str(job.id), number=True),
+        Column("Queue", lambda job: job.queue, from_width=70, shrinks=True),
+        Column("Task", lambda job: job.task, shrinks=True),
+        Column("Attempts", lambda job: job.attempt, number=True, from_width=100),
+        Column("Reason", lambda job: job.reason, from_width=120),
+        Column("Failed", lambda job: job.ended_at),
+        Column("Error", last_error, shrinks=True),
+    ],
+    job_record,
+    "No failed job matches.",
+)
+
+FAILURES: Listing[FailureGroup] = Listing(
+    [
+        Column("Jobs", lambda row: row.jobs, number=True),
+        Column("Task", lambda row: row.task, shrinks=True),
+        Column("Error", lambda row: f"{row.error_type.rpartition('.')[2]}: {row.error_message}", shrinks=True),
+        Column("First", lambda row: row.first_failed_at, from_width=110),
+        Column("Last", lambda row: row.last_failed_at),
+        Column("Fingerprint", lambda row: faint(row.fingerprint)),
+    ],
+    asdict,
+    "No failed jobs.",
+)
+
+QUEUES: Listing[QueueStats] = Listing(
+    [
+        Column("Queue", lambda row: row.queue, shrinks=True),
+        Column("Available", lambda row: row.available, number=True),
+        Column("Running", lambda row: row.running, number=True),
+        Column("Scheduled", lambda row: row.scheduled, number=True),
+        Column("Retrying", lambda row: row.retrying, number=True, from_width=100),
+        Column("Blocked", lambda row: row.blocked, number=True, from_width=100),
+        Column("Failed", lambda row: alarming(row.failed), number=True),
+        Column("Done/h", lambda row: row.completed_last_hour, number=True),
+        Column("Oldest", lambda row: row.oldest_waiting, number=True),
+        Column("Slots", lambda row: row.slots, number=True, from_width=100),
+        Column("Workers", lambda row: row.workers, number=True),
+        Column("", lambda row: "paused" if row.paused else faint("")),
+    ],
+    asdict,
+    "No queues yet: they appear with the first job or worker.",
+)
+
+
+def rule(row: ScheduleRow) -> str:
+    """`0 9 * * MON-FRI Europe/Paris`, `every 5m`."""
+    if row.every is not None:
+        return f"every {as_cell(row.every)}"
+    return row.cron or "" if row.tz == "UTC" else f"{row.cron} {row.tz}"
+
+
+def schedule_state(row: ScheduleRow) -> Any:
+    if row.error:
+        return printable(f"bad: {row.error}")
+    if row.enabled:
+        return "on"
+    return "removed from the code" if row.source == "removed" else "paused"
+
+
+SCHEDULES: Listing[ScheduleRow] = Listing(
+    [
+        Column("Schedule", lambda row: row.name, shrinks=True),
+        Column("Rule", rule),
+        Column("Next", lambda row: row.next_run_at if row.enabled else None),
+        Column("Last", lambda row: row.last_run_at),
+        Column("Task", lambda row: row.task, from_width=100, shrinks=True),
+        Column("State", schedule_state, shrinks=True),
+    ],
+    asdict,
+    "No schedules: declare them with @app.cron or @app.every, and start `pgqueue scheduler`.",
+)
+
+UPCOMING: Listing[tuple[str, datetime]] = Listing(
+    [
+        Column("Schedule", lambda row: row[0], shrinks=True),
+        Column("Time", lambda row: f"{row[1].astimezone():%a %Y-%m-%d %H:%M:%S %Z}"),
+        Column("", lambda row: faint(relative(row[1]))),
+    ],
+    lambda row: {"schedule": row[0], "run_at": row[1]},
+    "Nothing is scheduled.",
+)
+
+
+def worker_state(row: WorkerInfo) -> Any:
+    return row.state if row.alive else styled("dead", STATES["failed"])
+
+
+WORKERS: Listing[WorkerInfo] = Listing(
+    [
+        Column("Worker", lambda row: row.name, shrinks=True),
+        Column("State", worker_state),
+        Column("Running", lambda row: row.running, number=True),
+        Column("Queues", lambda row: " ".join(f"{name}:{slots}" for name, slots in row.queues.items()), shrinks=True),
+        Column("Heartbeat", lambda row: row.heartbeat_at),
+        Column("Started", lambda row: row.started_at, from_width=90),
+        Column("Host", lambda row: row.host, from_width=110, shrinks=True),
+        Column("PID", lambda row: str(row.pid), number=True, from_width=110),
+        Column("Version", lambda row: row.version, from_width=120),
+    ],
+    asdict,
+    "No workers: start one with `pgqueue worker`.",
+)
+
+TASK_FIELDS = ("name", "queue", "priority", "max_attempts", "timeout", "last_seen_at", "live_jobs")
+TASKS: Listing[tuple[Any, ...]] = Listing(
+    [
+        Column("Task", lambda row: row[0], shrinks=True),
+        Column("Queue", lambda row: row[1] or "(no worker knows it)", shrinks=True),
+        Column("Live jobs", lambda row: row[6], number=True),
+        Column("Attempts", lambda row: row[3], number=True),
+        Column("Timeout", lambda row: None if row[4] is None else f"{row[4]:g}s", number=True),
+        Column("Priority", lambda row: row[2], number=True, from_width=90),
+        Column("Last seen", lambda row: row[5]),
+    ],
+    lambda row: dict(zip(TASK_FIELDS, row, strict=True)),
+    "No tasks: a worker registers its own at its start.",
+)

@@ -1,0 +1,91 @@
+"""Logging of a worker or scheduler process, on stderr: lines for people, or JSON lines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+Format = Literal["pretty", "json"]
+LEVELS = ("debug", "info", "warning", "error")
+COLOURS = {logging.WARNING: "yellow", logging.ERROR: "red", logging.CRITICAL: "red"}
+
+
+def logging_options(command: F) -> F:
+    """`--log-level`, `-v`, `--log-format`."""
+    form = click.option(
+        "--log-format",
+        type=click.Choice(["pretty", "json"]),
+        default="pretty",
+        show_default=True,
+        help="Lines on stderr.",
+    )
+    level = click.option(
+        "--log-level",
+        type=click.Choice(LEVELS),
+        default="info",
+        show_default=True,
+        help="`warning` leaves out what went well.",
+    )
+    verbose = click.option("-v", "--verbose", is_flag=True, help="The same as --log-level debug.")
+    return level(verbose(form(command)))
+
+
+def set_up(form: Format, level: str, *, verbose: bool = False) -> None:
+    """Send pgqueue's records to stderr, and those of tasks too unless the app has set up logging itself."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if form == "json" else Lines(colours=coloured()))
+    own = logging.getLogger("pgqueue")
+    own.handlers = [handler]
+    own.propagate = False
+    own.setLevel("DEBUG" if verbose else level.upper())
+    root = logging.getLogger()
+    if not root.handlers:
+        root.addHandler(handler)
+        root.setLevel(max(logging.INFO, own.level))
+
+
+def coloured() -> bool:
+    """Whether stderr is a terminal whose user has not refused colours."""
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+class Lines(logging.Formatter):
+    """`12:03:04  worker: message`."""
+
+    def __init__(self, *, colours: bool) -> None:
+        super().__init__()
+        self._colours = colours
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = f"{datetime.fromtimestamp(record.created):%H:%M:%S}  {record.getMessage()}"
+        if record.levelno >= logging.WARNING:
+            line = f"{line[:10]}{record.levelname.lower()}: {line[10:]}"
+        if not record.name.startswith("pgqueue"):
+            line += f"  ({record.name})"
+        if self._colours and record.levelno in COLOURS:
+            line = click.style(line, fg=COLOURS[record.levelno])
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class JsonLines(logging.Formatter):
+    """One object a line: time, level, logger, message, and what the record's `fields` hold."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)

@@ -1,0 +1,83 @@
+"""`pgqueue queues`: figures, pause and resume."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from pgqueue.cli.errors import NotFound, did_you_mean
+from pgqueue.cli.listings import QUEUES
+from pgqueue.cli.options import operates, target_options, watch_option
+from pgqueue.cli.output import note
+from pgqueue.cli.target import Target
+
+if TYPE_CHECKING:
+    from pgqueue.app import PgQueue
+
+
+@click.group("queues")
+@target_options
+def command() -> None:
+    """List, pause and resume queues."""
+
+
+@command.command("list")
+@watch_option
+@operates
+def list_queues(target: Target, watch: float | None) -> None:
+    """List queues: jobs by state, the longest wait, and who serves them."""
+    app = target.database_app()
+    QUEUES.show(app.queues.stats, as_json=target.as_json, watch=watch)
+
+
+@command.command()
+@click.argument("name")
+@watch_option
+@operates
+def stats(target: Target, name: str, watch: float | None) -> None:
+    """Show one queue."""
+    app = target.database_app()
+    require(app, name)
+    rows = lambda: [row for row in app.queues.stats() if row.queue == name]  # noqa: E731
+    QUEUES.show(rows, as_json=target.as_json, watch=watch)
+
+
+@command.command()
+@click.argument("names", nargs=-1, required=True)
+@click.option("--force", is_flag=True, help="Also a queue that nobody knows yet.")
+@operates
+def pause(target: Target, names: tuple[str, ...], force: bool) -> None:
+    """Stop the claims of queues on every worker; running jobs go on."""
+    app = target.database_app()
+    for name in names:
+        if not force:
+            require(app, name)
+    for name in names:
+        app.queues[name].pause()
+        note(f"Paused {name}: `pgqueue queues resume {name}` lets it go on.")
+
+
+@command.command()
+@click.argument("names", nargs=-1, required=True)
+@operates
+def resume(target: Target, names: tuple[str, ...]) -> None:
+    """Let paused queues go on."""
+    app = target.database_app()
+    for name in names:
+        require(app, name)
+    for name in names:
+        app.queues[name].resume()
+        note(f"Resumed {name}.")
+
+
+def require(app: PgQueue, name: str) -> None:
+    """Refuse a name that no job, worker, task or setting has: a typo would pause nothing."""
+    from pgqueue.names import data_name
+    from pgqueue.queries import fleet
+
+    data_name("queue", name)
+    known = {row.queue for row in app.queues.stats()} | set(app.database.fetch(fleet.queue_names(app.schema)))
+    if name not in known:
+        listed = f"; known are {', '.join(sorted(known)[:10])}" if known else ""
+        raise NotFound(f"no worker listens on `{name}`, and no job is in it{did_you_mean(name, known) or listed}")

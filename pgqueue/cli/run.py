@@ -1,0 +1,90 @@
+"""`pgqueue run`: a task in this process, without a queue."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+import traceback
+from contextlib import nullcontext
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pgqueue.cli.enqueue import typed
+from pgqueue.cli.errors import OperationFailed
+from pgqueue.cli.naming import full_name
+from pgqueue.cli.options import app_option, database_options, json_option
+from pgqueue.cli.target import Target
+
+if TYPE_CHECKING:
+    from pgqueue.app import PgQueue
+    from pgqueue.context import Context
+    from pgqueue.task import Task
+
+
+@click.command("run")
+@click.argument("task")
+@click.argument("arguments", nargs=-1, metavar="[NAME=VALUE]...")
+@database_options
+@app_option
+@json_option
+@click.pass_obj
+def command(target: Target, task: str, arguments: tuple[str, ...]) -> None:
+    """Run a task here and now, and print its result as JSON.
+
+    No job is made, nothing is retried, and no database is needed, but for transactional tasks:
+
+    \b
+      pgqueue run shop.tasks.send_email to=a@b.c
+    """
+    from pgqueue.context import Context
+    from pgqueue.errors import TaskSignal
+
+    app = target.load_app()
+    found = app.tasks[full_name(task, app.tasks, whose="this app has")]
+    kwargs = typed(found, arguments)
+    context = Context(0, found.name, found.options.queue, 1, found.options.max_attempts or app.max_attempts)
+    try:
+        value = run(app, found, kwargs, context)
+    except TaskSignal as signal:
+        raise OperationFailed(f"{found.name} ended with {type(signal).__name__}: {signal}") from signal
+    except Exception as error:
+        traceback.print_exception(error.with_traceback(own_part(error.__traceback__)), file=sys.stderr)
+        raise OperationFailed(f"{found.name} raised {type(error).__name__}") from error
+    result = found.dump_result(value)
+    if result is not None:
+        click.echo(result)
+
+
+def own_part(trace: TracebackType | None) -> TracebackType | None:
+    """From the task's first line on: what follows the last frame of this module."""
+    found = step = trace
+    while step is not None:
+        if step.tb_frame.f_code.co_filename == __file__:
+            found = step.tb_next
+        step = step.tb_next
+    return found
+
+
+def run(app: PgQueue, task: Task[..., Any], kwargs: dict[str, Any], context: Context) -> Any:
+    from pgqueue.context import enter
+
+    enter(context)
+    if inspect.iscoroutinefunction(task.function):
+        return asyncio.run(run_coroutine(app, task, kwargs, context))
+    with app.database.transaction() if task.options.transactional else nullcontext() as context.connection:
+        return task.function(**with_context(task, kwargs, context))
+
+
+async def run_coroutine(app: PgQueue, task: Task[..., Any], kwargs: dict[str, Any], context: Context) -> Any:
+    try:
+        async with app.database.atransaction() if task.options.transactional else nullcontext() as context.connection:
+            return await task.function(**with_context(task, kwargs, context))
+    finally:
+        await app.aclose()
+
+
+def with_context(task: Task[..., Any], kwargs: dict[str, Any], context: Context) -> dict[str, Any]:
+    return {**kwargs, task.signature.context_name: context} if task.options.bind else kwargs

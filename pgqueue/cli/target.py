@@ -1,0 +1,125 @@
+"""Which app and which database a command works on."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pgqueue.errors import ConfigurationError, ConnectionFailed, SchemaOutOfDate
+
+if TYPE_CHECKING:
+    from pgqueue.app import PgQueue
+
+CONNECT_TIMEOUT = 5
+
+
+@dataclass(slots=True)
+class Target:
+    """What the options before and after the command said."""
+
+    dsn: str | None = None
+    schema: str | None = None
+    app: str | None = None
+    as_json: bool = False
+
+    def load_app(self, spec: str | None = None) -> PgQueue:
+        """The user's app, with its tasks. Raises ConfigurationError when there is none or it is ambiguous."""
+        from pgqueue.cli.loading import load
+
+        self._export()
+        return self._pointed(load(spec or self._app_setting()))
+
+    def database_app(self) -> PgQueue:
+        """An app to reach the tables with, without the user's code where a DSN is set. Connects once, as a check.
+
+        In this order: `--dsn`, `--app`, PGQUEUE_DSN or a file, the app that is set, DATABASE_URL or PG*, an app that is
+        found.
+        """
+        app = self.unconnected_app()
+        check(app)
+        return app
+
+    def unconnected_app(self) -> PgQueue:
+        """As `database_app`, not connected."""
+        return self._without_code() or self.load_app()
+
+    def place(self) -> tuple[str, str]:
+        """DSN and schema."""
+        app = self.unconnected_app()
+        return app.database.dsn, app.schema
+
+    def has_app(self) -> bool:
+        """Whether an app is named, or there are modules to find one in."""
+        from pathlib import Path
+
+        from pgqueue.cli.loading import candidates
+
+        return self._app_setting() is not None or any(candidates(Path.cwd()))
+
+    def optional_app(self) -> PgQueue | None:
+        """The user's app where one is named; None where there is none."""
+        return self.load_app() if self._app_setting() is not None else None
+
+    def database_schema(self) -> str:
+        """The schema of the tables where no app says otherwise."""
+        from pgqueue import config
+        from pgqueue.names import schema_name
+
+        return schema_name(config.find("schema", self.schema).value or "pgqueue")
+
+    def _without_code(self) -> PgQueue | None:
+        from pgqueue import config
+        from pgqueue.app import PgQueue
+
+        found = config.find("dsn", self.dsn)
+        if self.dsn is None:
+            general = found.source in ("DATABASE_URL", "PG* variables")
+            if self.app or found.value is None or (general and self._app_setting()):
+                return None
+        return PgQueue(found.value, schema=self.database_schema())
+
+    def _app_setting(self) -> str | None:
+        from pgqueue import config
+
+        value = config.find("app", self.app).value
+        return None if value is None else str(value)
+
+    def _export(self) -> None:
+        """So that the app, and the processes that run its tasks, see what was given as options."""
+        for name, value in (("PGQUEUE_DSN", self.dsn), ("PGQUEUE_SCHEMA", self.schema), ("PGQUEUE_APP", self.app)):
+            if value is not None:
+                os.environ[name] = value
+
+    def _pointed(self, app: PgQueue) -> PgQueue:
+        if self.dsn is not None:
+            app.database.point_at(self.dsn)
+        if self.schema is not None and app.schema != self.schema:
+            raise ConfigurationError(
+                f"--schema {self.schema} differs from {app.schema!r}, which the app sets itself: leave one of them out"
+            )
+        return app
+
+
+def check(app: PgQueue) -> str:
+    """Connect once and look at the revision; the server's version. Raises ConnectionFailed, SchemaOutOfDate."""
+    import psycopg
+
+    from pgqueue import config
+    from pgqueue.database import fetch
+    from pgqueue.queries import inspecting
+    from pgqueue.revision import check_revision
+
+    dsn = app.database.dsn
+    timeout = min(CONNECT_TIMEOUT, int(os.environ.get("PGCONNECT_TIMEOUT") or CONNECT_TIMEOUT))
+    try:
+        connection = psycopg.connect(dsn, connect_timeout=timeout, autocommit=True)
+    except psycopg.Error as error:
+        raise ConnectionFailed(f"cannot connect to {config.masked(dsn)}: {str(error).strip()}") from error
+    with connection:
+        try:
+            found = fetch(connection, inspecting.revision(app.schema))
+        except SchemaOutOfDate:
+            found = []
+        check_revision(found, app.schema)
+        return str(connection.info.parameter_status("server_version"))

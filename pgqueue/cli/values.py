@@ -1,0 +1,94 @@
+"""What people write: durations, sizes, times, and a task's arguments."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+import click
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhdw]))+")
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+
+
+class Duration(click.ParamType[float]):
+    """Seconds as a float, from `30`, `1.5`, `250ms`, `5m`, `1h30m`, `2d`."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = str(value).strip()
+        if re.fullmatch(r"\d+(?:\.\d+)?", text):
+            return float(text)
+        if not _DURATION.fullmatch(text):
+            self.fail(f"{text!r} is no duration: write seconds (30) or 250ms, 5m, 1h30m, 2d", param, ctx)
+        return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+
+
+class Size(click.ParamType[int]):
+    """Bytes, from `512M`, `2G`, `1048576`."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = _SIZE.fullmatch(str(value).strip())
+        if match is None:
+            self.fail(f"{value!r} is no size: write bytes or 512M, 2G", param, ctx)
+        return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
+
+
+class Moment(click.ParamType[datetime]):
+    """An aware datetime, from ISO 8601 with an offset."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            moment = datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no time: write 2026-12-31T09:00+01:00", param, ctx)
+        if moment.tzinfo is None:
+            self.fail(f"{value!r} has no offset: write {value}Z or {value}+01:00", param, ctx)
+        return moment
+
+
+DURATION, SIZE, MOMENT = Duration(), Size(), Moment()
+
+
+def parse_arguments(pairs: Iterable[str], texts: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """`k=v` as `k: v`, JSON where it is JSON, else text; `k:=v` must be JSON. What is in `texts` stays text.
+
+    parse_arguments(["to=a@b.c", "copies=2", "ids:=[1,2]"])   # {"to": "a@b.c", "copies": 2, "ids": [1, 2]}
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        strict = name.endswith(":")
+        name = name.removesuffix(":")
+        if not equals or not name:
+            raise click.UsageError(f"{pair!r} is no argument: write name=value, or name:=JSON")
+        if name in found:
+            raise click.UsageError(f"{name!r} was given twice")
+        if name in texts and not strict:
+            found[name] = value
+            continue
+        try:
+            found[name] = json.loads(value, parse_constant=_not_json)
+        except ValueError:
+            if strict:
+                raise click.UsageError(f"{name}:={value} is not JSON: write {name}={value} for text") from None
+            found[name] = value
+    return found
+
+
+def _not_json(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")

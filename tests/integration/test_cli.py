@@ -1,0 +1,182 @@
+"""Commands on a real database: what they show, change, and exit with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from click.testing import CliRunner, Result
+
+from pgqueue import PgQueue
+from pgqueue.cli import pgqueue
+
+Invoke = Callable[..., Result]
+BURY = """
+    with gone as (delete from pgqueue.jobs where id = any (%s) returning *)
+    insert into pgqueue.failed_jobs (id, run_at, created_at, attempt, max_attempts, priority, crashes, queue, task,
+                                     unique_key, reason, error_type, error_message, fingerprint, args, errors)
+    select id, run_at, created_at, 1, max_attempts, priority, 0, queue, task, unique_key, 'attempts_used',
+           'shop.errors.Declined', 'no money', 'f00d', args,
+           '[{"attempt": 1, "type": "shop.errors.Declined", "message": "no money", "traceback": "line 1"}]'
+    from gone
+"""
+
+
+@pytest.fixture
+def app(dsn: str) -> PgQueue:
+    return PgQueue(dsn)
+
+
+@pytest.fixture
+def invoke(dsn: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Invoke:
+    monkeypatch.setenv("PGQUEUE_DSN", dsn)
+    monkeypatch.delenv("PGQUEUE_APP", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args: object, exit_code: int = 0, **options: Any) -> Result:
+        result = CliRunner().invoke(pgqueue, [str(arg) for arg in args], **options)
+        assert result.exit_code == exit_code, result.output
+        return result
+
+    return call
+
+
+def records(result: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def failed(app: PgQueue, dsn: str, count: int, queue: str = "cards") -> list[int]:
+    ids = [app.enqueue("shop.charge", {"n": n}, queue=queue).id for n in range(count)]
+    with psycopg.connect(dsn) as connection:
+        connection.execute(BURY, [ids])
+    return ids
+
+
+def test_ping_says_that_all_is_well(invoke: Invoke) -> None:
+    assert "PostgreSQL" in invoke("ping").stdout
+    assert records(invoke("ping", "--json"))[0]["ok"] is True
+
+
+def test_a_database_without_tables_is_exit_code_5_and_names_the_command(invoke: Invoke, empty_dsn: str) -> None:
+    for command in (["ping"], ["jobs", "list"], ["queues", "list"]):
+        assert "pgqueue migrate" in invoke(*command, "--dsn", empty_dsn, exit_code=5).stderr
+
+
+def test_migrate_makes_the_tables_once_and_says_so(invoke: Invoke, empty_dsn: str) -> None:
+    assert "no tables" in invoke("migrate", "status", "--dsn", empty_dsn, exit_code=5).stdout
+    invoke("migrate", "--dry-run", "--dsn", empty_dsn)
+    invoke("ping", "--dsn", empty_dsn, exit_code=5)
+    assert "Upgraded" in invoke("migrate", "--dsn", empty_dsn).stderr
+    assert "Nothing to do" in invoke("--dsn", empty_dsn, "migrate").stderr
+    assert "up to date" in invoke("migrate", "status", "--dsn", empty_dsn).stdout
+    assert "--yes" in invoke("migrate", "down", "--to", "base", "--dsn", empty_dsn, exit_code=2).stderr
+    invoke("migrate", "down", "--to", "base", "--yes", "--dsn", empty_dsn)
+    invoke("ping", "--dsn", empty_dsn, exit_code=5)
+
+
+def test_a_job_is_enqueued_with_its_options(invoke: Invoke, app: PgQueue) -> None:
+    options = ["--delay", "1h", "-q", "mail", "--priority", "-3", "--key", "k", "--max-attempts", 4, "--tag", "a"]
+    [made] = records(invoke("enqueue", "shop.send", "to=a@b.c", "n:=2", "--force", "--json", *options))
+    job = app.jobs.get(made["id"])
+    assert (job.task, job.queue, dict(job.args)) == ("shop.send", "mail", {"to": "a@b.c", "n": 2})
+    assert (job.state, job.priority, job.key, job.max_attempts, job.tags) == ("scheduled", -3, "k", 4, ("a",))
+    again = invoke("enqueue", "shop.send", "--force", "-q", "mail", "--key", "k")
+    assert f"Job {job.id} holds the key" in again.stderr
+
+
+def test_a_task_that_nobody_knows_is_not_enqueued_by_mistake(invoke: Invoke, app: PgQueue) -> None:
+    invoke("enqueue", "shop.sned", exit_code=3)
+    assert app.jobs.count() == 0
+
+
+def test_jobs_are_listed_shown_and_filtered(invoke: Invoke, app: PgQueue) -> None:
+    first = app.enqueue("shop.send", {"to": "x"}, queue="mail")
+    second = app.enqueue("shop.charge", queue="cards", delay=60)
+    assert [row["id"] for row in records(invoke("jobs", "list", "--json"))] == [second.id, first.id]
+    assert [row["id"] for row in records(invoke("jobs", "list", "--json", "-q", "mail"))] == [first.id]
+    assert [row["id"] for row in records(invoke("jobs", "list", "--json", "-s", "scheduled"))] == [second.id]
+    assert "shop.charge" in invoke("jobs", "list").stdout
+    assert '{"to": "x"}' in invoke("jobs", "show", first.id).stdout
+    assert records(invoke("jobs", "show", first.id, "--json"))[0]["args"] == {"to": "x"}
+    invoke("jobs", "show", 10**9, exit_code=3)
+
+
+def test_cancel_takes_ids_or_filters_and_asks_first(invoke: Invoke, app: PgQueue) -> None:
+    one = app.enqueue("shop.send", queue="mail")
+    for _ in range(3):
+        app.enqueue("shop.charge", queue="cards")
+    invoke("jobs", "cancel", one.id)
+    assert app.jobs.get(one.id).state == "cancelled"
+    assert "give ids, or a filter" in invoke("jobs", "cancel", exit_code=2).stderr
+    assert "3 jobs" in invoke("jobs", "cancel", "-q", "cards", exit_code=2).stderr
+    assert app.jobs.count(state="available") == 3
+    assert "Cancelled 3 jobs" in invoke("jobs", "cancel", "-q", "cards", "--yes").stderr
+    assert app.jobs.count(state="available") == 0
+    invoke("jobs", "cancel", one.id, exit_code=3)
+
+
+def test_promote_lets_a_scheduled_job_run_now(invoke: Invoke, app: PgQueue) -> None:
+    job = app.enqueue("shop.send", delay=3600)
+    invoke("jobs", "promote", job.id)
+    assert app.jobs.get(job.id).state == "available"
+    invoke("jobs", "promote", job.id + 1000, exit_code=3)
+
+
+def test_failed_jobs_are_listed_counted_and_shown(invoke: Invoke, app: PgQueue, dsn: str) -> None:
+    ids = failed(app, dsn, 3)
+    assert [row["id"] for row in records(invoke("failed", "list", "--json", "-e", "Declined"))] == ids[::-1]
+    assert records(invoke("failed", "list", "--json", "-e", "Timeout")) == []
+    [group] = records(invoke("failed", "stats", "--json"))
+    assert (group["jobs"], group["fingerprint"], group["error_message"]) == (3, "f00d", "no money")
+    assert "line 1" in invoke("failed", "show", ids[0]).stdout
+    invoke("failed", "show", 10**9, exit_code=3)
+
+
+def test_redrive_works_in_batches_and_leaves_what_a_live_job_blocks(invoke: Invoke, app: PgQueue, dsn: str) -> None:
+    failed(app, dsn, 1203)
+    blocked = app.enqueue("shop.charge", queue="cards", key="only one").id
+    with psycopg.connect(dsn) as connection:
+        connection.execute(BURY, [[blocked]])
+    app.enqueue("shop.charge", queue="cards", key="only one")
+    assert "1,204 failed jobs" in invoke("failed", "redrive", "-q", "cards", exit_code=2).stderr
+    result = invoke("failed", "redrive", "-e", "f00d", "--yes")
+    assert "Redrove 1,203 failed jobs; 1 job stayed" in result.stderr
+    assert app.failed.count() == 1
+    assert app.jobs.count(state="available") == 1204
+
+
+def test_purge_deletes_only_what_was_named(invoke: Invoke, app: PgQueue, dsn: str) -> None:
+    ids = failed(app, dsn, 3) + failed(app, dsn, 1, queue="mail")
+    invoke("failed", "purge", exit_code=2)
+    invoke("failed", "purge", "--all", ids[0], exit_code=2)
+    invoke("failed", "purge", ids[0], "--yes")
+    invoke("failed", "purge", ids[0], "--yes", exit_code=3)
+    assert "Purged 2 failed jobs" in invoke("failed", "purge", "-q", "cards", "--yes").stderr
+    assert [job.id for job in app.failed.list()] == [ids[3]]
+
+
+def test_a_queue_is_paused_and_resumed_and_a_typo_pauses_nothing(invoke: Invoke, app: PgQueue) -> None:
+    app.enqueue("shop.send", queue="email")
+    result = invoke("queues", "pause", "email", "emial", exit_code=3)
+    assert "no worker listens on `emial`" in result.stderr
+    assert "did you mean `email`" in result.stderr
+    assert [row["paused"] for row in records(invoke("queues", "list", "--json"))] == [False]
+    invoke("queues", "pause", "email")
+    assert "paused" in invoke("queues", "stats", "email").stdout
+    invoke("queues", "resume", "email")
+    assert [row["paused"] for row in records(invoke("queues", "stats", "email", "--json"))] == [False]
+
+
+def test_empty_lists_say_what_to_do(invoke: Invoke) -> None:
+    assert "pgqueue worker" in invoke("workers", "list").stderr
+    assert "@app.cron" in invoke("schedules", "list").stderr
+    assert invoke("tasks", "list").stdout == ""
+
+
+def test_watch_is_refused_where_nothing_can_be_redrawn(invoke: Invoke) -> None:
+    assert "terminal" in invoke("jobs", "list", "--watch", exit_code=2).stderr
+    assert "--json" in invoke("jobs", "list", "--watch", "1", "--json", exit_code=2).stderr

@@ -1,0 +1,245 @@
+"""`pgqueue worker` and `pgqueue scheduler` as real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgqueue import PgQueue
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
+TIMEOUT = 30.0
+TASKS = """
+import asyncio, os
+from pgqueue import PgQueue
+
+app = PgQueue()
+
+@app.task(queue="mail")
+async def send(to: str) -> str:
+    return to
+
+@app.task(max_attempts=1)
+def broken() -> None:
+    raise ValueError("it broke")
+
+@app.task()
+async def endless() -> None:
+    await asyncio.sleep(3600)
+
+@app.task()
+def which() -> int:
+    return os.getpid()
+
+@app.every(3600, name="hourly", to="all")
+@app.task(queue="mail")
+async def digest(to: str) -> None: ...
+"""
+
+
+class Command:
+    """A running `pgqueue …`, whose stderr is a file."""
+
+    def __init__(self, args: tuple[str, ...], folder: Path, env: dict[str, str], log: Path) -> None:
+        self.log = log
+        with log.open("w") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "pgqueue", *args], cwd=folder, env=env, stdout=out, stderr=out
+            )
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def send(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        try:
+            return self.process.wait(TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running; it said:\n{self.said()}") from None
+
+
+Start = Callable[..., Command]
+
+
+@pytest.fixture
+def app(dsn: str) -> PgQueue:
+    return PgQueue(dsn)
+
+
+@pytest.fixture
+def start(dsn: str, tmp_path: Path) -> Iterator[Start]:
+    (tmp_path / "cli_jobs").mkdir()
+    (tmp_path / "cli_jobs" / "__init__.py").touch()
+    (tmp_path / "cli_jobs" / "tasks.py").write_text(TASKS)
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PGQUEUE_")}
+    env |= {"PGQUEUE_DSN": dsn, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "NO_COLOR": "1"}
+    started: list[Command] = []
+
+    def run(*args: str) -> Command:
+        started.append(Command(args, tmp_path, env, tmp_path / f"log{len(started)}"))
+        return started[-1]
+
+    yield run
+    for command in started:
+        command.process.kill()
+        command.process.wait()
+
+
+def until(condition: Callable[[], Any], what: str = "") -> Any:
+    deadline = time.monotonic() + TIMEOUT
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"it did not happen within {TIMEOUT} s: {what}"
+        time.sleep(0.02)
+    return found
+
+
+def is_completed(app: PgQueue, job_id: int) -> bool:
+    return app.jobs.get(job_id).state == "completed"
+
+
+def has_said(command: Command, text: str, times: int) -> bool:
+    return command.said().count(text) >= times
+
+
+def test_a_drain_runs_everything_and_says_so_a_line_a_job(start: Start, app: PgQueue) -> None:
+    sent = app.enqueue("cli_jobs.tasks.send", {"to": "a@b.c"}, queue="mail")
+    broken = app.enqueue("cli_jobs.tasks.broken", max_attempts=1)
+    worker = start("worker", "--drain", "-c", "3", "--poll-interval", "100ms")
+    assert worker.wait() == 0
+    assert (app.jobs.get(sent.id).state, app.jobs.get(broken.id).state) == ("completed", "failed")
+    said = worker.said()
+    assert "queues     default 3, mail 3" in said
+    assert f"✓ completed  cli_jobs.tasks.send  #{sent.id}" in said
+    assert f"✗ failed     cli_jobs.tasks.broken  #{broken.id}" in said
+    assert "ValueError: it broke" in said
+
+
+def test_the_log_can_be_json_lines(start: Start, app: PgQueue) -> None:
+    job = app.enqueue("cli_jobs.tasks.send", {"to": "x"}, queue="mail")
+    worker = start("worker", "cli_jobs.tasks:app", "-q", "mail:2", "--drain", "--log-format", "json")
+    assert worker.wait() == 0
+    lines = [json.loads(line) for line in worker.said().splitlines() if line.startswith("{")]
+    [line] = [line for line in lines if line["message"] == "completed"]
+    assert (line["job_id"], line["task"], line["queue"]) == (job.id, "cli_jobs.tasks.send", "mail")
+
+
+def test_the_first_signal_is_graceful_and_the_second_gives_jobs_back(start: Start, app: PgQueue) -> None:
+    job = app.enqueue("cli_jobs.tasks.endless")
+    worker = start("worker", "cli_jobs.tasks:app")
+    until(lambda: app.jobs.get(job.id).state == "running")
+    worker.send(signal.SIGTERM)
+    until(lambda: "Stopping" in worker.said())
+
+    def insist() -> bool:
+        # Within a second of the first it counts as the same wish.
+        worker.send(signal.SIGTERM)
+        return "released" in worker.said()
+
+    until(insist)
+    assert worker.wait() == 143
+    given_back = app.jobs.get(job.id)
+    assert (given_back.state, given_back.attempt) == ("available", 0)
+
+
+def test_an_idle_worker_ends_with_0_at_the_first_signal(start: Start, app: PgQueue) -> None:
+    worker = start("worker")
+    until(app.workers.list)
+    worker.send(signal.SIGINT)
+    assert worker.wait() == 0
+    assert app.workers.list() == []
+
+
+def test_a_worker_waits_for_a_database_that_is_down_and_can_be_stopped(start: Start, tmp_path: Path) -> None:
+    worker = start("worker", "--dsn", f"postgresql://u:secret@/shop?host={tmp_path}")
+    until(lambda: "trying again" in worker.said())
+    worker.send(signal.SIGTERM)
+    assert worker.wait() == 0
+    assert "secret" not in worker.said()
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_tables_that_are_missing_are_exit_code_5(start: Start, empty_dsn: str, processes: str) -> None:
+    worker = start("worker", "--dsn", empty_dsn, "-p", processes)
+    assert worker.wait() == 5
+    assert "pgqueue migrate" in worker.said()
+    assert "Traceback" not in worker.said()
+
+
+def test_several_processes_are_kept_alive_until_they_are_told_to_stop(start: Start, app: PgQueue) -> None:
+    supervisor = start("worker", "-p", "2", "--name", "pair")
+    first = until(lambda: len(found := app.workers.list()) == 2 and found)
+    assert {worker.name for worker in first} == {"pair-1", "pair-2"}
+    pids = {worker.pid for worker in first}
+    os.kill(first[0].pid, signal.SIGKILL)
+    until(lambda: {worker.pid for worker in app.workers.list()} - pids, "a killed process is replaced")
+    assert "was killed by SIGKILL" in supervisor.said()
+    supervisor.send(signal.SIGTERM)
+    assert supervisor.wait() == 0
+
+
+def test_processes_stop_when_their_supervisor_is_killed(start: Start, app: PgQueue) -> None:
+    supervisor = start("worker", "-p", "2")
+    until(lambda: len(app.workers.list()) == 2)
+    supervisor.process.kill()
+    supervisor.wait()
+    until(lambda: app.workers.list() == [], supervisor.said())
+
+
+def test_a_worn_process_is_replaced_and_a_drained_one_is_not(start: Start, app: PgQueue) -> None:
+    supervisor = start("worker", "-p", "2", "--max-jobs", "1")
+    for times in (1, 2, 3):
+        job = app.enqueue("cli_jobs.tasks.which")
+        until(partial(is_completed, app, job.id))
+        until(partial(has_said, supervisor, "is replaced by a fresh one", times))
+    until(lambda: len([worker for worker in app.workers.list() if worker.state == "running"]) == 2)
+    supervisor.send(signal.SIGTERM)
+    assert supervisor.wait() == 0
+    drained = start("worker", "-p", "2", "--drain")
+    assert drained.wait() == 0
+
+
+def test_the_scheduler_registers_what_the_code_declares_and_its_schedules_can_be_operated(
+    start: Start, app: PgQueue, dsn: str
+) -> None:
+    scheduler = start("scheduler", "cli_jobs.tasks")
+    until(app.schedules.list)
+    [row] = app.schedules.list()
+    assert (row.name, dict(row.args), row.enabled) == ("hourly", {"to": "all"}, True)
+    scheduler.send(signal.SIGTERM)
+    assert scheduler.wait() == 0
+
+    assert start("schedules", "pause", "hourly").wait() == 0
+    assert app.schedules.list()[0].enabled is False
+    assert start("schedules", "resume", "hourly").wait() == 0
+    assert app.schedules.list()[0].enabled is True
+    assert start("schedules", "pause", "houry").wait() == 3
+    assert start("schedules", "run", "hourly").wait() == 0
+    [job] = app.jobs.list()
+    assert (job.task, dict(job.args), job.headers["schedule"]) == ("cli_jobs.tasks.digest", {"to": "all"}, "hourly")
+    upcoming = start("schedules", "next", "hourly", "-n", "3", "--json")
+    assert upcoming.wait() == 0
+    assert len(upcoming.said().splitlines()) == 3
+    assert start("schedules", "remove", "hourly", "--yes").wait() == 0
+    assert app.schedules.list() == []
+
+
+def test_what_a_worker_registered_can_be_listed(start: Start, app: PgQueue, dsn: str) -> None:
+    assert start("worker", "--drain").wait() == 0
+    tasks = start("tasks", "list", "--json")
+    assert tasks.wait() == 0
+    assert "cli_jobs.tasks.send" in {json.loads(line)["name"] for line in tasks.said().splitlines()}
+    with psycopg.connect(dsn) as connection:
+        assert connection.execute("select count(*) from pgqueue.workers").fetchone() == (0,)
