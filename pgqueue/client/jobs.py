@@ -1,4 +1,4 @@
-"""Inspecting and operating: jobs, failed jobs, queues, schedules, workers. Thin over the queries, sync and async."""
+"""Jobs in every state: reading, cancelling, rescheduling, waiting for their end."""
 
 from __future__ import annotations
 
@@ -10,27 +10,17 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from pgqueue.database import Database
-from pgqueue.errors import ArgumentError, JobNotFound, ResultTimeout, seconds
+from pgqueue.client.part import Part
+from pgqueue.errors import ArgumentError, ResultTimeout, seconds
 from pgqueue.job import ENDED, Job
-from pgqueue.names import data_name
-from pgqueue.queries import fleet, inspecting, scheduling
-from pgqueue.queries.fleet import WorkerInfo
-from pgqueue.queries.inspecting import JobFilter, QueueStats
-from pgqueue.queries.scheduling import ScheduleRow
-from pgqueue.schedules import rule_of
+from pgqueue.queries import inspecting
+from pgqueue.queries.inspecting import JobFilter
 
 POLL = (0.01, 0.5)
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    database: Database
-    schema: str
-
-
-@dataclass(frozen=True, slots=True)
-class Jobs(_Part):
+class Jobs(Part):
     """`app.jobs`: jobs in every state, by id, key or filter. `using` joins the caller's transaction."""
 
     def get(self, job_id: int, using: Any = None) -> Job:
@@ -175,166 +165,6 @@ class Jobs(_Part):
         return operation()
 
 
-@dataclass(frozen=True, slots=True)
-class FailedJobs(_Part):
-    """`app.failed`: the dead letter queue. Filters are ids, queue, task, error (class name or fingerprint)."""
-
-    def list(
-        self,
-        *,
-        queue: str | None = None,
-        task: str | None = None,
-        error: str | None = None,
-        limit: int = 100,
-        before: int | None = None,
-    ) -> builtins.list[Job]:
-        """Failed jobs, newest first.
-
-        app.failed.list(queue="email", error="TimeoutError")
-        """
-        which = JobFilter(queue=queue, task=task, error=error, state="failed", before=before)
-        return self.database.fetch(inspecting.list_jobs(self.schema, which, limit))
-
-    def get(self, job_id: int) -> Job:
-        """One failed job. Raises JobNotFound."""
-        rows = self.database.fetch(inspecting.list_jobs(self.schema, JobFilter(ids=(job_id,), state="failed"), 1))
-        return inspecting.found(rows, f"with id {job_id} is in failed_jobs")
-
-    def count(self, **where: Any) -> int:
-        """How many match."""
-        [(count,)] = self.database.fetch(inspecting.count_jobs(self.schema, JobFilter(state="failed", **where)))
-        return int(count)
-
-    def redrive(
-        self,
-        job_ids: Sequence[int] | None = None,
-        *,
-        queue: str | None = None,
-        task: str | None = None,
-        error: str | None = None,
-        limit: int | None = None,
-        using: Any = None,
-    ) -> builtins.list[int]:
-        """Send failed jobs back to their queues, oldest first; returns their ids.
-
-        Ids and errors stay, attempts start anew. A job whose key a live job holds stays where it is.
-
-            app.failed.redrive(queue="email", error="TimeoutError")
-        """
-        statement = inspecting.redrive(self.schema, ids=job_ids, queue=queue, task=task, error=error, limit=limit)
-        return self.database.fetch(statement, using)
-
-    async def aredrive(
-        self,
-        job_ids: Sequence[int] | None = None,
-        *,
-        queue: str | None = None,
-        task: str | None = None,
-        error: str | None = None,
-        limit: int | None = None,
-        using: Any = None,
-    ) -> builtins.list[int]:
-        """As `redrive`."""
-        statement = inspecting.redrive(self.schema, ids=job_ids, queue=queue, task=task, error=error, limit=limit)
-        return await self.database.afetch(statement, using)
-
-    def purge(
-        self,
-        job_ids: Sequence[int] | None = None,
-        *,
-        queue: str | None = None,
-        task: str | None = None,
-        error: str | None = None,
-        limit: int | None = None,
-    ) -> int:
-        """Delete failed jobs for good; returns how many."""
-        statement = inspecting.purge_failed(self.schema, ids=job_ids, queue=queue, task=task, error=error, limit=limit)
-        return self.database.fetch(statement)[0]
-
-
-@dataclass(frozen=True, slots=True)
-class Queue(_Part):
-    """`app.queues["email"]`."""
-
-    name: str
-
-    def pause(self) -> None:
-        """Stop its claims on every worker; running jobs go on."""
-        self.database.fetch(inspecting.set_paused(self.schema, self.name, True))
-
-    def resume(self) -> None:
-        """Let it go on."""
-        self.database.fetch(inspecting.set_paused(self.schema, self.name, False))
-
-    def stats(self) -> QueueStats | None:
-        """Its row of `queue_stats`; None when nothing is known of it."""
-        rows = self.database.fetch(inspecting.queue_stats(self.schema))
-        return next((row for row in rows if row.queue == self.name), None)
-
-
-@dataclass(frozen=True, slots=True)
-class Queues(_Part):
-    """`app.queues`: settings and figures by queue."""
-
-    def __getitem__(self, name: str) -> Queue:
-        return Queue(self.database, self.schema, data_name("queue", name))
-
-    def stats(self) -> list[QueueStats]:
-        """A row a queue."""
-        return self.database.fetch(inspecting.queue_stats(self.schema))
-
-
-@dataclass(frozen=True, slots=True)
-class Schedules(_Part):
-    """`app.schedules`: what the scheduler fires."""
-
-    def list(self) -> builtins.list[ScheduleRow]:
-        """By name."""
-        return self.database.fetch(scheduling.list_schedules(self.schema))
-
-    def get(self, name: str) -> ScheduleRow:
-        """One schedule. Raises JobNotFound."""
-        rows = self.database.fetch(scheduling.list_schedules(self.schema, name))
-        if not rows:
-            raise JobNotFound(f"there is no schedule {name!r}: `pgqueue schedules list` shows them")
-        return rows[0]
-
-    def pause(self, name: str) -> None:
-        """Fire no more until it is resumed."""
-        self.get(name)
-        self.database.fetch(scheduling.set_enabled(self.schema, name, False, None))
-
-    def resume(self, name: str) -> None:
-        """Fire from the next nominal time on."""
-        row = self.get(name)
-        [now] = self.database.fetch(scheduling.now(self.schema))
-        following = rule_of(row.cron, row.every, row.tz).next_after(now)
-        self.database.fetch(scheduling.set_enabled(self.schema, name, True, following))
-
-    def remove(self, name: str) -> None:
-        """Delete it; one that the code declares comes back at the scheduler's next start."""
-        self.get(name)
-        self.database.fetch(scheduling.remove(self.schema, name))
-
-    def upcoming(self, name: str, count: int = 5) -> builtins.list[datetime]:
-        """Its next nominal times."""
-        row = self.get(name)
-        rule = rule_of(row.cron, row.every, row.tz)
-        times = [row.next_run_at]
-        while len(times) < count:
-            times.append(rule.next_after(times[-1]))
-        return times
-
-
-@dataclass(frozen=True, slots=True)
-class Workers(_Part):
-    """`app.workers`: the worker processes that are registered."""
-
-    def list(self) -> builtins.list[WorkerInfo]:
-        """Oldest first."""
-        return self.database.fetch(fleet.list_workers(self.schema))
-
-
 def _single(statement: Any) -> Any:
     rows = yield statement
     return rows
@@ -354,6 +184,3 @@ def _until(deadline: float | None, pause: float, job: Job, timeout: float | None
     if left <= 0:
         raise ResultTimeout(f"job {job.id} ({job.task}) is still {job.state} after {timeout} s")
     return min(pause, left)
-
-
-__all__ = ["FailedJobs", "Jobs", "Queue", "Queues", "Schedules", "Workers"]

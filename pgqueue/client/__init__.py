@@ -1,0 +1,7 @@
+"""Inspecting and operating: jobs, failed jobs, queues, schedules, workers. Thin over the queries, sync and async."""
+
+from pgqueue.client.failed import FailedJobs
+from pgqueue.client.fleet import Queue, Queues, Schedules, Workers
+from pgqueue.client.jobs import Jobs
+
+__all__ = ["FailedJobs", "Jobs", "Queue", "Queues", "Schedules", "Workers"]

@@ -1,0 +1,99 @@
+"""Queues, schedules and workers: what runs the jobs."""
+
+from __future__ import annotations
+
+import builtins
+from dataclasses import dataclass
+from datetime import datetime
+
+from pgqueue.client.part import Part
+from pgqueue.errors import JobNotFound
+from pgqueue.names import data_name
+from pgqueue.queries import fleet, inspecting, scheduling
+from pgqueue.queries.fleet import WorkerInfo
+from pgqueue.queries.inspecting import QueueStats
+from pgqueue.queries.scheduling import ScheduleRow
+from pgqueue.schedules import rule_of
+
+
+@dataclass(frozen=True, slots=True)
+class Queue(Part):
+    """`app.queues["email"]`."""
+
+    name: str
+
+    def pause(self) -> None:
+        """Stop its claims on every worker; running jobs go on."""
+        self.database.fetch(inspecting.set_paused(self.schema, self.name, True))
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self.database.fetch(inspecting.set_paused(self.schema, self.name, False))
+
+    def stats(self) -> QueueStats | None:
+        """Its row of `queue_stats`; None when nothing is known of it."""
+        rows = self.database.fetch(inspecting.queue_stats(self.schema))
+        return next((row for row in rows if row.queue == self.name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Queues(Part):
+    """`app.queues`: settings and figures by queue."""
+
+    def __getitem__(self, name: str) -> Queue:
+        return Queue(self.database, self.schema, data_name("queue", name))
+
+    def stats(self) -> list[QueueStats]:
+        """A row a queue."""
+        return self.database.fetch(inspecting.queue_stats(self.schema))
+
+
+@dataclass(frozen=True, slots=True)
+class Schedules(Part):
+    """`app.schedules`: what the scheduler fires."""
+
+    def list(self) -> builtins.list[ScheduleRow]:
+        """By name."""
+        return self.database.fetch(scheduling.list_schedules(self.schema))
+
+    def get(self, name: str) -> ScheduleRow:
+        """One schedule. Raises JobNotFound."""
+        rows = self.database.fetch(scheduling.list_schedules(self.schema, name))
+        if not rows:
+            raise JobNotFound(f"there is no schedule {name!r}: `pgqueue schedules list` shows them")
+        return rows[0]
+
+    def pause(self, name: str) -> None:
+        """Fire no more until it is resumed."""
+        self.get(name)
+        self.database.fetch(scheduling.set_enabled(self.schema, name, False, None))
+
+    def resume(self, name: str) -> None:
+        """Fire from the next nominal time on."""
+        row = self.get(name)
+        [now] = self.database.fetch(scheduling.now(self.schema))
+        following = rule_of(row.cron, row.every, row.tz).next_after(now)
+        self.database.fetch(scheduling.set_enabled(self.schema, name, True, following))
+
+    def remove(self, name: str) -> None:
+        """Delete it; one that the code declares comes back at the scheduler's next start."""
+        self.get(name)
+        self.database.fetch(scheduling.remove(self.schema, name))
+
+    def upcoming(self, name: str, count: int = 5) -> builtins.list[datetime]:
+        """Its next nominal times."""
+        row = self.get(name)
+        rule = rule_of(row.cron, row.every, row.tz)
+        times = [row.next_run_at]
+        while len(times) < count:
+            times.append(rule.next_after(times[-1]))
+        return times
+
+
+@dataclass(frozen=True, slots=True)
+class Workers(Part):
+    """`app.workers`: the worker processes that are registered."""
+
+    def list(self) -> builtins.list[WorkerInfo]:
+        """Oldest first."""
+        return self.database.fetch(fleet.list_workers(self.schema))

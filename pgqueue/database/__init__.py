@@ -1,0 +1,26 @@
+"""Runs statements on whatever connection it is given, sync or async, and keeps the app's own pools."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pgqueue.database.database import PLANNER, Database
+from pgqueue.database.running import NoPartition, afetch, arun, fetch, run
+from pgqueue.database.using import is_async
+
+if TYPE_CHECKING:
+    from pgqueue.database.using import AsyncUsing, SyncUsing, Using
+
+__all__ = [
+    "PLANNER",
+    "AsyncUsing",
+    "Database",
+    "NoPartition",
+    "SyncUsing",
+    "Using",
+    "afetch",
+    "arun",
+    "fetch",
+    "is_async",
+    "run",
+]
