@@ -410,7 +410,9 @@ ROUND_TRIPS: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("hint", "value"), ROUND_TRIPS, ids=[f"{hint}-{value}"[:60] for hint, value in ROUND_TRIPS])
+@pytest.mark.parametrize(
+    ("hint", "value"), ROUND_TRIPS, ids=[f"{number}-{hint}"[:60] for number, (hint, _) in enumerate(ROUND_TRIPS)]
+)
 def test_a_value_comes_back_as_what_it_was(hint: Any, value: Any) -> None:
     back = trip(hint, value)
     assert back == value

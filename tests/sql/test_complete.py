@@ -1,0 +1,131 @@
+"""`complete.sql` and `complete_unkept.sql`: running → completed."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+
+from pgqueue.database import NoPartition, run
+from pgqueue.errors import PgQueueError
+from pgqueue.outcome import Cancelled, Completed, Failed, Retry
+from pgqueue.queries import finishing
+from tests.sql.rows import (
+    ERROR,
+    SCHEMA,
+    Connection,
+    add,
+    claim,
+    claim_one,
+    connect,
+    enqueue,
+    finish,
+    finished,
+    job,
+    rows,
+    state_of,
+    states,
+    value,
+)
+
+
+def test_a_completed_job_leaves_jobs_and_is_kept_whole_in_the_history(db: Connection) -> None:
+    [made] = enqueue(db, job(args='{"to": "a@b.c"}', key="k", priority=3, tags='["x"]', headers='{"trace": "1"}'))
+    claimed = claim_one(db, priority=3)
+    me = uuid4()
+    batch = [finished(claimed, Completed('{"sent": [1, null]}'), duration=2.5)]
+    assert run(db, finishing.finish(SCHEMA, me, batch)) == 0
+    assert value(db, "select count(*) from pgqueue.jobs") == 0
+    [row] = rows(db, "select * from pgqueue.completed_jobs")
+    assert (row["id"], row["state"], row["queue"], row["task"], row["unique_key"], row["priority"]) == (
+        made.id, "completed", "mail", "send", "k", 3,
+    )  # fmt: skip
+    assert (row["args"], row["result"], row["tags"]) == ({"to": "a@b.c"}, {"sent": [1, None]}, ["x"])
+    assert (row["headers"], row["worker_id"], row["attempt"], row["errors"]) == ({"trace": "1"}, me, 1, None)
+    ran = row["finished_at"] - row["started_at"]
+    assert timedelta(seconds=2.5) <= ran < timedelta(seconds=4)
+
+
+def test_each_job_of_a_batch_gets_its_own_result_and_duration(db: Connection) -> None:
+    ids = add(db, 5)
+    jobs = claim(db).jobs
+    batch = [finished(one, Completed(json.dumps(one.id)), duration=float(n)) for n, one in enumerate(reversed(jobs))]
+    assert run(db, finishing.finish(SCHEMA, uuid4(), batch)) == 0
+    kept = rows(
+        db, "select id, result, extract(epoch from finished_at - started_at)::int as ran from pgqueue.completed_jobs"
+    )
+    assert {row["id"]: (row["result"], row["ran"]) for row in kept} == {id_: (id_, 4 - n) for n, id_ in enumerate(ids)}
+
+
+def test_a_job_without_a_result_keeps_null(db: Connection) -> None:
+    add(db)
+    finish(db, claim_one(db), Completed())
+    assert value(db, "select result is null from pgqueue.completed_jobs")
+
+
+def test_a_queue_without_history_keeps_nothing(db: Connection) -> None:
+    ids = add(db, 3)
+    jobs = claim(db).jobs
+    batch = [finished(one, Completed(), kept=one.id == ids[0]) for one in jobs]
+    assert run(db, finishing.finish(SCHEMA, uuid4(), batch)) == 0
+    assert states(db) == {"completed": 1}
+
+
+def test_a_completed_job_releases_its_key(db: Connection) -> None:
+    [first] = enqueue(db, job(key="k"))
+    finish(db, claim_one(db), Completed())
+    [second] = enqueue(db, job(key="k"))
+    assert second.created
+    assert second.id != first.id
+
+
+def test_one_batch_writes_outcomes_of_every_kind(db: Connection) -> None:
+    ids = add(db, 6)
+    done, unkept, again, failed, cancelled, back = claim(db).jobs
+    batch = [
+        finished(done, Completed()),
+        finished(unkept, Completed(), kept=False),
+        finished(again, Retry(60.0, ERROR)),
+        finished(failed, Failed("fail_job", ERROR)),
+        finished(cancelled, Cancelled("no")),
+        finished(back, None),
+    ]
+    assert run(db, finishing.finish(SCHEMA, uuid4(), batch)) == 0
+    assert states(db) == {"completed": 1, "scheduled": 1, "failed": 1, "cancelled": 1, "available": 1}
+    assert state_of(db, ids[5]) == "available"
+
+
+def test_of_two_outcomes_of_one_job_in_a_batch_the_later_counts(db: Connection) -> None:
+    [id_] = add(db)
+    first = claim_one(db)
+    finish(db, first, None)
+    again = claim_one(db)
+    batch = [finished(first, Failed("fail_job", ERROR)), finished(again, Completed())]
+    assert run(db, finishing.finish(SCHEMA, uuid4(), batch)) == 0
+    assert state_of(db, id_) == "completed"
+
+
+def test_jobs_of_several_queues_and_claims_are_finished_in_one_statement(db: Connection) -> None:
+    add(db, 2)
+    add(db, 2, queue="thumbs")
+    jobs = [*claim(db, count=1).jobs, *claim(db, count=1).jobs, *claim(db, queue="thumbs").jobs]
+    assert len({one.fence for one in jobs}) == 3
+    assert finish(db, jobs, Completed()) == 0
+    assert states(db) == {"completed": 4}
+
+
+def test_a_finish_that_finds_no_partition_says_so_and_leaves_the_job_as_it_was(fresh_dsn: str) -> None:
+    with connect(fresh_dsn) as conn:
+        [id_] = add(conn)
+        claimed = claim_one(conn)
+        today = value(conn, "select to_char(clock_timestamp() at time zone 'UTC', 'YYYYMMDD')")
+        conn.execute(f"drop table pgqueue.completed_jobs_{today}")
+        with pytest.raises(NoPartition) as raised:
+            finish(conn, claimed, Completed())
+        assert isinstance(raised.value, PgQueueError)
+        assert state_of(conn, id_) == "running"
+        conn.execute("select pgqueue.make_partitions()")
+        assert finish(conn, claimed, Completed()) == 0
+        assert state_of(conn, id_) == "completed"

@@ -1,0 +1,126 @@
+"""Retention: days of history leave as partitions, narrower rules delete in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import psycopg
+import pytest
+
+from pgqueue.database import Database, afetch, arun, fetch
+from pgqueue.queries import pruning
+from pgqueue.queries.statement import Operation
+from pgqueue.services.pruner import INTERVAL, Pruner
+from pgqueue.services.service import Runner
+from tests.sql.rows import SCHEMA, Connection, connect, rows, value
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def old(fresh_dsn: str) -> Iterator[Connection]:
+    """A database with a partition for each of the last five days."""
+    with connect(fresh_dsn) as conn:
+        for age in range(1, 6):
+            conn.execute(
+                "do $$ declare d date := (clock_timestamp() at time zone 'UTC')::date - %s; begin execute format("
+                "'create table pgqueue.completed_jobs_%%s partition of pgqueue.completed_jobs for values from (%%L) to (%%L)', "
+                "to_char(d, 'YYYYMMDD'), d::timestamp at time zone 'UTC', (d + 1)::timestamp at time zone 'UTC'); end $$"
+                % age
+            )
+        yield conn
+
+
+def day(conn: Connection, age: int) -> str:
+    query = "select to_char((clock_timestamp() at time zone 'UTC')::date - %(age)s::int, 'YYYYMMDD')"
+    return f"completed_jobs_{value(conn, query, age=age)}"
+
+
+def keep(conn: Connection, queue: str, age: timedelta | None) -> None:
+    conn.execute(
+        "insert into pgqueue.queues (name, keep_completed) values (%s, %s)",
+        [queue, age],
+    )
+
+
+def history(conn: Connection, queue: str, count: int, age: timedelta) -> None:
+    conn.execute(
+        "insert into pgqueue.completed_jobs (id, run_at, created_at, finished_at, attempt, max_attempts, priority, "
+        "state, queue, task, args) select n, now(), now(), now() - %s::interval, 1, 1, 0, 'completed', %s, 'send', '{}' "
+        "from generate_series(1, %s) n",
+        [age, queue, count],
+    )
+
+
+async def prune(dsn: str, kept: timedelta) -> float:
+    async def run(operation: Operation[object], *, atomic: bool) -> object:
+        return await arun(conn, operation)
+
+    async with await psycopg.AsyncConnection.connect(
+        dsn, autocommit=True, **Database(dsn).session_options("test")
+    ) as conn:
+        return await Pruner(Runner(lambda statement: afetch(conn, statement), run), SCHEMA, kept).run_once()
+
+
+def partitions(conn: Connection) -> list[str]:
+    query = (
+        "select relname::text from pg_inherits join pg_class on oid = inhrelid "
+        "where inhparent = 'pgqueue.completed_jobs'::regclass order by 1"
+    )
+    return [row["relname"] for row in rows(conn, query)]
+
+
+async def test_days_that_are_wholly_past_their_retention_are_dropped(old: Connection, fresh_dsn: str) -> None:
+    history(old, "mail", 3, 4 * DAY)
+    assert await prune(fresh_dsn, 2 * DAY) == INTERVAL
+    # Yesterday and the two days before it hold rows that are younger, or may be.
+    assert partitions(old)[0] == day(old, 2)
+    assert value(old, "select count(*) from pg_class where relname = %(name)s", name=day(old, 4)) == 0
+
+
+async def test_the_longest_retention_of_all_queues_decides_about_a_day(old: Connection, fresh_dsn: str) -> None:
+    keep(old, "audit", 30 * DAY)
+    await prune(fresh_dsn, 2 * DAY)
+    assert partitions(old)[0] == day(old, 5)
+
+
+async def test_the_week_ahead_has_its_partitions_again(old: Connection, fresh_dsn: str) -> None:
+    old.execute(f"drop table pgqueue.{day(old, -7)}")
+    await prune(fresh_dsn, 2 * DAY)
+    assert partitions(old)[-1] == day(old, -7)
+
+
+async def test_a_partition_that_was_detached_and_not_dropped_is_dropped_by_the_next_turn(
+    old: Connection, fresh_dsn: str
+) -> None:
+    old.execute(f"alter table pgqueue.completed_jobs detach partition pgqueue.{day(old, 5)} concurrently")
+    await prune(fresh_dsn, 30 * DAY)
+    assert value(old, "select count(*) from pg_class where relname = %(name)s", name=day(old, 5)) == 0
+    assert day(old, 4) in partitions(old)
+
+
+async def test_a_queue_that_keeps_its_history_for_less_loses_only_its_own_old_rows(
+    old: Connection, fresh_dsn: str
+) -> None:
+    keep(old, "brief", timedelta(hours=1))
+    for queue in ("brief", "mail"):
+        history(old, queue, 4, timedelta(minutes=90))
+        history(old, queue, 3, timedelta(minutes=30))
+    await prune(fresh_dsn, 2 * DAY)
+    kept = rows(old, "select queue, count(*)::int as jobs from pgqueue.completed_jobs group by queue order by queue")
+    assert kept == [{"queue": "brief", "jobs": 3}, {"queue": "mail", "jobs": 7}]
+
+
+def test_a_batch_deletes_no_more_than_it_may(db: Connection) -> None:
+    history(db, "mail", 10, timedelta())
+    assert fetch(db, pruning.prune_queue(SCHEMA, "mail", timedelta(), 4)) == [4]
+    assert value(db, "select count(*) from pgqueue.completed_jobs") == 6
+
+
+def test_a_table_that_only_looks_like_a_partition_is_not_touched(db: Connection) -> None:
+    db.execute("create table pgqueue.completed_jobs_backup (id bigint)")
+    try:
+        assert fetch(db, pruning.detached_partitions(SCHEMA)) == []
+    finally:
+        db.execute("drop table pgqueue.completed_jobs_backup")
