@@ -1,0 +1,61 @@
+"""Tasks that run in processes: a child imports this module, so they cannot be local to a test."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pgqueue import Backoff, CancelJob, Context, FailJob, PgQueue, RetryJob, SnoozeJob, current_job
+
+app = PgQueue(backoff=Backoff.fixed(0))
+
+
+@dataclass
+class Photo:
+    id: int
+    taken_at: datetime
+
+
+@app.task(run_in="process", name="process_pid")
+def process_pid() -> int:
+    return os.getpid()
+
+
+@app.task(run_in="process", name="process_typed")
+def process_typed(photo: Photo) -> list[Any]:
+    return [type(photo).__name__, type(photo.taken_at).__name__, photo.id]
+
+
+@app.task(run_in="process", name="process_context", bind=True)
+def process_context(ctx: Context) -> dict[str, Any]:
+    assert current_job() is ctx
+    return {"id": ctx.job_id, "queue": ctx.queue, "attempt": ctx.attempt, "headers": dict(ctx.headers)}
+
+
+@app.task(run_in="process", name="process_waits", max_attempts=1)
+def process_waits() -> None:
+    signal.pause()
+
+
+@app.task(run_in="process", name="process_crashes", max_attempts=2)
+def process_crashes() -> None:
+    ctypes.string_at(0)
+
+
+@app.task(run_in="process", name="process_signals", bind=True, max_attempts=2)
+def process_signals(ctx: Context, signal: str) -> int:
+    if ctx.attempt == 1 and signal == "retry":
+        raise RetryJob(delay=0)
+    if signal == "snooze" and not ctx.headers.get("snoozed"):
+        raise SnoozeJob(3600)
+    if signal == "fail":
+        raise FailJob("no use")
+    if signal == "cancel":
+        raise CancelJob("not needed")
+    if signal == "exit":
+        raise SystemExit(3)
+    return ctx.attempt

@@ -1,0 +1,147 @@
+"""The dead letter queue: what failed is kept whole, sent back, or purged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgqueue import Context, JobNotFound, PgQueue, RetryJob, Task
+from pgqueue.testing import drain
+
+
+class CardDeclined(Exception):
+    """An error of the app's own."""
+
+
+@pytest.fixture
+def fails(app: PgQueue) -> Task[[str], None]:
+    """A task that fails with the error that it is told, until `app.mended` is set."""
+    errors: dict[str, Exception] = {
+        "declined": CardDeclined("no funds"),
+        "timeout": TimeoutError("slow"),
+        "key": KeyError("k"),
+    }
+
+    @app.task(name="charge", max_attempts=1)
+    def charge(how: str) -> None:
+        if how in errors:
+            raise errors[how]
+
+    return charge
+
+
+def all_fail(app: PgQueue, task: Task[[str], None], *hows: str, **options: Any) -> list[int]:
+    made = app.enqueue_many([task.using(**options).job(how) for how in hows])
+    drain(app, slots=1)
+    return [job.id for job in made]
+
+
+def test_a_failed_job_is_kept_whole(app: PgQueue, fails: Task[[str], None]) -> None:
+    job = fails.using(priority=3, key="k", tags=["x"], headers={"trace": 1}, queue="money").enqueue("declined")
+    drain(app)
+    failed = app.failed.get(job.id)
+    assert (failed.id, failed.queue, failed.task, failed.args) == (job.id, "money", "charge", {"how": "declined"})
+    assert (failed.priority, failed.key, failed.tags, failed.headers) == (3, "k", ("x",), {"trace": 1})
+    assert (failed.state, failed.reason, failed.attempt, failed.max_attempts) == ("failed", "attempts_used", 1, 1)
+    assert failed.errors[0]["type"].endswith("test_failed.CardDeclined")
+    assert failed.created_at == job.created_at
+    assert fails.using(key="k", queue="money").enqueue("x").created
+
+
+def test_failed_jobs_are_listed_by_queue_task_and_error(app: PgQueue, fails: Task[[str], None]) -> None:
+    declined, timeout, key = all_fail(app, fails, "declined", "timeout", "key")
+    [elsewhere] = all_fail(app, fails, "timeout", queue="other")
+    assert [job.id for job in app.failed.list()] == [elsewhere, key, timeout, declined]
+    assert [job.id for job in app.failed.list(queue="other")] == [elsewhere]
+    assert [job.id for job in app.failed.list(error="TimeoutError")] == [elsewhere, timeout]
+    assert [job.id for job in app.failed.list(error="CardDeclined")] == [declined]
+    assert [job.id for job in app.failed.list(task="unknown")] == []
+    assert [job.id for job in app.failed.list(limit=1, before=elsewhere)] == [key]
+    assert (app.failed.count(), app.failed.count(error="KeyError"), app.failed.count(queue="other")) == (4, 1, 1)
+
+
+def test_a_job_that_did_not_fail_is_not_there(app: PgQueue, fails: Task[[str], None]) -> None:
+    job = fails.enqueue("fine")
+    drain(app)
+    with pytest.raises(JobNotFound, match=f"no job with id {job.id} is in failed_jobs"):
+        app.failed.get(job.id)
+
+
+def test_redriving_keeps_the_id_and_the_errors_and_starts_the_attempts_anew(app: PgQueue) -> None:
+    mended = False
+
+    @app.task(name="flaky", bind=True, max_attempts=2)
+    def flaky(ctx: Context) -> int:
+        if not mended:
+            raise RetryJob(f"attempt {ctx.attempt}", delay=0)
+        return ctx.attempt
+
+    job = flaky.enqueue()
+    drain(app)
+    assert job.refresh().state == "failed"
+    assert app.failed.redrive([job.id]) == [job.id]
+    redriven = job.refresh()
+    assert (redriven.state, redriven.attempt, redriven.max_attempts) == ("available", 0, 2)
+    assert len(redriven.errors) == 2
+    mended = True
+    drain(app)
+    after = job.refresh()
+    assert (after.state, after.value, len(after.errors)) == ("completed", 1, 2)
+    assert app.failed.list() == []
+
+
+def test_redriving_chooses_by_queue_task_error_and_limit(app: PgQueue, fails: Task[[str], None]) -> None:
+    declined, timeout, key = all_fail(app, fails, "declined", "timeout", "key")
+    [other] = all_fail(app, fails, "timeout", queue="other")
+    assert app.failed.redrive(queue="other") == [other]
+    assert app.failed.redrive(error="TimeoutError", task="charge") == [timeout]
+    assert app.failed.redrive(error="CardDeclined", queue="other") == []
+    assert app.failed.redrive(limit=1) == [declined]
+    assert app.failed.redrive([4711]) == []
+    assert app.failed.redrive([]) == []
+    assert app.failed.redrive() == [key]
+
+
+def test_a_fingerprint_chooses_what_failed_in_the_same_place(app: PgQueue, fails: Task[[str], None], dsn: str) -> None:
+    first, second, other = all_fail(app, fails, "declined", "declined", "key")
+    with psycopg.connect(dsn) as connection:
+        found = connection.execute("select id, fingerprint from pgqueue.failed_jobs order by id").fetchall()
+    prints: dict[int, str] = dict(found)
+    assert prints[first] == prints[second] != prints[other]
+    assert sorted(app.failed.redrive(error=prints[first])) == [first, second]
+
+
+async def test_redriving_joins_the_callers_transaction(app: PgQueue, fails: Task[[str], None], dsn: str) -> None:
+    from pgqueue.testing import adrain
+
+    job = await fails.aenqueue("key")
+    await adrain(app)
+    async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        assert await app.failed.aredrive([job.id], using=connection) == [job.id]
+        assert (await job.arefresh()).state == "failed"
+        await connection.rollback()
+    assert (await job.arefresh()).state == "failed"
+    assert await app.failed.aredrive(queue="default") == [job.id]
+
+
+def test_a_job_whose_key_is_held_again_stays_where_it_is(app: PgQueue, fails: Task[[str], None]) -> None:
+    [failed] = all_fail(app, fails, "key", key="k")
+    live = fails.using(key="k").enqueue("fine")
+    assert app.failed.redrive() == []
+    assert app.failed.get(failed).key == "k"
+    live.cancel()
+    assert app.failed.redrive() == [failed]
+
+
+def test_purging_deletes_for_good(app: PgQueue, fails: Task[[str], None]) -> None:
+    declined, timeout, key = all_fail(app, fails, "declined", "timeout", "key")
+    assert app.failed.purge([declined]) == 1
+    assert app.failed.purge(error="TimeoutError") == 1
+    assert app.failed.purge(queue="other") == 0
+    assert [job.id for job in app.failed.list()] == [key]
+    assert app.failed.purge() == 1
+    for job in (declined, timeout, key):
+        with pytest.raises(JobNotFound):
+            app.jobs.get(job)
