@@ -1,0 +1,153 @@
+"""The app that the crash tests run: `python -m tests.crash.shop OPTIONS` is one worker process of it.
+
+Every run of a task appends to a ledger of its own process (`SHOP_LEDGER`), which knows nothing of the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from pgqueue import Backoff, Context, Event, PgQueue
+from pgqueue.worker import Worker
+
+app = PgQueue(backoff=Backoff.fixed(0.1))
+_ledgers: dict[int, int] = {}
+
+
+def note(what: str, job_id: int, attempt: int) -> None:
+    """One line, in one write: what was noted before a SIGKILL stays."""
+    pid = os.getpid()
+    if pid not in _ledgers:
+        path = Path(os.environ["SHOP_LEDGER"]) / f"{pid}.{time.time_ns()}.ledger"
+        _ledgers[pid] = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(_ledgers[pid], f"{what} {job_id} {attempt} {pid}\n".encode())
+
+
+@app.task(bind=True, queue="orders")
+async def order(ctx: Context, seconds: float = 0.0) -> int:
+    note("begin", ctx.job_id, ctx.attempt)
+    await asyncio.sleep(seconds)
+    note("end", ctx.job_id, ctx.attempt)
+    return os.getpid()
+
+
+@app.task(bind=True, queue="orders")
+async def wait_for(ctx: Context, path: str) -> int:
+    """Runs until the file `path.PID` is there: the test opens one worker's gate, and not the other's."""
+    note("begin", ctx.job_id, ctx.attempt)
+    while not is_there(f"{path}.{os.getpid()}"):  # noqa: ASYNC110 - it is made by another process
+        await asyncio.sleep(0.005)
+    note("end", ctx.job_id, ctx.attempt)
+    return os.getpid()
+
+
+@app.task(bind=True, queue="orders")
+async def kill_own_worker(ctx: Context, others: int) -> None:
+    """Waits until this worker runs so many others, the first times: so that they die with it."""
+    note("begin", ctx.job_id, ctx.attempt)
+    while others_running(ctx.job_id) < others and not is_there(os.environ["SHOP_LEDGER"], "alone"):  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(bind=True, queue="orders", run_in="process")
+def crash_own_process(ctx: Context) -> None:
+    note("begin", ctx.job_id, ctx.attempt)
+    ctypes.string_at(0)
+
+
+@app.task(bind=True, queue="orders")
+async def block_the_loop(ctx: Context, gate: str) -> int:
+    """Blocks the first worker that runs it until the file is there; in others it ends at once."""
+    note("begin", ctx.job_id, ctx.attempt)
+    if is_first():
+        while not is_there(gate):
+            time.sleep(0.005)  # noqa: ASYNC251 - what it is for
+    note("end", ctx.job_id, ctx.attempt)
+    return os.getpid()
+
+
+@app.task(bind=True, queue="orders", transactional=True)
+async def charge_async(ctx: Context, seconds: float) -> None:
+    note("begin", ctx.job_id, ctx.attempt)
+    await ctx.connection.execute("insert into charges (job_id) values (%s)", [ctx.job_id])
+    await asyncio.sleep(seconds)
+    note("end", ctx.job_id, ctx.attempt)
+
+
+@app.task(bind=True, queue="orders", transactional=True)
+def charge(ctx: Context, seconds: float) -> None:
+    note("begin", ctx.job_id, ctx.attempt)
+    ctx.connection.execute("insert into charges (job_id) values (%s)", [ctx.job_id])
+    time.sleep(seconds)
+    note("end", ctx.job_id, ctx.attempt)
+
+
+@app.task(queue="nothing")
+async def nothing() -> None:
+    """Gives a worker that only rescues a queue to serve."""
+
+
+def is_there(*path: str) -> bool:
+    return Path(*path).exists()
+
+
+def is_first() -> bool:
+    """Whether no process has asked before."""
+    try:
+        Path(os.environ["SHOP_LEDGER"], "blocked").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def others_running(job_id: int) -> int:
+    state: dict[str, int] = {}
+    for path in Path(os.environ["SHOP_LEDGER"]).glob(f"{os.getpid()}.*.ledger"):
+        for line in path.read_text().splitlines():
+            what, id_, *_ = line.split()
+            state[id_] = state.get(id_, 0) + (1 if what == "begin" else -1 if what == "end" else 0)
+    return sum(count for id_, count in state.items() if id_ != str(job_id))
+
+
+def rescued(event: Event) -> None:
+    note("rescued", event.job_id, event.attempt)
+
+
+async def serve(options: dict[str, Any]) -> None:
+    app.on("rescued", rescued)
+    worker = Worker(app, options.pop("queues", ["orders:20"]), **options)
+    signals = 0
+
+    def stop() -> None:
+        nonlocal signals
+        signals += 1
+        if signals == 1:
+            worker.stop()
+        else:
+            worker.give_back()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
+    await worker.run()
+
+
+def end_with_the_test() -> None:
+    """The test holds the other end of stdin."""
+    os.read(sys.stdin.fileno(), 1)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    threading.Thread(target=end_with_the_test, daemon=True).start()
+    asyncio.run(serve(json.loads(sys.argv[1])))
