@@ -12,7 +12,7 @@ from pgqueue.backoff import Backoff
 from pgqueue.client import FailedJobs, Jobs, Queues, Schedules, Workers
 from pgqueue.context import Context
 from pgqueue.database import Database
-from pgqueue.errors import ConfigurationError, UnknownTask, seconds
+from pgqueue.errors import ArgumentError, ConfigurationError, UnknownTask, seconds
 from pgqueue.events import Callback, Event, EventName, Subscribers
 from pgqueue.job import Job, NewJob
 from pgqueue.names import data_name, schema_name
@@ -170,8 +170,8 @@ class PgQueue:
         def declare(task: Task[P, R]) -> Task[P, R]:
             if not isinstance(task, Task):
                 raise ConfigurationError(f"a schedule belongs above @app.task(), not on {task!r}")
-            job = task.using().task.signature.dump((), args)
-            schedule = Schedule(data_name("schedule", name or task.name), rule, task.name, arguments.loads(job))
+            template: Task[..., R] = task
+            schedule = Schedule(data_name("schedule", name or task.name), rule, template.job(**args))
             if schedule.name in self.declared_schedules:
                 raise ConfigurationError(f"two schedules are named {schedule.name}: give one of them a name")
             self.declared_schedules[schedule.name] = schedule
@@ -222,7 +222,7 @@ class PgQueue:
         given: Any = {} if args is None else args
         if not isinstance(given, Mapping):
             kind = type(given).__name__
-            raise arguments.ArgumentError(f"{task}: args must be a mapping of names to values, not {kind}")
+            raise ArgumentError(f"{task}: args must be a mapping of names to values, not {kind}")
         if known is not None:
             return known.using(**options).job(**dict(given))
         text = arguments.dumps(dict(given), what=f"args of {task}", limit=arguments.ARGUMENTS_LIMIT)
@@ -298,9 +298,7 @@ class PgQueue:
         self.subscribers.add(event, callback)
         return callback
 
-    def worker(
-        self, queues: Mapping[str, int] | Sequence[str] | None = None, **options: Any
-    ) -> Worker:
+    def worker(self, queues: Mapping[str, int] | Sequence[str] | None = None, **options: Any) -> Worker:
         """A worker in this process, for small deployments and tests; stops gracefully on leaving.
 
         `queues` maps names or globs to slots; without it, every queue that a task names, ten slots each.
@@ -325,7 +323,7 @@ def _spread(jobs: Sequence[NewJob], spread: float | timedelta | None) -> Sequenc
     jobs = list(jobs)
     for job in jobs:
         if not isinstance(job, NewJob):
-            raise arguments.ArgumentError(f"enqueue_many takes jobs made by task.job(…), not {type(job).__name__}")
+            raise ArgumentError(f"enqueue_many takes jobs made by task.job(…), not {type(job).__name__}")
     if spread is None:
         return jobs
     step = seconds(spread)

@@ -7,6 +7,7 @@ A setting is looked for in the call (or flag), then `PGQUEUE_*`, then `pgqueue.t
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,6 +64,10 @@ def _files(folder: Path) -> list[tuple[str, dict[str, Any]]]:
             raise ConfigurationError(f"{folder / file} cannot be read: {error}") from error
         for part in path:
             values = values.get(part, {})
+            if not isinstance(values, dict):
+                raise ConfigurationError(
+                    f"{folder / file} cannot be read: {part!r} is not a table, write [{'.'.join(path)}]"
+                )
         found.append((file, values))
     return found
 
@@ -87,7 +92,12 @@ def libpq_dsn(dsn: str) -> str:
     try:
         conninfo.conninfo_to_dict(dsn)
     except ProgrammingError as error:
-        raise ConfigurationError(f"the DSN {masked(dsn)!r} cannot be read: {str(error).strip()}") from error
+        # libpq quotes what it stumbled over, which may be the password.
+        reason = re.sub('".*"', '"…"', str(error).strip(), flags=re.DOTALL)
+        raise ConfigurationError(
+            f"the DSN {masked(dsn)!r} cannot be read: {reason}; write it as postgresql://user:password@host:5432/database "
+            "(special characters percent-encoded) or as host=… dbname=…"
+        ) from None
     return dsn
 
 

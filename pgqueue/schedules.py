@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
+from pgqueue import arguments
+from pgqueue.job import NewJob
 from pgqueue.queries.scheduling import ScheduleRow
 from pgqueue.schedule import Cron, Every, Rule
 
@@ -17,8 +17,7 @@ class Schedule:
 
     name: str
     rule: Rule
-    task: str
-    args: Mapping[str, Any]
+    job: NewJob
 
     def row(self, now: datetime) -> ScheduleRow:
         """As the table holds it; its first nominal time is the next one after `now`."""
@@ -26,12 +25,12 @@ class Schedule:
         every = self.rule.interval if isinstance(self.rule, Every) else None
         return ScheduleRow(
             self.name,
-            self.task,
-            None,
+            self.job.task,
+            self.job.queue,
             cron.expression if cron else None,
             every,
             cron.tz if cron else "UTC",
-            self.args,
+            arguments.loads(self.job.args),
             True,
             "code",
             self.rule.next_after(now),

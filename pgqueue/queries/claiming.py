@@ -79,6 +79,25 @@ def claims_of(schema: str, worker: UUID) -> Statement[Any]:
     )
 
 
+def give_claims_to(schema: str, worker: UUID, fences: Sequence[int]) -> Statement[Any]:
+    return Statement(
+        inline(
+            "update {schema}.claims set worker_id = %(worker)s where id = any (%(fences)s::bigint[]) returning id",
+            schema,
+        ),
+        {"worker": worker, "fences": array(fences)},
+    )
+
+
+def cancelled_among(schema: str, ids: Sequence[int]) -> Statement[int]:
+    """Those of the running jobs `ids` that were asked to stop."""
+    return Statement(
+        inline("select id from {schema}.jobs where id = any (%(ids)s::bigint[]) and cancel_requested", schema),
+        {"ids": array(ids)},
+        lambda row: row[0],
+    )
+
+
 def drop_claims(schema: str, fences: Sequence[int]) -> Statement[Any]:
     return Statement(text("drop_claims", schema), {"fences": array(fences)})
 

@@ -36,8 +36,10 @@ def enqueue(
     pending = list(range(len(jobs)))
     for _ in range(ROUNDS):
         held: list[int] = []
-        for start in range(0, len(pending), CHUNK):
-            places = pending[start : start + CHUNK]
+        # Keys are locked in one order by all, which only one statement can do: chunks would begin it anew.
+        size = len(pending) if any(jobs[i].key is not None for i in pending) else CHUNK
+        for start in range(0, len(pending), size):
+            places = pending[start : start + size]
             rows = yield insert(schema, [jobs[i] for i in places], fallback_attempts)
             for i, row in zip(places, rows, strict=True):
                 if row.created:
@@ -230,13 +232,16 @@ def _array(tags: list[str]) -> str:
 
 
 def _wake(schema: str, jobs: Sequence[NewJob], positions: Sequence[int], now: datetime) -> Statement[Any]:
-    first: dict[tuple[str, int], int] = {}
+    first: dict[tuple[str, int | None], int | None] = {}
     for job, position in zip(jobs, positions, strict=True):
         if job.run_at is None or job.run_at <= now:
             first.setdefault((str(job.queue), job.priority or 0), position)
+        else:
+            first.setdefault((str(job.queue), None), None)
     return Statement(
         inline(
-            "select pg_notify(%(channel)s, format('available %%s %%s %%s', queue, priority, position)) "
+            "select pg_notify(%(channel)s, case when position is null then format('scheduled %%s', queue) "
+            "else format('available %%s %%s %%s', queue, priority, position) end) "
             "from unnest(%(queues)s::text[], %(priorities)s::int[], %(positions)s::bigint[]) l (queue, priority, position) "
             "where exists (select from {schema}.workers w where w.idle_queues @> array[l.queue] and w.expires_at > clock_timestamp())",
             schema,

@@ -85,7 +85,7 @@ def register_worker(
         inline(
             "insert into {schema}.workers as w (id, name, host, pid, version, queues, tasks, expires_at) values (%(worker)s, %(name)s, "
             "%(host)s, %(pid)s, %(version)s, %(queues)s::jsonb, %(tasks)s, clock_timestamp() + make_interval(secs => %(lease)s)) "
-            "returning id",
+            "on conflict (id) do update set heartbeat_at = clock_timestamp(), expires_at = excluded.expires_at returning id",
             schema,
         ),
         {

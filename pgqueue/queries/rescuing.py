@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from uuid import UUID
 
 from pgqueue.errors import ProcessCrashed
 from pgqueue.outcome import decide
@@ -11,6 +12,9 @@ from pgqueue.queries import claiming, fleet
 from pgqueue.queries.finishing import Finished, finish, lock_claimed
 from pgqueue.queries.fleet import Orphan
 from pgqueue.queries.statement import Operation
+
+NOBODY = UUID(int=0)
+"""Holds what a rescue had to leave of a worker's several jobs: found alone by the next one, they are not to blame."""
 
 
 def rescue(schema: str, delay: Callable[[str, int], float]) -> Operation[list[Orphan]]:
@@ -25,7 +29,9 @@ def rescue(schema: str, delay: Callable[[str, int], float]) -> Operation[list[Or
     held = [row for row in rows if row.job_id is not None]
     # A row that somebody has locked waits for the next pass; it must not stall the others.
     free = set((yield lock_claimed(schema, [Finished(row.job_id or 0, row.fence, row.task, None) for row in held])))
-    alone = {worker for worker, count in Counter(row.worker_id for row in held).items() if count == 1}
+    alone = {
+        worker for worker, count in Counter(row.worker_id for row in held).items() if count == 1 and worker != NOBODY
+    }
     given_back: list[Orphan] = []
     ended: list[Finished] = []
     for row in (row for row in held if row.job_id in free):
@@ -50,6 +56,9 @@ def rescue(schema: str, delay: Callable[[str, int], float]) -> Operation[list[Or
         rest = [Finished(row.job_id or 0, row.fence, row.task, None) for row in given_back if row.job_id not in went]
         if rest:
             yield from finish(schema, None, rest)
+    left = {row.fence for row in held if row.job_id not in free and row.worker_id not in alone}
+    if left:
+        yield claiming.give_claims_to(schema, NOBODY, sorted(left))
     if rows:
         yield claiming.drop_claims(schema, sorted({row.fence for row in rows}))
     return [row for row in held if row.job_id in free]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from pgqueue import arguments
 from pgqueue.database import Database
 from pgqueue.errors import PgQueueError
 from pgqueue.job import NewJob
@@ -72,7 +74,7 @@ class Scheduler(Service):
             if nominal is None or nominal < row.next_run_at:
                 nominal = row.next_run_at
             following = rule.next_after(nominal)
-            job = job_of(row, nominal)
+            job = job_of(row, nominal, self._declared.get(row.name))
         except PgQueueError as error:
             logger.error("schedule %s is disabled: %s", row.name, error)
             await self.runner.fetch(scheduling.disable(self.schema, row.name, str(error)))
@@ -84,13 +86,14 @@ class Scheduler(Service):
             logger.info("schedule %s fired for %s: job %d", row.name, nominal.isoformat(), made.id)
 
 
-def job_of(row: ScheduleRow, nominal: datetime) -> NewJob:
-    """The job of one nominal time."""
-    from pgqueue import arguments
-
+def job_of(row: ScheduleRow, nominal: datetime, declared: Schedule | None = None) -> NewJob:
+    """The job of one nominal time; what the code declares brings the defaults of its task along."""
     text = arguments.dumps(dict(row.args), what=f"args of schedule {row.name}", limit=arguments.ARGUMENTS_LIMIT)
     headers = {"schedule": row.name, "scheduled_for": nominal.isoformat()}
-    return new_job(row.task, text, queue=row.queue, headers=headers)
+    made = new_job(row.task, text, queue=row.queue, headers=headers)
+    if declared is None or (declared.job.task, arguments.loads(declared.job.args)) != (row.task, row.args):
+        return made
+    return replace(declared.job, args=text, queue=row.queue or declared.job.queue, headers=made.headers)
 
 
 def runner_of(database: Database) -> Runner:

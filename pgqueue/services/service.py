@@ -68,6 +68,8 @@ class Service(ABC):
                 failing = True
                 pause = RETRY_AFTER * random.uniform(0.5, 1.5)
             try:
-                await asyncio.wait_for(self._woken.wait(), pause)
+                # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the event.
+                async with asyncio.timeout(pause):
+                    await self._woken.wait()
             except TimeoutError:
                 continue

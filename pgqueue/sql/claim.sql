@@ -1,7 +1,8 @@
 -- available -> running, oldest first above the mark, in one lane (queue and priority).
 with sequence as materialized (
     -- Read before the claim takes its transaction id; no row when the queue is paused.
-    select last_value as allocated, pg_snapshot_xmin(pg_current_snapshot())::text::bigint as xmin,
+    -- A sequence that was never used shows its first value as the last.
+    select last_value - (not is_called)::int as allocated, pg_snapshot_xmin(pg_current_snapshot())::text::bigint as xmin,
            -- Losing a claim in a crash only means that the job is claimed again.
            set_config('synchronous_commit', 'off', true)
     from {schema}.jobs_position

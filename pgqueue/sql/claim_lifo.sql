@@ -1,6 +1,6 @@
 -- available -> running, newest first, in one lane (queue and priority) of a last-in-first-out queue.
 with sequence as materialized (
-    select last_value as allocated, pg_snapshot_xmin(pg_current_snapshot())::text::bigint as xmin,
+    select last_value - (not is_called)::int as allocated, pg_snapshot_xmin(pg_current_snapshot())::text::bigint as xmin,
            set_config('synchronous_commit', 'off', true)
     from {schema}.jobs_position
     where not exists (select from {schema}.queues where name = %(queue)s and paused)),

@@ -25,7 +25,7 @@ inserted as (
            attempts, key, options::jsonb, headers::jsonb,
            case when tags is not null then array(select jsonb_array_elements_text(tags::jsonb)) end
     -- Keys in one order in every transaction: two bulks with the same keys cannot deadlock.
-    from numbered order by key nulls first, lane
+    from numbered order by key nulls first, lane, n
     on conflict (unique_key, queue) where unique_key is not null do nothing
     returning id, created_at),
 woken as (

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from pgqueue.job import ClaimedJob
 from pgqueue.queries import claiming
+from pgqueue.queries.finishing import Finished
 from pgqueue.worker.connection import TRANSIENT, WorkerConnection, pauses
 from pgqueue.worker.executor import Slots
 from pgqueue.worker.finisher import Finisher
@@ -36,6 +37,7 @@ class Claimer:
         slots: Slots,
         tasks: Collection[str],
         worker: Callable[[], UUID],
+        registered: asyncio.Event,
         finisher: Finisher,
         *,
         poll_interval: float,
@@ -48,6 +50,7 @@ class Claimer:
         self._slots = slots
         self._tasks = sorted(tasks)
         self._worker = worker
+        self._registered = registered
         self._finisher = finisher
         self._poll_interval = poll_interval
         self._set_idle = set_idle
@@ -71,6 +74,11 @@ class Claimer:
         """A job became available there."""
         self.lanes.rewind(priority, position)
         self._woken.set()
+
+    def begin_life(self) -> None:
+        """The worker has registered anew: its row says of no queue that it is idle, and jobs may have come back."""
+        self._idle = False
+        self.wake(sweep=True)
 
     async def run(self) -> None:
         """Claim for ever."""
@@ -132,7 +140,10 @@ class Claimer:
         return 0 if self._finisher.backlog > BACKLOG else min(BATCH, self._slots.wanted())
 
     async def _claim(self, priority: int, mark: int, count: int) -> claiming.Scan:
+        # A claim of a worker without a row is an orphan: others would take it at once.
+        await self._registered.wait()
         fence = secrets.randbits(63)
+        worker = self._worker()
         self.claiming = fence
         try:
             operation = claiming.claim(
@@ -144,17 +155,21 @@ class Claimer:
                 count=count,
                 slots=max(0, self._slots.free - len(self._slots.buffer)),
                 fence=fence,
-                worker=self._worker(),
+                worker=worker,
                 lifo=self.lifo,
             )
             scan = await self._connection.run(operation)
             if scan.jobs:
-                self._finisher.claimed(fence, len(scan.jobs))
+                self._finisher.claimed(fence, [job.id for job in scan.jobs])
         finally:
             self.claiming = None
         for known, lane in self.lanes.ordered():
             if known == priority:
                 lane.observe(scan, mark, lifo=self.lifo)
+        if worker != self._worker():
+            for job in scan.jobs:
+                self._finisher.add(Finished(job.id, job.fence, job.task, None))
+            return scan
         trusted = [job for job in scan.jobs if not is_suspect(job)]
         for job in scan.jobs:
             if is_suspect(job):
@@ -173,7 +188,8 @@ class Claimer:
     async def _wait(self) -> None:
         # Fleets that started together would poll together.
         try:
-            await asyncio.wait_for(self._woken.wait(), self._poll_interval * random.uniform(0.8, 1.2))
+            async with asyncio.timeout(self._poll_interval * random.uniform(0.8, 1.2)):
+                await self._woken.wait()
         except TimeoutError:
             return
 

@@ -90,6 +90,16 @@ class WorkerConnection:
                 await self._drop_if_broken(conn, error)
                 raise
 
+    async def insist(self, statement: Statement[Row]) -> list[Row]:
+        """As `fetch`, again and again while the connection breaks: for statements that may run twice."""
+        for pause in pauses():
+            try:
+                return await self.fetch(statement)
+            except TRANSIENT as error:
+                logger.info("%s: %s; trying again", self._purpose, str(error).strip() or type(error).__name__)
+                await asyncio.sleep(pause)
+        raise AssertionError("unreachable")
+
     async def run(self, operation: Operation[Result], *, atomic: bool = False) -> Result:
         """An operation, in one transaction when `atomic`."""
         async with self._turn:  # Nobody else's statement slips into the transaction.

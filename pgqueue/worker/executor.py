@@ -7,7 +7,7 @@ import contextvars
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
@@ -157,6 +157,11 @@ class Executor:
     @property
     def running(self) -> int:
         return len(self._runs)
+
+    @property
+    def job_ids(self) -> Collection[int]:
+        """Of the jobs that run."""
+        return self._runs.keys()
 
     def start(self, slots: Slots, job: ClaimedJob) -> None:
         run = asyncio.get_running_loop().create_task(self._run(slots, job), context=self._context.copy())

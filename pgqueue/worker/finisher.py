@@ -41,11 +41,22 @@ class Finisher:
         self._written = asyncio.Event()
         self._writing = False
         self._drained: list[int] = []
+        self._superseded: set[int] = set()
         self.held: dict[int, int] = {}
 
-    def claimed(self, fence: int, count: int) -> None:
-        """A claim of `count` jobs is held: its row is dropped when all of them have been written."""
-        self.held[fence] = count
+    def claimed(self, fence: int, ids: list[int]) -> None:
+        """A claim of these jobs is held: its row is dropped when all of them have been written.
+
+        What waits of an earlier run of such a job is stale, and is dropped: a statement does not pair ids with fences,
+        so beside outcomes of the new claim it would be taken for one of them.
+        """
+        self.held[fence] = len(ids)
+        if self._writing:
+            self._superseded.update(ids)
+        if self._waiting or self._locked:
+            held_again = set(ids)
+            self._waiting = self._without(self._waiting, held_again)
+            self._locked = self._without(self._locked, held_again)
 
     def add(self, finished: Finished) -> None:
         self._waiting.append(finished)
@@ -70,6 +81,7 @@ class Finisher:
             batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
             if not self._waiting:
                 self._arrived.clear()
+            self._superseded.clear()
             self._writing = True
             try:
                 if batch:
@@ -102,8 +114,17 @@ class Finisher:
             await self._written.wait()
 
     def _again(self, batch: list[Finished]) -> None:
-        self._waiting[:0] = batch
+        self._waiting[:0] = self._without(batch, self._superseded)
         self._arrived.set()
+
+    def _without(self, outcomes: list[Finished], held_again: set[int]) -> list[Finished]:
+        stale = [one for one in outcomes if one.id in held_again]
+        if not stale:
+            return outcomes
+        for one in stale:
+            self._count(one.fence)
+        self._on_stale(len(stale))
+        return [one for one in outcomes if one.id not in held_again]
 
     async def _write(self, batch: list[Finished]) -> None:
         try:
@@ -132,14 +153,15 @@ class Finisher:
         ready = [one for one in batch if one.id in free]
         for one in ready:
             self._count(one.fence)
-        rest = [one for one in batch if one.id not in free]
+        rest = self._without([one for one in batch if one.id not in free], self._superseded)
         if rest:
             self._locked.extend(rest)
             asyncio.get_running_loop().call_later(0.2, self._retry_locked)
 
     def _retry_locked(self) -> None:
-        batch, self._locked = self._locked, []
-        self._again(batch)
+        self._waiting[:0] = self._locked
+        self._locked = []
+        self._arrived.set()
 
     def _count(self, fence: int) -> None:
         left = self.held.get(fence, 0) - 1

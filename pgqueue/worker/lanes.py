@@ -37,7 +37,8 @@ class Lane:
             return
         if self.mark == started_at:
             self._move(scan, lifo, told)
-        if scan.allocated > self.mark and (not self._pending or scan.allocated > self._pending[-1][0]):
+        proven = self.mark if self._proven is None else self._proven
+        if scan.allocated > proven and (not self._pending or scan.allocated > self._pending[-1][0]):
             # The oldest are the next to be confirmed; behind a long writer the newest stands for all that came since.
             del self._pending[PENDING - 1 :]
             self._pending.append((scan.allocated, scan.xact_id))

@@ -34,20 +34,28 @@ class Listener:
 
     async def run(self) -> None:
         """Listen for ever."""
-        for pause in pauses():
+        pause = pauses()
+        while True:
             try:
-                await self._listen(await self._connection.get())
+                conn = await self._connection.get()
+                await conn.execute(sql.SQL("listen {}").format(sql.Identifier(self._channel)))
+                pause = pauses()
+                await self._hear(conn)
             except (TimeoutError, *TRANSIENT) as error:
                 logger.info("listening stopped: %s; polling goes on", str(error).strip() or type(error).__name__)
                 await self._connection.close()
-            await asyncio.sleep(pause)
+            await asyncio.sleep(next(pause))
 
-    async def _listen(self, conn: psycopg.AsyncConnection[Any]) -> None:
-        await conn.execute(sql.SQL("listen {}").format(sql.Identifier(self._channel)))
+    async def _hear(self, conn: psycopg.AsyncConnection[Any]) -> None:
         self._on_reconnect()
         while True:
             async for notification in conn.notifies(timeout=PING_AFTER):
                 kind, *words = notification.payload.split(" ")
-                self._on_hint(kind, words)
+                try:
+                    self._on_hint(kind, words)
+                except ValueError:
+                    # Whoever may connect may notify: what they say must not stop a worker.
+                    logger.info("a notification that is none of pgqueue's: %.100r", notification.payload)
             # A half-open socket shows itself here, within the keepalive's bounds.
-            await asyncio.wait_for(conn.execute("select 1"), PING_AFTER)
+            async with asyncio.timeout(PING_AFTER):
+                await conn.execute("select 1")

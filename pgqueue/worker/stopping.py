@@ -18,6 +18,7 @@ logger = logging.getLogger("pgqueue.worker")
 
 INTERRUPT_SECONDS = 5.0
 WRITE_SECONDS = 10.0
+CANCEL_SECONDS = 1.0
 
 
 async def stop_gracefully(
@@ -79,6 +80,10 @@ async def _let_end(worker: Worker, force: asyncio.Event) -> None:
 
 
 async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
+    pending = set(tasks)
+    while pending:
+        # Again and again: a library may swallow a cancellation, and the worker must end all the same.
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_SECONDS)
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -12,6 +12,8 @@ from pgqueue.queries import claiming, fleet
 from pgqueue.queries.finishing import Finished, finish
 from pgqueue.services.service import Runner, Service
 
+CANCEL_INTERVAL = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class QueueSettings:
@@ -54,6 +56,31 @@ class SettingsReader(Service):
             names |= set(await self.runner.fetch(fleet.queue_names(self.schema)))
         self._on_read(settings, names)
         return self._interval
+
+
+class Cancellations(Service):
+    """Finds the running jobs that were asked to stop, where the notification did not arrive."""
+
+    name = "cancellations"
+
+    def __init__(
+        self,
+        runner: Runner,
+        schema: str,
+        *,
+        running: Callable[[], Collection[int]],
+        on_cancelled: Callable[[int], None],
+    ) -> None:
+        super().__init__(runner, schema)
+        self._running = running
+        self._on_cancelled = on_cancelled
+
+    async def run_once(self) -> float:
+        ids = sorted(self._running())
+        if ids:
+            for job_id in await self.runner.fetch(claiming.cancelled_among(self.schema, ids)):
+                self._on_cancelled(job_id)
+        return CANCEL_INTERVAL
 
 
 class Reconciler(Service):

@@ -18,12 +18,12 @@ from pgqueue.database import Database
 from pgqueue.errors import ConfigurationError
 from pgqueue.events import Event
 from pgqueue.job import ClaimedJob
-from pgqueue.outcome import Completed, Outcome
+from pgqueue.outcome import Completed, Outcome, Retry, Snooze
 from pgqueue.queries import fleet, inspecting
 from pgqueue.queries.finishing import Finished
 from pgqueue.queries.fleet import Orphan, QueueRow, TaskRow
 from pgqueue.revision import check_revision
-from pgqueue.services.promoter import Promoter
+from pgqueue.services.promoter import LONGEST, Promoter
 from pgqueue.services.pruner import Pruner
 from pgqueue.services.rescuer import Rescuer
 from pgqueue.services.scheduler import Scheduler
@@ -35,14 +35,14 @@ from pgqueue.worker.claimer import Claimer
 from pgqueue.worker.connection import WorkerConnection
 from pgqueue.worker.executor import Executor, Slots
 from pgqueue.worker.finisher import LOCK_TIMEOUT, Finisher
-from pgqueue.worker.heartbeat import Heartbeat
+from pgqueue.worker.heartbeat import BLOCKED_LIMIT, Heartbeat
 from pgqueue.worker.listener import Listener
 from pgqueue.worker.quarantine import Quarantine
 from pgqueue.worker.queues import QueueSpec, parse_queues
 from pgqueue.worker.reporting import event_of
 from pgqueue.worker.stopping import stop_gracefully
 from pgqueue.worker.transactional import Transactions
-from pgqueue.worker.upkeep import QueueSettings, Reconciler, SettingsReader
+from pgqueue.worker.upkeep import Cancellations, QueueSettings, Reconciler, SettingsReader
 
 if TYPE_CHECKING:
     from pgqueue.app import PgQueue
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pgqueue.worker")
 
 SETTINGS_INTERVAL = 2.0
+WRITE_SECONDS = 0.02
 NO_SETTINGS = QueueSettings()
 
 
@@ -60,7 +61,8 @@ class Worker:
     queue of the app with `slots` each. `lease` is in seconds: after this much silence others take its jobs. `drain`
     stops when nothing is left to do, `idle_timeout` after so many seconds without a job, `max_jobs` after so many
     jobs, `max_memory` (bytes) when the process has grown beyond. `shutdown_timeout` bounds the graceful stop. Without
-    `listen` it only polls, every `poll_interval` seconds.
+    `listen` it only polls, every `poll_interval` seconds. After `blocked_limit` seconds in which its event loop stood
+    still it counts as hung, and others take its jobs.
 
         async with app.worker(queues={"email": 10}):
             ...
@@ -82,6 +84,7 @@ class Worker:
         with_scheduler: bool = False,
         listen: bool = True,
         poll_interval: float = 1.0,
+        blocked_limit: float = BLOCKED_LIMIT,
     ) -> None:
         if not app.tasks:
             raise ConfigurationError(
@@ -105,11 +108,13 @@ class Worker:
         self._with_scheduler = with_scheduler
         self._listen = listen and not app.database.pooler
         self._poll_interval = poll_interval
+        self._blocked_limit = blocked_limit
         self._settings: dict[str, QueueSettings] = {}
         self._idle: set[str] = set()
         self._background: set[asyncio.Task[Any]] = set()
         self._lasting: set[asyncio.Task[Any]] = set()
         self._broken: BaseException | None = None
+        self._registered = asyncio.Event()
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
@@ -163,20 +168,22 @@ class Worker:
         """Register and begin; waits for PostgreSQL. Raises SchemaOutOfDate."""
         self._connect()
         try:
-            check_revision(await self.services.fetch(inspecting.revision(self.app.schema)), self.app.schema)
+            check_revision(await self.services.insist(inspecting.revision(self.app.schema)), self.app.schema)
             await self._register_code()
         except BaseException:
             await self.services.close()
             raise
-        names = set(await self.services.fetch(fleet.queue_names(self.app.schema)))
-        settings = await self.services.fetch(fleet.queue_settings(self.app.schema))
+        # Claimers begin with the settings of their queues, and wake services when a claim fails.
+        services = self._services()
+        names = set(await self.services.insist(fleet.queue_names(self.app.schema)))
+        settings = await self.services.insist(fleet.queue_settings(self.app.schema))
         self._read_settings({name: QueueSettings(*values) for name, *values in settings}, names)
         await self._begin_life()
         if not self.slots:
             logger.warning("no queue matches %s yet", ", ".join(self._spec.slots))
         self._start(self.finisher.run(), lasting=True)
         self._start(self._tick(), lasting=True)
-        for service in self._services():
+        for service in services:
             self._start(service.run())
         if self._listen:
             listener = Listener(self.listening, self.app.schema, self._hint, self._sweep_all)
@@ -186,9 +193,15 @@ class Worker:
 
     def _connect(self) -> None:
         app = self.app
-        self.services = WorkerConnection(app.database, "services", lock_timeout="2s")
+        # A process that is stopped within a transaction would keep its rows from every rescue.
+        abandoned = f"{int(self.lease * 1000)}"
+        self.services = WorkerConnection(
+            app.database, "services", lock_timeout="2s", idle_in_transaction_session_timeout=abandoned
+        )
         self.claiming = WorkerConnection(app.database, "claims")
-        self.finishing = WorkerConnection(app.database, "finishes", lock_timeout=LOCK_TIMEOUT)
+        self.finishing = WorkerConnection(
+            app.database, "finishes", lock_timeout=LOCK_TIMEOUT, idle_in_transaction_session_timeout=abandoned
+        )
         self.listening = WorkerConnection(app.database, "listener")
         self.pruning = WorkerConnection(app.database, "pruner", lock_timeout="2s")
         self.finisher = Finisher(self.finishing, app.schema, lambda: self.id, self._stale)
@@ -221,19 +234,32 @@ class Worker:
         settings = SettingsReader(
             runner, schema, globs=self._spec.has_globs, interval=SETTINGS_INTERVAL, on_read=self._read_settings
         )
+        self.cancellations = Cancellations(
+            runner,
+            schema,
+            running=lambda: self.executor.job_ids,
+            on_cancelled=lambda job_id: self.executor.interrupt("cancelled", job_id),
+        )
         # Detaching a partition waits for old snapshots: on a connection that nobody else needs.
         pruner = Pruner(Runner(self.pruning.fetch, self.pruning.run), schema)
-        services: list[Service] = [self.promoter, self.rescuer, self.reconciler, settings, pruner]
+        services: list[Service] = [
+            self.promoter,
+            self.rescuer,
+            self.reconciler,
+            self.cancellations,
+            settings,
+            pruner,
+        ]
         if self._with_scheduler:
             services.append(Scheduler(runner, schema, self.app.declared_schedules, self.app.max_attempts))
         return services
 
     async def _register_code(self) -> None:
         tasks = [task_row(task) for task in self.app.tasks.values()]
-        await self.services.fetch(fleet.register_tasks(self.app.schema, tasks))
+        await self.services.insist(fleet.register_tasks(self.app.schema, tasks))
         declared = self.app.declared_queues
         rows = list(declared.values()) + [QueueRow(name) for name in {task.queue for task in tasks} - set(declared)]
-        await self.services.fetch(fleet.register_queues(self.app.schema, rows))
+        await self.services.insist(fleet.register_queues(self.app.schema, rows))
 
     async def _begin_life(self) -> None:
         """Register under the current id, and wait until that is in the table."""
@@ -259,9 +285,15 @@ class Worker:
             on_registered=lambda: _call(loop, registered.set),
             on_lost=lambda why: _call(loop, self._lost, life, why),
             on_doubt=lambda: _call(loop, self._doubt),
+            blocked_limit=self._blocked_limit,
         )
         self.heartbeat.start()
         await registered.wait()
+        if life == self.id:
+            self._registered.set()
+            self._idle.clear()
+            for claimer in self.claimers.values():
+                claimer.begin_life()
 
     def _start(self, work: Coroutine[Any, Any, Any], *, lasting: bool = False) -> asyncio.Task[Any]:
         """Run a part of the worker; a lasting one goes on while the worker stops."""
@@ -325,6 +357,7 @@ class Worker:
             slots,
             self.app.tasks,
             lambda: self.id,
+            self._registered,
             self.finisher,
             poll_interval=self._poll_interval,
             set_idle=self._set_idle,
@@ -360,6 +393,7 @@ class Worker:
             self.claimers[queue].wake(sweep=sweep)
 
     def _sweep_all(self) -> None:
+        self.cancellations.wake()
         for claimer in self.claimers.values():
             claimer.wake(sweep=True)
 
@@ -387,6 +421,9 @@ class Worker:
             self.finisher.add(Finished(job.id, job.fence, job.task, outcome, seconds, kept))
         if outcome is not None:
             self.ended += 1
+        if isinstance(outcome, Retry | Snooze) and outcome.delay < LONGEST:
+            # The promoter does not look again that soon by itself.
+            asyncio.get_running_loop().call_later(outcome.delay + WRITE_SECONDS, self.promoter.wake)
         self._limits.job_ended()
         event = event_of(job, outcome, seconds, self.app.subscribers)
         if event is not None:
@@ -408,6 +445,7 @@ class Worker:
             return
         logger.error("worker %s lost its jobs: %s. It registers anew", self.id, why)
         self.id = uuid4()
+        self._registered.clear()
         self.finisher.held.clear()
         self._doubt()
         self._start(self._begin_life())
