@@ -95,7 +95,8 @@ def libpq_dsn(dsn: str) -> str:
         # libpq quotes what it stumbled over, which may be the password.
         reason = re.sub('".*"', '"…"', str(error).strip(), flags=re.DOTALL)
         raise ConfigurationError(
-            f"the DSN {masked(dsn)!r} cannot be read: {reason}; write it as postgresql://user:password@host:5432/database "
+            f"the DSN {masked(dsn)!r} cannot be read: {reason}; "
+            "write it as postgresql://user:password@host:5432/database "
             "(special characters percent-encoded) or as host=… dbname=…"
         ) from None
     return dsn

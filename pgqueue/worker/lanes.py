@@ -17,8 +17,8 @@ KEPT = 8
 class Lane:
     """One queue and priority. `mark`: every position up to it has been seen to be taken or gone.
 
-    Behind a transaction that writes for long nothing can be confirmed, and each claim would walk over all that has been
-    taken since. Then the mark runs ahead on trust, and goes back to what is proven as soon as that transaction has ended.
+    Behind a transaction that writes for long nothing can be confirmed, and each claim would walk over all that has
+    been taken since. Then the mark runs ahead on trust, and goes back to what is proven when that one has ended.
     """
 
     __slots__ = ("_pending", "_proven", "_told", "_unconfirmed", "mark")
