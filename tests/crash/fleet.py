@@ -139,21 +139,17 @@ class Fleet:
         [(value,)] = self.query(text, *params)
         return value
 
-    def ledger(self) -> list[Entry]:
-        """What the task runs themselves have noted, in no order across processes."""
+    def ledger(self, pid: int | None = None) -> list[Entry]:
+        """What the task runs themselves have noted, in no order across processes; or in the process `pid`."""
         entries = []
-        for path in sorted(self.folder.glob("*.ledger")):
+        for path in sorted(self.folder.glob(f"{pid or '*'}.*.ledger")):
             for line in path.read_text().splitlines():
                 what, job_id, attempt, pid = line.split()
                 entries.append(Entry(what, int(job_id), int(attempt), int(pid)))
         return entries
 
     def noted(self, what: str, job_id: int | None = None, pid: int | None = None) -> list[Entry]:
-        return [
-            entry
-            for entry in self.ledger()
-            if entry.what == what and job_id in (None, entry.job_id) and pid in (None, entry.pid)
-        ]
+        return [entry for entry in self.ledger(pid) if entry.what == what and job_id in (None, entry.job_id)]
 
     def running_in(self, worker: WorkerProcess) -> set[int]:
         """Jobs that have begun in it and not ended there."""

@@ -153,15 +153,17 @@ async def test_a_worker_whose_connections_are_cut_connects_again_and_goes_on(
         assert [await gate.enters() for _ in range(20)] == list(range(20))
 
 
-async def test_behind_a_pooler_the_worker_polls(dsn: str) -> None:
-    app = PgQueue(dsn, pooler=True)
+async def test_behind_a_pooler_the_worker_polls(fresh_dsn: str) -> None:
+    app = PgQueue(fresh_dsn, pooler=True)
     gate = Gate(app, "wait")
     gate.opened.set()
     async with app.worker(poll_interval=0.05):
         job = await gate.task.aenqueue(3)
         assert await job.aresult(DEADLINE) == 3
-        async with await psycopg.AsyncConnection.connect(dsn) as connection:
-            found = await connection.execute("select count(*) from pg_stat_activity where query like 'listen %'")
+        async with await psycopg.AsyncConnection.connect(fresh_dsn) as connection:
+            found = await connection.execute(
+                "select count(*) from pg_stat_activity where datname = current_database() and query like 'listen %'"
+            )
             assert await found.fetchone() == (0,)
     await app.aclose()
 

@@ -247,9 +247,7 @@ def test_rule_8_an_idle_worker_is_told_once_a_lane_where_it_begins(db: Connectio
         db,
         *[job()] * 50,
         *[job(priority=2)] * 50,
-        job(queue="thumbs"),
-        job(queue="other"),
-        job(queue="thumbs", priority=1, delay=60.0),
+        *others,
     )
     place = {one.id: job_row(db, one.id)["position"] for one in made}
     assert set(notifications(listener)) == {

@@ -82,9 +82,8 @@ def test_a_failed_job_releases_its_key(db: Connection) -> None:
 
 def test_the_errors_of_a_failed_job_are_bounded_at_a_hundred(db: Connection) -> None:
     add(db)
-    db.execute(
-        "update pgqueue.jobs set errors = (select jsonb_agg(jsonb_build_object('message', n)) from generate_series(1, 100) n)"
-    )
+    many = "select jsonb_agg(jsonb_build_object('message', n)) from generate_series(1, 100) n"
+    db.execute(f"update pgqueue.jobs set errors = ({many})")
     finish(db, claim_one(db), Failed("attempts_used", ERROR))
     [row] = rows(db, "select errors from pgqueue.failed_jobs")
     assert len(row["errors"]) == 100

@@ -181,7 +181,7 @@ def test_a_sweep_finds_each_lane_in_which_something_waits_for_a_known_task(db: C
 
 
 def produce(conn: psycopg.Connection[tuple[object, ...]], seed: int) -> list[int]:
-    """Transactions of random length with one to three jobs each; one in eight rolls back. The ids that were committed."""
+    """Transactions of random length, one to three jobs each; one in eight rolls back. The ids that were committed."""
     rng = random.Random(seed)
     committed: list[int] = []
     for _ in range(JOBS_EACH // 2):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import psycopg
 import pytest
@@ -23,11 +23,10 @@ def old(fresh_dsn: str) -> Iterator[Connection]:
     """A database with a partition for each of the last five days."""
     with connect(fresh_dsn) as conn:
         for age in range(1, 6):
+            start = datetime.strptime(f"{day(conn, age)[-8:]}+0000", "%Y%m%d%z")
             conn.execute(
-                "do $$ declare d date := (clock_timestamp() at time zone 'UTC')::date - %s; begin execute format("
-                "'create table pgqueue.completed_jobs_%%s partition of pgqueue.completed_jobs for values from (%%L) to (%%L)', "
-                "to_char(d, 'YYYYMMDD'), d::timestamp at time zone 'UTC', (d + 1)::timestamp at time zone 'UTC'); end $$"
-                % age
+                f"create table pgqueue.{day(conn, age)} partition of pgqueue.completed_jobs "
+                f"for values from ('{start}') to ('{start + DAY}')"
             )
         yield conn
 
@@ -47,8 +46,8 @@ def keep(conn: Connection, queue: str, age: timedelta | None) -> None:
 def history(conn: Connection, queue: str, count: int, age: timedelta) -> None:
     conn.execute(
         "insert into pgqueue.completed_jobs (id, run_at, created_at, finished_at, attempt, max_attempts, priority, "
-        "state, queue, task, args) select n, now(), now(), now() - %s::interval, 1, 1, 0, 'completed', %s, 'send', '{}' "
-        "from generate_series(1, %s) n",
+        "state, queue, task, args) "
+        "select n, now(), now(), now() - %s::interval, 1, 1, 0, 'completed', %s, 'send', '{}' from generate_series(1, %s) n",
         [age, queue, count],
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import uuid4
 
 from pgqueue.database import run
-from pgqueue.outcome import AttemptError, Completed, Retry, Snooze
+from pgqueue.outcome import AttemptError, Completed, Outcome, Retry, Snooze
 from pgqueue.queries import finishing
 from tests.sql.rows import (
     ERROR,
@@ -91,7 +91,7 @@ def test_of_more_than_a_hundred_errors_the_last_hundred_are_kept(db: Connection)
 
 def test_each_job_of_a_batch_gets_its_own_delay_refund_and_error(db: Connection) -> None:
     ids = add(db, 4)
-    outcomes = [
+    outcomes: list[Outcome] = [
         Retry(1000.0, AttemptError("A", "a")),
         Snooze(2000.0),
         Retry(3000.0, AttemptError("B", "b"), crashed=True),
