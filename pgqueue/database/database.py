@@ -60,10 +60,6 @@ class Database:
         self.close()
         self._given, self._engine = dsn, None
 
-    @property
-    def uses_engine(self) -> bool:
-        return self._engine is not None
-
     @contextmanager
     def connection(self) -> Iterator[Any]:
         """A sync connection: of the engine, in a transaction; or of the own pool, in autocommit."""
@@ -143,8 +139,8 @@ class Database:
             return await afetch(conn, statement)
 
     def with_pool(self, size: int) -> Database:
-        """The same database with a pool of its own, of `size` connections."""
-        return Database(self.dsn, pool_size=size, pooler=self.pooler)
+        """The same database, or engine, with an own pool of `size` connections."""
+        return Database(self._given, engine=self._engine, pool_size=size, pooler=self.pooler)
 
     def session_options(self, application: str, **settings: str) -> dict[str, Any]:
         """Connection parameters of a worker: pinned plans and keepalives, on the connection itself.

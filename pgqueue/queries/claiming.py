@@ -109,14 +109,14 @@ def promote(schema: str, *, queue: str, count: int) -> Statement[Any]:
     )
 
 
-def holds_drain(schema: str, queues: list[str]) -> Statement[Any]:
-    """One row, true while something of `queues` is available, running, blocked or waits for its retry."""
+def holds_drain(schema: str, queues: list[str], tasks: list[str]) -> Statement[Any]:
+    """One row, true while something of `queues` and `tasks` is available, running, blocked or waits for its retry."""
     return Statement(
         inline(
-            "select exists (select from {schema}.jobs where queue = any (%(queues)s) and position is not null) "
-            "or exists (select from {schema}.jobs where queue = any (%(queues)s) and position is null "
+            "select exists (select from {schema}.jobs where queue = any (%(queues)s) and position is not null and task = any (%(tasks)s)) "
+            "or exists (select from {schema}.jobs where queue = any (%(queues)s) and position is null and task = any (%(tasks)s) "
             "and (attempt > 0 or state = 'blocked'))",
             schema,
         ),
-        {"queues": queues},
+        {"queues": queues, "tasks": tasks},
     )

@@ -27,14 +27,14 @@ class Limits:
         self._jobs = 0
         self._busy_at = time.monotonic()
 
-    def job_ended(self) -> None:
+    def job_ended(self) -> bool:
+        """Count it; whether it was the last one."""
         self._jobs += 1
         self._busy_at = time.monotonic()
+        return self._max_jobs is not None and self._jobs >= self._max_jobs
 
     async def reached(self, worker: Worker) -> bool:
         """Whether to stop now."""
-        if self._max_jobs is not None and self._jobs >= self._max_jobs:
-            return True
         if self._max_memory is not None and memory_in_use() > self._max_memory:
             return True
         if not worker.idle:
@@ -46,7 +46,9 @@ class Limits:
 
     async def _is_drained(self, worker: Worker) -> bool:
         try:
-            [(left,)] = await worker.services.fetch(claiming.holds_drain(worker.app.schema, sorted(worker.slots)))
+            [(left,)] = await worker.services.fetch(
+                claiming.holds_drain(worker.app.schema, sorted(worker.queues), sorted(worker.app.tasks))
+            )
         except TRANSIENT:
             return False
         return not left

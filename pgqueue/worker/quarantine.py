@@ -46,10 +46,10 @@ class Quarantine:
 
     async def _run(self, job: ClaimedJob) -> None:
         worker = self._worker
-        for slots in worker.slots.values():
+        for slots in worker.serving.slots.values():
             slots.open = False
             slots.room.clear()
-            worker.release_unstarted(slots)
+            worker.serving.release_unstarted(slots)
         try:
             if not await self._alone(WAIT_SECONDS):
                 logger.info("job %d (%s) is to run alone, and this worker is busy: snoozed", job.id, job.task)
@@ -57,12 +57,12 @@ class Quarantine:
                 worker.finisher.add(Finished(job.id, job.fence, job.task, Snooze(delay)))
                 return
             logger.warning("job %d (%s) runs alone: workers died while they ran it", job.id, job.task)
-            slots = worker.slots[job.queue]
+            slots = worker.serving.slots[job.queue]
             slots.running += 1
             worker.executor.start(slots, job)
             await self._quiet()
         finally:
-            for slots in worker.slots.values():
+            for slots in worker.serving.slots.values():
                 slots.open = not worker.stopping
                 slots.fill()
 
@@ -70,8 +70,8 @@ class Quarantine:
         try:
             await asyncio.wait_for(self._quiet(), within)
             # A claim that was under way came in meanwhile.
-            for slots in self._worker.slots.values():
-                self._worker.release_unstarted(slots)
+            for slots in self._worker.serving.slots.values():
+                self._worker.serving.release_unstarted(slots)
             await asyncio.wait_for(self._worker.finisher.flushed(), within)
         except TimeoutError:
             return False

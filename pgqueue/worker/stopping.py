@@ -25,9 +25,7 @@ async def stop_gracefully(
     worker: Worker, force: asyncio.Event, background: set[asyncio.Task[Any]], lasting: set[asyncio.Task[Any]]
 ) -> None:
     """Stop `worker` within its `shutdown_timeout`, or at once when `force` is set."""
-    for slots in worker.slots.values():
-        slots.open = False
-        worker.release_unstarted(slots)
+    worker.serving.release_all()
     await _cancel(set(background))
     with suppress(psycopg.Error, TimeoutError):
         await asyncio.wait_for(worker.services.fetch(fleet.mark_stopping(worker.app.schema, worker.id)), 1.0)
@@ -46,15 +44,15 @@ async def stop_gracefully(
             str(error).strip() or "no answer",
             worker.lease,
         )
-    worker.heartbeat.stop()
+    worker.life.heartbeat.stop()
     await _cancel(set(lasting))
-    await asyncio.gather(*(slots.close() for slots in worker.slots.values()), return_exceptions=True)
+    await asyncio.gather(*(slots.close() for slots in worker.serving.slots.values()), return_exceptions=True)
     for connection in (worker.claiming, worker.finishing, worker.services, worker.listening, worker.pruning):
         with suppress(psycopg.Error):
             await connection.close()
     if worker.transactions.database is not worker.app.database:
         await worker.transactions.database.aclose()
-    await asyncio.to_thread(worker.heartbeat.join)
+    await asyncio.to_thread(worker.life.heartbeat.join)
 
 
 async def _let_end(worker: Worker, force: asyncio.Event) -> None:

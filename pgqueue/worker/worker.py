@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from pgqueue.database import Database
 from pgqueue.errors import ConfigurationError
@@ -21,25 +19,24 @@ from pgqueue.job import ClaimedJob
 from pgqueue.outcome import Completed, Outcome, Retry, Snooze
 from pgqueue.queries import fleet, inspecting
 from pgqueue.queries.finishing import Finished
-from pgqueue.queries.fleet import Orphan, QueueRow, TaskRow
+from pgqueue.queries.fleet import Orphan
 from pgqueue.revision import check_revision
 from pgqueue.services.promoter import LONGEST, Promoter
 from pgqueue.services.pruner import Pruner
 from pgqueue.services.rescuer import Rescuer
 from pgqueue.services.scheduler import Scheduler
 from pgqueue.services.service import Runner, Service
-from pgqueue.task import Task
-from pgqueue.version import VERSION
 from pgqueue.worker import limits
-from pgqueue.worker.claimer import Claimer
 from pgqueue.worker.connection import WorkerConnection
-from pgqueue.worker.executor import Executor, Slots
+from pgqueue.worker.executor import Executor
 from pgqueue.worker.finisher import LOCK_TIMEOUT, Finisher
-from pgqueue.worker.heartbeat import BLOCKED_LIMIT, Heartbeat
+from pgqueue.worker.heartbeat import BLOCKED_LIMIT
+from pgqueue.worker.life import Life
 from pgqueue.worker.listener import Listener
 from pgqueue.worker.quarantine import Quarantine
 from pgqueue.worker.queues import QueueSpec, parse_queues
 from pgqueue.worker.reporting import event_of
+from pgqueue.worker.serving import Serving
 from pgqueue.worker.stopping import stop_gracefully
 from pgqueue.worker.transactional import Transactions
 from pgqueue.worker.upkeep import Cancellations, QueueSettings, Reconciler, SettingsReader
@@ -51,7 +48,6 @@ logger = logging.getLogger("pgqueue.worker")
 
 SETTINGS_INTERVAL = 2.0
 WRITE_SECONDS = 0.02
-NO_SETTINGS = QueueSettings()
 
 
 class Worker:
@@ -95,34 +91,39 @@ class Worker:
                 f"lease={lease} must be at least 1 s, poll_interval={poll_interval} above 0, slots={slots} at least 1"
             )
         self.app = app
-        self.id: UUID = uuid4()
         self.name = name or f"{socket.gethostname()}:{os.getpid()}"
         self.lease = lease
         self.shutdown_timeout = shutdown_timeout
-        self.slots: dict[str, Slots] = {}
-        self.claimers: dict[str, Claimer] = {}
         self.ended = 0
         self._spec = parse_queues(queues, slots) or QueueSpec({"*": slots}, ())
-        self._all_queues = queues is None
         self._limits = limits.Limits(drain=drain, idle_timeout=idle_timeout, max_jobs=max_jobs, max_memory=max_memory)
         self._with_scheduler = with_scheduler
         self._listen = listen and not app.database.pooler
-        self._poll_interval = poll_interval
-        self._blocked_limit = blocked_limit
-        self._settings: dict[str, QueueSettings] = {}
-        self._idle: set[str] = set()
+        self.life = Life(self, blocked_limit)
+        self.serving = Serving(
+            self,
+            self._spec,
+            only_own=queues is None,
+            listen=self._listen,
+            poll_interval=poll_interval,
+            start=self.start_part,
+        )
         self._background: set[asyncio.Task[Any]] = set()
         self._lasting: set[asyncio.Task[Any]] = set()
         self._broken: BaseException | None = None
-        self._registered = asyncio.Event()
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
 
     @property
+    def id(self) -> UUID:
+        """Made at each start, and again when its lease was lost."""
+        return self.life.id
+
+    @property
     def queues(self) -> dict[str, int]:
         """Slots by queue, once it has started."""
-        return {name: slots.count for name, slots in self.slots.items()}
+        return {name: slots.count for name, slots in self.serving.slots.items()}
 
     @property
     def stopping(self) -> bool:
@@ -131,9 +132,8 @@ class Worker:
     @property
     def idle(self) -> bool:
         """Nothing runs, waits here for a slot, or waits to be written."""
-        return not (
-            self.executor.running or self.finisher.backlog or any(slots.buffer for slots in self.slots.values())
-        )
+        waiting = any(slots.buffer for slots in self.serving.slots.values())
+        return not (self.executor.running or self.finisher.backlog or waiting)
 
     async def __aenter__(self) -> Worker:
         await self.start()
@@ -152,11 +152,12 @@ class Worker:
 
     def stop(self) -> None:
         """Claim no more, give back what has not started, and let the rest end within `shutdown_timeout`."""
+        self.serving.close_slots()
         self._stop.set()
 
     def give_back(self) -> None:
         """Stop now: what runs is interrupted and given back, without using an attempt."""
-        self._stop.set()
+        self.stop()
         self._force.set()
 
     async def wait(self) -> None:
@@ -169,7 +170,7 @@ class Worker:
         self._connect()
         try:
             check_revision(await self.services.insist(inspecting.revision(self.app.schema)), self.app.schema)
-            await self._register_code()
+            await self.life.register_code()
         except BaseException:
             await self.services.close()
             raise
@@ -177,18 +178,18 @@ class Worker:
         services = self._services()
         names = set(await self.services.insist(fleet.queue_names(self.app.schema)))
         settings = await self.services.insist(fleet.queue_settings(self.app.schema))
-        self._read_settings({name: QueueSettings(*values) for name, *values in settings}, names)
-        await self._begin_life()
-        if not self.slots:
+        self.serving.read_settings({name: QueueSettings(*values) for name, *values in settings}, names)
+        await self.life.begin()
+        if not self.queues:
             logger.warning("no queue matches %s yet", ", ".join(self._spec.slots))
-        self._start(self.finisher.run(), lasting=True)
-        self._start(self._tick(), lasting=True)
+        self.start_part(self.finisher.run(), lasting=True)
+        self.start_part(self._tick(), lasting=True)
         for service in services:
-            self._start(service.run())
+            self.start_part(service.run())
         if self._listen:
-            listener = Listener(self.listening, self.app.schema, self._hint, self._sweep_all)
-            self._start(listener.run())
-        self._start(self._watch_limits())
+            listener = Listener(self.listening, self.app.schema, self.serving.hint, self.serving.sweep_all)
+            self.start_part(listener.run())
+        self.start_part(self._watch_limits())
         self._main = asyncio.create_task(self._until_stopped())
 
     def _connect(self) -> None:
@@ -207,32 +208,32 @@ class Worker:
         self.finisher = Finisher(self.finishing, app.schema, lambda: self.id, self._stale)
         self.transactions = Transactions(self._transaction_database(), app.schema, lambda: self.id)
         on_start = self._started if app.subscribers.wants("started") else None
-        self.executor = Executor(app.tasks, self.transactions, self._timeout_of, on_start, self._finished)
+        self.executor = Executor(app.tasks, self.transactions, self.serving.timeout_of, on_start, self._finished)
         self.quarantine = Quarantine(self)
 
     def _transaction_database(self) -> Database:
         """Transactional tasks hold a connection each: they must not starve the app's own pool."""
-        if self.app.database.uses_engine or not any(task.options.transactional for task in self.app.tasks.values()):
+        if not any(task.options.transactional for task in self.app.tasks.values()):
             return self.app.database
-        return self.app.database.with_pool(max(4, sum(self._spec.resolve(self._known_queues(set())).values())))
+        return self.app.database.with_pool(max(4, self.serving.total_slots()))
 
     def _services(self) -> list[Service]:
         runner = Runner(self.services.fetch, self.services.run)
         schema = self.app.schema
-        self.promoter = Promoter(runner, schema, lambda: self.slots, lambda queue: self._wake(queue, sweep=False))
+        self.promoter = Promoter(runner, schema, lambda: self.queues, self.serving.wake)
         self.rescuer = Rescuer(
             runner,
             schema,
             lease=self.lease,
-            healthy_for=lambda: self.heartbeat.unbroken_for(),
+            healthy_for=lambda: self.life.heartbeat.unbroken_for(),
             delay=self._delay,
             on_rescued=self._rescued,
         )
         self.reconciler = Reconciler(
-            runner, schema, worker=lambda: self.id, known=self._known_claims, interval=self.lease / 3
+            runner, schema, worker=lambda: self.id, known=self.serving.known_claims, interval=self.lease / 3
         )
         settings = SettingsReader(
-            runner, schema, globs=self._spec.has_globs, interval=SETTINGS_INTERVAL, on_read=self._read_settings
+            runner, schema, globs=self._spec.has_globs, interval=SETTINGS_INTERVAL, on_read=self.serving.read_settings
         )
         self.cancellations = Cancellations(
             runner,
@@ -254,48 +255,7 @@ class Worker:
             services.append(Scheduler(runner, schema, self.app.declared_schedules, self.app.max_attempts))
         return services
 
-    async def _register_code(self) -> None:
-        tasks = [task_row(task) for task in self.app.tasks.values()]
-        await self.services.insist(fleet.register_tasks(self.app.schema, tasks))
-        declared = self.app.declared_queues
-        rows = list(declared.values()) + [QueueRow(name) for name in {task.queue for task in tasks} - set(declared)]
-        await self.services.insist(fleet.register_queues(self.app.schema, rows))
-
-    async def _begin_life(self) -> None:
-        """Register under the current id, and wait until that is in the table."""
-        loop = asyncio.get_running_loop()
-        registered = asyncio.Event()
-        life = self.id
-        self.heartbeat = Heartbeat(
-            self.app.database,
-            self.app.schema,
-            self.id,
-            self.lease,
-            fleet.register_worker(
-                self.app.schema,
-                worker=self.id,
-                name=self.name,
-                host=socket.gethostname(),
-                pid=os.getpid(),
-                version=VERSION,
-                queues=self.queues,
-                tasks=sorted(self.app.tasks),
-                lease=self.lease,
-            ),
-            on_registered=lambda: _call(loop, registered.set),
-            on_lost=lambda why: _call(loop, self._lost, life, why),
-            on_doubt=lambda: _call(loop, self._doubt),
-            blocked_limit=self._blocked_limit,
-        )
-        self.heartbeat.start()
-        await registered.wait()
-        if life == self.id:
-            self._registered.set()
-            self._idle.clear()
-            for claimer in self.claimers.values():
-                claimer.begin_life()
-
-    def _start(self, work: Coroutine[Any, Any, Any], *, lasting: bool = False) -> asyncio.Task[Any]:
+    def start_part(self, work: Coroutine[Any, Any, Any], *, lasting: bool = False) -> asyncio.Task[Any]:
         """Run a part of the worker; a lasting one goes on while the worker stops."""
         task = asyncio.create_task(work)
         (self._lasting if lasting else self._background).add(task)
@@ -307,7 +267,7 @@ class Worker:
         if not task.cancelled() and task.exception() is not None and self._broken is None:
             self._broken = task.exception()
             logger.error("a part of the worker broke: it stops, and its jobs are given back", exc_info=self._broken)
-            self._stop.set()
+            self.stop()
 
     async def _until_stopped(self) -> None:
         await self._stop.wait()
@@ -318,11 +278,8 @@ class Worker:
     async def _tick(self) -> None:
         """Shows the heartbeat that the loop is alive, and gives back what waits for slots that do not come free."""
         while True:
-            self.heartbeat.ticked_at = time.monotonic()
-            for slots in self.slots.values():
-                if slots.is_standing():
-                    slots.aim()
-                    self.release_unstarted(slots)
+            self.life.heartbeat.ticked_at = time.monotonic()
+            self.serving.release_standing()
             await asyncio.sleep(0.1)
 
     async def _watch_limits(self) -> None:
@@ -331,79 +288,6 @@ class Worker:
                 self.stop()
                 return
             await asyncio.sleep(0.1)
-
-    def release_unstarted(self, slots: Slots) -> None:
-        """Give back what was claimed ahead in these slots."""
-        for job in slots.give_back():
-            self.finisher.add(Finished(job.id, job.fence, job.task, None))
-
-    def _known_queues(self, names: set[str]) -> set[str]:
-        own = {task.options.queue for task in self.app.tasks.values()} | set(self.app.declared_queues) | {"default"}
-        return own if self._all_queues else own | names
-
-    def _read_settings(self, settings: dict[str, QueueSettings], names: set[str]) -> None:
-        self._settings = settings
-        for queue, count in self._spec.resolve(self._known_queues(names)).items():
-            if queue not in self.slots and not self._stop.is_set():
-                self._serve(queue, count)
-        for queue, claimer in self.claimers.items():
-            claimer.lifo = settings.get(queue, QueueSettings()).lifo
-
-    def _serve(self, queue: str, count: int) -> None:
-        slots = self.slots[queue] = Slots(queue, count, self.executor.start)
-        claimer = self.claimers[queue] = Claimer(
-            self.claiming,
-            self.app.schema,
-            slots,
-            self.app.tasks,
-            lambda: self.id,
-            self._registered,
-            self.finisher,
-            poll_interval=self._poll_interval,
-            set_idle=self._set_idle,
-            suspect=self.quarantine.take,
-            claim_failed=self._claim_failed,
-        )
-        self._start(claimer.run())
-
-    async def _set_idle(self, queue: str, idle: bool) -> None:
-        (self._idle.add if idle else self._idle.discard)(queue)
-        if self._listen:
-            await self.claiming.fetch(fleet.mark_idle(self.app.schema, self.id, self._idle))
-
-    def _claim_failed(self) -> None:
-        self.reconciler.wake()
-
-    def _known_claims(self) -> set[int]:
-        return set(self.finisher.held) | {c.claiming for c in self.claimers.values() if c.claiming is not None}
-
-    def _hint(self, kind: str, words: list[str]) -> None:
-        match kind, words:
-            case "available", [queue, priority, position] if queue in self.claimers:
-                self.claimers[queue].hint(int(priority), int(position))
-            case "scheduled", [queue] if queue in self.claimers:
-                self.promoter.wake()
-            case "resumed", [queue] if queue in self.claimers:
-                self._wake(queue, sweep=True)
-            case "cancel", [job_id]:
-                self.executor.interrupt("cancelled", int(job_id))
-
-    def _wake(self, queue: str, *, sweep: bool) -> None:
-        if queue in self.claimers:
-            self.claimers[queue].wake(sweep=sweep)
-
-    def _sweep_all(self) -> None:
-        self.cancellations.wake()
-        for claimer in self.claimers.values():
-            claimer.wake(sweep=True)
-
-    def _timeout_of(self, task: Task[..., Any], job: ClaimedJob) -> float | None:
-        if job.options and (own := json.loads(job.options).get("timeout")) is not None:
-            return float(own)
-        if task.options.timeout is not None:
-            return task.options.timeout
-        settings = self._settings.get(job.queue)
-        return self.app.timeout if settings is None or settings.timeout is None else settings.timeout
 
     def _delay(self, task: str, attempt: int) -> float:
         known = self.app.tasks.get(task)
@@ -417,14 +301,15 @@ class Worker:
         if task.options.transactional and isinstance(outcome, Completed):
             self.finisher.settled(job.fence)
         else:
-            kept = task.options.keep_completed and self._settings.get(job.queue, NO_SETTINGS).keeps_history
+            kept = task.options.keep_completed and self.serving.keeps_history(job.queue)
             self.finisher.add(Finished(job.id, job.fence, job.task, outcome, seconds, kept))
         if outcome is not None:
             self.ended += 1
         if isinstance(outcome, Retry | Snooze) and outcome.delay < LONGEST:
             # The promoter does not look again that soon by itself.
             asyncio.get_running_loop().call_later(outcome.delay + WRITE_SECONDS, self.promoter.wake)
-        self._limits.job_ended()
+        if outcome is not None and self._limits.job_ended():
+            self.stop()
         event = event_of(job, outcome, seconds, self.app.subscribers)
         if event is not None:
             self.app.subscribers.emit(event)
@@ -437,36 +322,7 @@ class Worker:
         self.app.subscribers.emit(
             Event("rescued", orphan.job_id or 0, orphan.task, orphan.queue, orphan.attempt, None, orphan.worker_id)
         )
-        self._wake(orphan.queue, sweep=True)
-
-    def _lost(self, life: UUID, why: str) -> None:
-        """Others may run these jobs already: stop them, and begin a new life without them."""
-        if life != self.id or self._stop.is_set():
-            return
-        logger.error("worker %s lost its jobs: %s. It registers anew", self.id, why)
-        self.id = uuid4()
-        self._registered.clear()
-        self.finisher.held.clear()
-        self._doubt()
-        self._start(self._begin_life())
-
-    def _doubt(self) -> None:
-        """The lease may have ended: what can be stopped is stopped, before somebody else runs it too."""
-        for slots in self.slots.values():
-            self.release_unstarted(slots)
-        self.executor.interrupt("released")
-
-
-def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *args: Any) -> None:
-    """Call it on the loop, from the heartbeat's thread; a loop that has ended has no jobs left to lose."""
-    with suppress(RuntimeError):
-        loop.call_soon_threadsafe(function, *args)
-
-
-def task_row(task: Task[..., Any]) -> TaskRow:
-    unique = task.options.unique.key if task.options.unique else None
-    options = task.options
-    return TaskRow(task.name, options.queue, options.priority, options.max_attempts, options.timeout, unique)
+        self.serving.wake(orphan.queue, sweep=True)
 
 
 __all__ = ["Worker"]

@@ -144,8 +144,8 @@ class Fleet:
         entries = []
         for path in sorted(self.folder.glob(f"{pid or '*'}.*.ledger")):
             for line in path.read_text().splitlines():
-                what, job_id, attempt, pid = line.split()
-                entries.append(Entry(what, int(job_id), int(attempt), int(pid)))
+                what, job_id, attempt, process = line.split()
+                entries.append(Entry(what, int(job_id), int(attempt), int(process)))
         return entries
 
     def noted(self, what: str, job_id: int | None = None, pid: int | None = None) -> list[Entry]:

@@ -1,0 +1,105 @@
+"""The life of a worker in the table `workers`: it registers, renews its lease, and begins anew when it was lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+from pgqueue.queries import fleet
+from pgqueue.queries.fleet import QueueRow, TaskRow
+from pgqueue.task import Task
+from pgqueue.version import VERSION
+from pgqueue.worker.heartbeat import Heartbeat
+
+if TYPE_CHECKING:
+    from pgqueue.worker.worker import Worker
+
+logger = logging.getLogger("pgqueue.worker")
+
+
+class Life:
+    """The id under which the worker claims; `registered` is set while its row is in the table."""
+
+    def __init__(self, worker: Worker, blocked_limit: float) -> None:
+        self._worker = worker
+        self._blocked_limit = blocked_limit
+        self.id: UUID = uuid4()
+        self.registered = asyncio.Event()
+        self.heartbeat: Heartbeat
+
+    async def register_code(self) -> None:
+        """Write the tasks and queues that the app declares."""
+        worker = self._worker
+        tasks = [task_row(task) for task in worker.app.tasks.values()]
+        await worker.services.insist(fleet.register_tasks(worker.app.schema, tasks))
+        declared = worker.app.declared_queues
+        rows = list(declared.values()) + [QueueRow(name) for name in {task.queue for task in tasks} - set(declared)]
+        await worker.services.insist(fleet.register_queues(worker.app.schema, rows))
+
+    async def begin(self) -> None:
+        """Register under the current id, and wait until that is in the table."""
+        worker = self._worker
+        loop = asyncio.get_running_loop()
+        registered = asyncio.Event()
+        life = self.id
+        self.heartbeat = Heartbeat(
+            worker.app.database,
+            worker.app.schema,
+            life,
+            worker.lease,
+            fleet.register_worker(
+                worker.app.schema,
+                worker=life,
+                name=worker.name,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                version=VERSION,
+                queues=worker.queues,
+                tasks=sorted(worker.app.tasks),
+                lease=worker.lease,
+            ),
+            on_registered=lambda: _call(loop, registered.set),
+            on_lost=lambda why: _call(loop, self._lost, life, why),
+            on_doubt=lambda: _call(loop, self._doubt),
+            blocked_limit=self._blocked_limit,
+        )
+        self.heartbeat.start()
+        await registered.wait()
+        if life == self.id:
+            self.registered.set()
+            worker.serving.begin_life()
+
+    def _lost(self, life: UUID, why: str) -> None:
+        """Others may run these jobs already: stop them, and begin a new life without them."""
+        worker = self._worker
+        if life != self.id or worker.stopping:
+            return
+        logger.error("worker %s lost its jobs: %s. It registers anew", life, why)
+        self.id = uuid4()
+        self.registered.clear()
+        worker.finisher.held.clear()
+        self._doubt()
+        worker.start_part(self.begin())
+
+    def _doubt(self) -> None:
+        """The lease may have ended: what can be stopped is stopped, before somebody else runs it too."""
+        self._worker.serving.release_all()
+        self._worker.executor.interrupt("released")
+
+
+def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *args: Any) -> None:
+    """Call it on the loop, from the heartbeat's thread; a loop that has ended has no jobs left to lose."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(function, *args)
+
+
+def task_row(task: Task[..., Any]) -> TaskRow:
+    unique = task.options.unique.key if task.options.unique else None
+    options = task.options
+    return TaskRow(task.name, options.queue, options.priority, options.max_attempts, options.timeout, unique)

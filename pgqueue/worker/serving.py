@@ -1,0 +1,155 @@
+"""The queues that a worker serves: their slots, their claimers, their settings, and what hints reach them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from pgqueue.job import ClaimedJob
+from pgqueue.queries import fleet
+from pgqueue.queries.finishing import Finished
+from pgqueue.task import Task
+from pgqueue.worker.claimer import Claimer
+from pgqueue.worker.executor import Slots
+from pgqueue.worker.queues import QueueSpec
+from pgqueue.worker.upkeep import QueueSettings
+
+if TYPE_CHECKING:
+    from pgqueue.worker.worker import Worker
+
+NO_SETTINGS = QueueSettings()
+
+
+class Serving:
+    """Slots and a claimer for each queue that `spec` names; a glob takes up new queues as they appear."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        spec: QueueSpec,
+        *,
+        only_own: bool,
+        listen: bool,
+        poll_interval: float,
+        start: Callable[[Coroutine[Any, Any, Any]], Any],
+    ) -> None:
+        self._worker = worker
+        self._spec = spec
+        self._only_own = only_own
+        self._listen = listen
+        self._poll_interval = poll_interval
+        self._start = start
+        self._settings: dict[str, QueueSettings] = {}
+        self._idle: set[str] = set()
+        self.slots: dict[str, Slots] = {}
+        self.claimers: dict[str, Claimer] = {}
+
+    def read_settings(self, settings: dict[str, QueueSettings], names: set[str]) -> None:
+        """Take over what the table says; `names` are the queues that there are."""
+        self._settings = settings
+        for queue, count in self._spec.resolve(self.known_queues(names)).items():
+            if queue not in self.slots and not self._worker.stopping:
+                self._serve(queue, count)
+        for queue, claimer in self.claimers.items():
+            claimer.lifo = settings.get(queue, NO_SETTINGS).lifo
+
+    def known_queues(self, names: set[str]) -> set[str]:
+        """What a glob is matched against."""
+        app = self._worker.app
+        own = {task.options.queue for task in app.tasks.values()} | set(app.declared_queues) | {"default"}
+        return own if self._only_own else own | names
+
+    def total_slots(self) -> int:
+        """Of the queues that the code knows."""
+        return sum(self._spec.resolve(self.known_queues(set())).values())
+
+    def keeps_history(self, queue: str) -> bool:
+        return self._settings.get(queue, NO_SETTINGS).keeps_history
+
+    def timeout_of(self, task: Task[..., Any], job: ClaimedJob) -> float | None:
+        """Seconds that this run may take: the job's own, else the task's, the queue's, the app's."""
+        if job.options and (own := json.loads(job.options).get("timeout")) is not None:
+            return float(own)
+        if task.options.timeout is not None:
+            return task.options.timeout
+        settings = self._settings.get(job.queue, NO_SETTINGS)
+        return self._worker.app.timeout if settings.timeout is None else settings.timeout
+
+    def known_claims(self) -> set[int]:
+        """Fences of the claims that are held or under way."""
+        under_way = {claimer.claiming for claimer in self.claimers.values() if claimer.claiming is not None}
+        return set(self._worker.finisher.held) | under_way
+
+    def hint(self, kind: str, words: list[str]) -> None:
+        """A notification: a word that says what happened, and where."""
+        match kind, words:
+            case "available", [queue, priority, position] if queue in self.claimers:
+                self.claimers[queue].hint(int(priority), int(position))
+            case "scheduled", [queue] if queue in self.claimers:
+                self._worker.promoter.wake()
+            case "resumed", [queue] if queue in self.claimers:
+                self.wake(queue, sweep=True)
+            case "cancel", [job_id]:
+                self._worker.executor.interrupt("cancelled", int(job_id))
+
+    def wake(self, queue: str, *, sweep: bool = False) -> None:
+        if queue in self.claimers:
+            self.claimers[queue].wake(sweep=sweep)
+
+    def sweep_all(self) -> None:
+        """Nobody knows what was missed."""
+        self._worker.cancellations.wake()
+        for queue in self.claimers:
+            self.wake(queue, sweep=True)
+
+    def begin_life(self) -> None:
+        """The worker has a new row: no queue is recorded idle there."""
+        self._idle.clear()
+        for claimer in self.claimers.values():
+            claimer.begin_life()
+
+    def close_slots(self) -> None:
+        """Start nothing more."""
+        for slots in self.slots.values():
+            slots.open = False
+
+    def release_standing(self) -> None:
+        """Give back what waits for slots that do not come free."""
+        for slots in self.slots.values():
+            if slots.is_standing():
+                slots.aim()
+                self.release_unstarted(slots)
+
+    def release_all(self) -> None:
+        """Give back whatever has not started."""
+        for slots in self.slots.values():
+            self.release_unstarted(slots)
+
+    def release_unstarted(self, slots: Slots) -> None:
+        for job in slots.give_back():
+            self._worker.finisher.add(Finished(job.id, job.fence, job.task, None))
+
+    def _serve(self, queue: str, count: int) -> None:
+        worker = self._worker
+        slots = self.slots[queue] = Slots(queue, count, worker.executor.start)
+        claimer = self.claimers[queue] = Claimer(
+            worker.claiming,
+            worker.app.schema,
+            slots,
+            worker.app.tasks,
+            lambda: worker.id,
+            worker.life.registered,
+            worker.finisher,
+            poll_interval=self._poll_interval,
+            set_idle=self._set_idle,
+            suspect=worker.quarantine.take,
+            claim_failed=worker.reconciler.wake,
+        )
+        self._start(claimer.run())
+
+    async def _set_idle(self, queue: str, idle: bool) -> None:
+        (self._idle.add if idle else self._idle.discard)(queue)
+        if self._listen:
+            worker = self._worker
+            await worker.claiming.fetch(fleet.mark_idle(worker.app.schema, worker.id, self._idle))
