@@ -121,7 +121,8 @@ class Claimer:
                 if scan.paused:
                     return taken
                 taken += len(scan.jobs)
-                if not scan.full:
+                # Full without a job: what is left there must not repeat, and waits for a slot.
+                if not scan.full or not scan.jobs:
                     break
             if self._wanted() <= 0:
                 break

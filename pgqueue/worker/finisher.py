@@ -199,9 +199,10 @@ class Finisher:
         except TRANSIENT:
             self._again(batch)
         except Exception:
-            # Not lost: the claim stays, and the next reconcile gives the job back.
+            # Not lost: the claim's row stays while a job carries it, and once its other jobs have ended the next
+            # reconcile gives this one back.
             logger.exception("the outcome of job %d (%s) could not be stored", one.id, one.task)
-            self.held.pop(one.fence, None)
+            self._count(one.fence)
 
 
 def _storable(one: Finished) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -62,6 +63,13 @@ def every(interval: float, seconds: float, do: Callable[[], object]) -> None:
         threading.Event().wait(interval)
 
 
+@pytest.fixture
+def sockets() -> Iterator[Path]:
+    """A folder for a Unix socket, whose path must be short: pytest's own are not."""
+    with tempfile.TemporaryDirectory(prefix="pgqueue-proxy-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
 def test_workers_whose_connections_are_cut_all_the_time_run_each_job_once(fleet: Fleet) -> None:
     workers = [fleet.start(), fleet.start()]
     with Feeder() as feeder:
@@ -99,8 +107,10 @@ def test_workers_start_while_their_connections_are_cut(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("times", [1, 3])
-def test_a_claim_whose_answer_is_lost_is_given_back_and_made_again(fleet: Fleet, tmp_path: Path, times: int) -> None:
-    with Proxy(fleet.dsn, socket_folder(tmp_path), answer=b"lost-on-the-way", times=times) as proxy:
+def test_a_claim_whose_answer_is_lost_is_given_back_and_made_again(
+    fleet: Fleet, tmp_path: Path, sockets: Path, times: int
+) -> None:
+    with Proxy(fleet.dsn, sockets, answer=b"lost-on-the-way", times=times) as proxy:
         worker = fleet.start(dsn=proxy.dsn, lease=1.5)
         marked = wait_for.enqueue(str(tmp_path / "lost-on-the-way")).id
         fleet.open_gate(tmp_path / "lost-on-the-way", worker)
@@ -129,9 +139,11 @@ def test_a_claim_that_the_worker_does_not_know_is_given_back(fleet: Fleet) -> No
     assert sorted(entry.job_id for entry in fleet.noted("begin", pid=worker.pid)) == jobs
 
 
-def test_a_finish_whose_answer_is_lost_takes_no_other_job_of_the_claim_with_it(fleet: Fleet, tmp_path: Path) -> None:
+def test_a_finish_whose_answer_is_lost_takes_no_other_job_of_the_claim_with_it(
+    fleet: Fleet, tmp_path: Path, sockets: Path
+) -> None:
     gate = tmp_path / "gate"
-    with Proxy(fleet.dsn, socket_folder(tmp_path), request=b'insert into "pgqueue".completed_jobs', times=1) as proxy:
+    with Proxy(fleet.dsn, sockets, request=b'insert into "pgqueue".completed_jobs', times=1) as proxy:
         worker = fleet.start(dsn=proxy.dsn, lease=1.0)
         jobs = [job.id for job in app.enqueue_many([wait_for.job(str(gate)), order.job(), order.job(), order.job()])]
         eventually(lambda: fleet.live() == 1, "the short ones have not ended")
@@ -145,9 +157,11 @@ def test_a_finish_whose_answer_is_lost_takes_no_other_job_of_the_claim_with_it(f
     assert fleet.query("select distinct attempt from {schema}.completed_jobs") == [(1,)]
 
 
-def test_a_claim_row_that_cannot_be_dropped_takes_no_running_job_with_it(fleet: Fleet, tmp_path: Path) -> None:
+def test_a_claim_row_that_cannot_be_dropped_takes_no_running_job_with_it(
+    fleet: Fleet, tmp_path: Path, sockets: Path
+) -> None:
     gate = tmp_path / "gate"
-    with Proxy(fleet.dsn, socket_folder(tmp_path), request=b'delete from "pgqueue".claims', times=2) as proxy:
+    with Proxy(fleet.dsn, sockets, request=b'delete from "pgqueue".claims', times=2) as proxy:
         worker = fleet.start(dsn=proxy.dsn, lease=1.0)
         small = order.enqueue().id
         fleet.drained()
@@ -163,8 +177,8 @@ def test_a_claim_row_that_cannot_be_dropped_takes_no_running_job_with_it(fleet: 
     assert not fleet.unexplained()
 
 
-def test_a_registration_whose_answer_is_lost_is_made_again(fleet: Fleet, tmp_path: Path) -> None:
-    with Proxy(fleet.dsn, socket_folder(tmp_path), request=b'insert into "pgqueue".workers', times=1) as proxy:
+def test_a_registration_whose_answer_is_lost_is_made_again(fleet: Fleet, sockets: Path) -> None:
+    with Proxy(fleet.dsn, sockets, request=b'insert into "pgqueue".workers', times=1) as proxy:
         fleet.start(dsn=proxy.dsn, lease=30.0)
         job = order.enqueue().id
         assert fleet.assert_at_rest_soon([job]) == {job: "completed"}
@@ -243,10 +257,3 @@ def test_a_notification_from_a_stranger_stops_no_worker(fleet: Fleet) -> None:
     assert fleet.assert_at_rest_soon([job]) == {job: "completed"}
     eventually(lambda: worker.says("none of pgqueue's: 'cancel me'"), "the worker has not heard them")
     assert worker.alive
-
-
-def socket_folder(tmp_path: Path) -> Path:
-    """Not `tmp_path` itself: the path of a Unix socket must be short."""
-    folder = Path(f"/tmp/pgqueue-proxy-{os.getpid()}-{abs(hash(tmp_path)) % 10**6}")
-    folder.mkdir(exist_ok=True)
-    return folder
