@@ -254,19 +254,9 @@ class PgQueue:
         return self._made(await self.database.arun(self._operation(jobs), using, atomic=len(jobs) > 1))
 
     def _operation(self, jobs: Sequence[NewJob]) -> Any:
-        resolved = [self._with_queue_defaults(job) for job in jobs]
-        insert = enqueuing.copy if enqueuing.can_copy(resolved) else enqueuing.enqueue
-        return insert(self.schema, resolved, self.max_attempts, self.jobs)
-
-    def _with_queue_defaults(self, job: NewJob) -> NewJob:
-        queue = self.declared_queues.get(job.queue or "")
-        if queue is None:
-            return job
-        return replace(
-            job,
-            priority=queue.priority if job.priority is None else job.priority,
-            max_attempts=queue.max_attempts if job.max_attempts is None else job.max_attempts,
-        )
+        insert = enqueuing.copy if enqueuing.can_copy(jobs) else enqueuing.enqueue
+        declared = {queue.name: (queue.priority, queue.max_attempts) for queue in self.declared_queues.values()}
+        return insert(self.schema, jobs, self.max_attempts, self.jobs, declared)
 
     def _made(self, jobs: list[Job]) -> list[Job]:
         if self.subscribers.wants("enqueued"):

@@ -60,7 +60,7 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """To `failed_jobs`. `reason` is one of: attempts_used, fail_job, crashed, bad_arguments."""
+    """To `failed_jobs`. `reason` is one of: attempts_used, fail_job, crashed, interrupted, bad_arguments."""
 
     reason: str
     error: AttemptError

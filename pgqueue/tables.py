@@ -356,7 +356,7 @@ def _failed_jobs(metadata: sa.MetaData) -> sa.Table:
         _column("queue", TEXT, "As in jobs."),
         _column("task", TEXT, "As in jobs."),
         _nullable("unique_key", TEXT, "As in jobs; free for others again."),
-        _column("reason", TEXT, "attempts_used, fail_job, crashed or bad_arguments."),
+        _column("reason", TEXT, "attempts_used, fail_job, crashed, interrupted or bad_arguments."),
         _column("error_type", TEXT, "Class of the last error."),
         _column("error_message", TEXT, "Text of the last error."),
         _column("fingerprint", TEXT, "The same for errors of one task, one type and one place in the code."),

@@ -211,7 +211,9 @@ class BoundTask(Generic[P, R]):
         text = self.task.signature.dump(args, kwargs)
         key = self.template.key
         if key is None and self.task.options.unique is not None:
-            key = self.task.options.unique.fill(self.task.signature.bound(args, kwargs))
+            # As they are stored: an enqueue from SQL has only those to fill the key with.
+            known = {**self.task.signature.bound(args, kwargs), **arguments.loads(text)}
+            key = self.task.options.unique.fill(known)
         given = self.template
         return NewJob(
             given.task,

@@ -1,3 +1,25 @@
+-- The unique key of a job whose task has one: {{name}} stands for an argument.
+create function {schema}.fill_key(template text, args jsonb) returns text language plpgsql immutable as $function$
+declare
+    filled text := template;
+    name text;
+    value text;
+begin
+    if template is null then
+        return null;
+    end if;
+    for name, value in select * from jsonb_each_text(args) loop
+        filled := replace(filled, '{{' || name || '}}', coalesce(value, 'None'));
+    end loop;
+    if filled ~ '[{{}}]' then
+        raise exception 'the unique key % cannot be filled from the arguments %', quote_literal(template), left(args::text, 200)
+            using errcode = '22023', hint = 'Pass every argument that the key names, or give the key itself.';
+    end if;
+    return filled;
+end
+$function$;
+comment on function {schema}.fill_key is 'Fills the template of a task''s unique key with arguments.';
+
 -- One job, from SQL: from psql, from a trigger, from another language. Returns its id, or the id of the live job that holds the key.
 create function {schema}.enqueue(
     task text, args jsonb default '{{}}', queue text default null, run_at timestamptz default null,
@@ -15,6 +37,7 @@ declare
     place bigint;
     made bigint;
     problem text;
+    lock_key text;
 begin
     if enqueue.task is null or enqueue.task !~ '^[A-Za-z0-9._][A-Za-z0-9._-]{{0,99}}$' then
         raise exception 'task name % is not valid', quote_nullable(enqueue.task) using errcode = '22023',
@@ -54,19 +77,20 @@ begin
     select q.* into settings from {schema}.queues q where q.name = lane;
     rank := coalesce(enqueue.priority, known.priority, settings.priority, 0);
     due := coalesce(enqueue.run_at, clock_timestamp() + enqueue.delay, clock_timestamp());
+    lock_key := coalesce(enqueue.key, {schema}.fill_key(known.unique_key, enqueue.args));
     perform pg_current_xact_id();
 
     loop
         place := case when due <= clock_timestamp() then nextval('{schema}.jobs_position') end;
         insert into {schema}.jobs (queue, task, args, state, priority, position, run_at, max_attempts, unique_key, options, tags, headers)
         values (lane, enqueue.task, enqueue.args, case when place is null then 'scheduled' else 'available' end, rank, place, due,
-                coalesce(enqueue.max_attempts, known.max_attempts, settings.max_attempts, 25), enqueue.key,
+                coalesce(enqueue.max_attempts, known.max_attempts, settings.max_attempts, 25), lock_key,
                 case when enqueue.timeout is not null then jsonb_build_object('timeout', enqueue.timeout) end,
                 enqueue.tags, enqueue.headers)
         on conflict (unique_key, queue) where unique_key is not null do nothing
         returning id into made;
         exit when made is not null;
-        select j.id into made from {schema}.jobs j where j.unique_key = enqueue.key and j.queue = lane;
+        select j.id into made from {schema}.jobs j where j.unique_key = lock_key and j.queue = lane;
         if made is not null then
             return made;
         end if;

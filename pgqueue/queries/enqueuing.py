@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -16,6 +16,9 @@ CHUNK = 1_000
 COPY_FROM = 2_000
 ROUNDS = 100
 
+Declared = Mapping[str, tuple[int | None, int | None]]
+"""Priority and attempts that the code declares, by queue."""
+
 
 class Enqueued(NamedTuple):
     id: int
@@ -26,34 +29,38 @@ class Enqueued(NamedTuple):
     run_at: datetime
     created_at: datetime | None
     available: bool
+    key: str | None
 
 
 def enqueue(
-    schema: str, jobs: Sequence[NewJob], fallback_attempts: int, operations: JobOperations | None = None
+    schema: str,
+    jobs: Sequence[NewJob],
+    fallback_attempts: int,
+    operations: JobOperations | None = None,
+    declared: Declared | None = None,
 ) -> Operation[list[Job]]:
     """Insert `jobs`; where a live job holds a key, that job is returned in place of the new one, `created` False."""
     made: list[Job | None] = [None] * len(jobs)
     pending = list(range(len(jobs)))
     for _ in range(ROUNDS):
-        held: list[int] = []
+        held: dict[int, tuple[str, str | None]] = {}
         # Keys are locked in one order by all, which only one statement can do: chunks would begin it anew.
         size = len(pending) if any(jobs[i].key is not None for i in pending) else CHUNK
         for start in range(0, len(pending), size):
             places = pending[start : start + size]
-            rows = yield insert(schema, [jobs[i] for i in places], fallback_attempts)
+            rows = yield insert(schema, [jobs[i] for i in places], fallback_attempts, declared)
             for i, row in zip(places, rows, strict=True):
                 if row.created:
                     made[i] = _job(jobs[i], row, operations)
                 else:
-                    held.append(i)
+                    held[i] = (row.queue, row.key)
         if not held:
             return [job for job in made if job is not None]
         # A holder that ended meanwhile is not found: its key is free, so those go round again.
-        holders = yield holding(schema, [str(jobs[i].key) for i in held])
+        holders = yield holding(schema, [str(key) for _, key in held.values()])
         found = {(job.queue, job.key): replace(job, operations=operations) for job in holders}
-        lanes = yield resolve_queues(schema, [jobs[i] for i in held])
-        for i, (queue,) in zip(held, lanes, strict=True):
-            made[i] = found.get((queue, jobs[i].key))
+        for i, place in held.items():
+            made[i] = found.get(place)
         pending = [i for i in held if made[i] is None]
         if not pending:
             return [job for job in made if job is not None]
@@ -63,7 +70,9 @@ def enqueue(
     )
 
 
-def insert(schema: str, jobs: Sequence[NewJob], fallback_attempts: int) -> Statement[Enqueued]:
+def insert(
+    schema: str, jobs: Sequence[NewJob], fallback_attempts: int, declared: Declared | None = None
+) -> Statement[Enqueued]:
     params: dict[str, Any] = {
         "queues": [job.queue for job in jobs],
         "tasks": [job.task for job in jobs],
@@ -78,8 +87,18 @@ def insert(schema: str, jobs: Sequence[NewJob], fallback_attempts: int) -> State
         "tags": [job.tags for job in jobs],
         "fallback_attempts": fallback_attempts,
         "channel": schema,
+        **_declared(declared),
     }
-    return Statement(text("enqueue", schema), params, lambda row: Enqueued(*row[:8]))
+    return Statement(text("enqueue", schema), params, lambda row: Enqueued(*row[:9]))
+
+
+def _declared(declared: Declared | None) -> dict[str, Any]:
+    rows = declared or {}
+    return {
+        "declared": list(rows),
+        "declared_priorities": [priority for priority, _ in rows.values()],
+        "declared_attempts": [attempts for _, attempts in rows.values()],
+    }
 
 
 def holding(schema: str, keys: list[str]) -> Statement[Job]:
@@ -113,30 +132,28 @@ def _holder(row: tuple[Any, ...]) -> Job:
     )
 
 
-def resolve_queues(schema: str, jobs: Sequence[NewJob]) -> Statement[tuple[str]]:
-    """The queue of each job, in order, as the insert chose it."""
-    return Statement(
-        inline(
-            "select coalesce(g.queue, t.queue, 'default') from unnest(%(queues)s::text[], %(tasks)s::text[]) "
-            "with ordinality g (queue, task, n) left join {schema}.tasks t on t.name = g.task order by n",
-            schema,
-        ),
-        {"queues": [job.queue for job in jobs], "tasks": [job.task for job in jobs]},
-    )
-
-
 def can_copy(jobs: Sequence[NewJob]) -> bool:
-    """COPY knows no conflicts and no defaults of tasks that another process registered."""
+    """COPY knows no conflicts, and does not look up the queue of a task that another process registered."""
     return len(jobs) >= COPY_FROM and all(job.key is None and job.queue is not None for job in jobs)
 
 
 def copy(
-    schema: str, jobs: Sequence[NewJob], fallback_attempts: int, operations: JobOperations | None = None
+    schema: str,
+    jobs: Sequence[NewJob],
+    fallback_attempts: int,
+    operations: JobOperations | None = None,
+    declared: Declared | None = None,
 ) -> Operation[list[Job]]:
-    """Insert `jobs` by COPY, ids and positions taken ahead, in one transaction that the caller holds."""
+    """Insert `jobs` by COPY, ids and positions taken ahead, in one transaction that the caller holds.
+
+    Where a task has unique keys that this process does not know of, they are inserted as by `enqueue`.
+    """
+    rows = yield _defaults(schema, {(job.task, str(job.queue)) for job in jobs}, declared)
+    if any(template is not None for *_, template in rows):
+        return (yield from enqueue(schema, jobs, fallback_attempts, operations, declared))
+    defaults = {(task, queue): (priority, attempts) for task, queue, priority, attempts, _ in rows}
     [(now, ids, positions)] = yield _allocate(schema, len(jobs))
-    defaults = {row[0]: row[1:] for row in (yield _queue_defaults(schema, sorted({str(job.queue) for job in jobs})))}
-    resolved = [_resolved(job, defaults.get(job.queue, (None, None)), fallback_attempts, now) for job in jobs]
+    resolved = [_resolved(job, defaults[job.task, str(job.queue)], fallback_attempts, now) for job in jobs]
     yield Copy(
         inline(
             "copy {schema}.jobs (id, position, run_at, created_at, max_attempts, priority, state, queue, task, args, options, headers, tags) "
@@ -158,6 +175,7 @@ def copy(
                 job.run_at or now,
                 now,
                 (job.run_at or now) <= now,
+                None,
             ),
             operations,
         )
@@ -178,10 +196,19 @@ def _allocate(schema: str, count: int) -> Statement[Any]:
     )
 
 
-def _queue_defaults(schema: str, queues: list[str]) -> Statement[Any]:
+def _defaults(schema: str, lanes: set[tuple[str, str]], declared: Declared | None) -> Statement[Any]:
+    """(task, queue, priority, attempts, template of the unique key) of each pair, as the insert would choose."""
     return Statement(
-        inline("select name, priority, max_attempts from {schema}.queues where name = any (%(queues)s)", schema),
-        {"queues": queues},
+        inline(
+            "select g.task, g.queue, coalesce(t.priority, q.priority, d.priority), "
+            "coalesce(t.max_attempts, q.max_attempts, d.max_attempts), t.unique_key "
+            "from unnest(%(tasks)s::text[], %(queues)s::text[]) g (task, queue) "
+            "left join {schema}.tasks t on t.name = g.task left join {schema}.queues q on q.name = g.queue "
+            "left join unnest(%(declared)s::text[], %(declared_priorities)s::int[], %(declared_attempts)s::int[]) "
+            "as d (name, priority, max_attempts) on d.name = g.queue",
+            schema,
+        ),
+        {"tasks": [task for task, _ in lanes], "queues": [queue for _, queue in lanes], **_declared(declared)},
     )
 
 
@@ -267,7 +294,7 @@ def _job(job: NewJob, row: Enqueued, operations: JobOperations | None) -> Job:
         max_attempts=row.max_attempts,
         run_at=row.run_at,
         created_at=row.created_at,
-        key=job.key,
+        key=row.key or job.key,
         tags=tuple(arguments.loads(job.tags)) if job.tags else (),
         headers=arguments.loads(job.headers) if job.headers else {},
         operations=operations,

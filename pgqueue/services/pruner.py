@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import random
 from datetime import timedelta
 
 import psycopg
 
+from pgqueue.errors import SchemaOutOfDate
 from pgqueue.queries import pruning
 from pgqueue.services.service import Runner, Service
 
@@ -36,11 +38,11 @@ class Pruner(Service):
         for queue, keep in await self.runner.fetch(pruning.retentions(self.schema, self._keep)):
             while await self.runner.fetch(pruning.prune_queue(self.schema, queue, keep, BATCH)) == [BATCH]:
                 pass
-        return INTERVAL
+        return INTERVAL * random.uniform(0.8, 1.2)
 
     async def _detach(self, name: str, pending: bool) -> None:
         # In no transaction block. Where an old snapshot holds it up, or another pruner was first, a later turn goes on.
         try:
             await self.runner.fetch(pruning.detach_partition(self.schema, name, finalize=pending))
-        except psycopg.Error as error:
+        except (psycopg.Error, SchemaOutOfDate) as error:
             logger.info("%s is not detached yet: %s", name, str(error).strip())

@@ -3,17 +3,21 @@ with entered as materialized (
     -- The transaction must have its id before it takes positions: the claimers' marks rely on it.
     select pg_current_xact_id()),
 given as (
-    select g.*, coalesce(g.queue, t.queue, 'default') as lane, t.priority as task_priority, t.max_attempts as task_attempts
+    select g.*, coalesce(g.queue, t.queue, 'default') as lane, t.priority as task_priority, t.max_attempts as task_attempts,
+           coalesce(g.given_key, {schema}.fill_key(t.unique_key, g.args::jsonb)) as key
     from unnest(%(queues)s::text[], %(tasks)s::text[], %(args)s::text[], %(priorities)s::int[], %(run_ats)s::timestamptz[],
                 %(delays)s::float8[], %(max_attempts)s::int[], %(keys)s::text[], %(options)s::text[], %(headers)s::text[],
                 %(tags)s::text[])
-         with ordinality as g (queue, task, args, priority, run_at, delay, max_attempts, key, options, headers, tags, n)
+         with ordinality as g (queue, task, args, priority, run_at, delay, max_attempts, given_key, options, headers, tags, n)
     left join {schema}.tasks t on t.name = g.task),
 resolved as (
-    select g.*, coalesce(g.priority, g.task_priority, q.priority, 0) as rank,
+    select g.*, coalesce(g.priority, g.task_priority, q.priority, d.priority, 0) as rank,
            coalesce(g.run_at, clock_timestamp() + make_interval(secs => g.delay), clock_timestamp()) as due,
-           coalesce(g.max_attempts, g.task_attempts, q.max_attempts, %(fallback_attempts)s) as attempts
+           coalesce(g.max_attempts, g.task_attempts, q.max_attempts, d.max_attempts, %(fallback_attempts)s) as attempts
     from given g left join {schema}.queues q on q.name = g.lane
+    -- What the code says of a queue, as long as no worker has written it to the table.
+    left join unnest(%(declared)s::text[], %(declared_priorities)s::int[], %(declared_attempts)s::int[])
+              as d (name, priority, max_attempts) on d.name = g.lane
     order by g.n),
 numbered as materialized (
     select r.*, nextval(pg_get_serial_sequence('{schema}.jobs', 'id')) as id,
@@ -33,7 +37,7 @@ woken as (
                                   else format('available %%s %%s %%s', l.lane, l.rank, l.position) end)
     from (select lane, rank, min(position) as position from numbered group by lane, rank) l
     where exists (select from {schema}.workers w where w.idle_queues @> array[l.lane] and w.expires_at > clock_timestamp()))
-select n.id, i.id is not null as created, n.lane, n.rank, n.attempts, n.due, i.created_at, n.position is not null as available,
+select n.id, i.id is not null as created, n.lane, n.rank, n.attempts, n.due, i.created_at, n.position is not null as available, n.key,
        (select count(*) from woken)
 from numbered n left join inserted i on i.id = n.id
 order by n.n

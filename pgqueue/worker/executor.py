@@ -16,7 +16,7 @@ from pgqueue.backoff import DEFAULT
 from pgqueue.context import Context, enter
 from pgqueue.errors import TaskTimeout
 from pgqueue.job import ClaimedJob
-from pgqueue.outcome import Cancelled, Completed, Outcome, decide
+from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome, decide
 from pgqueue.task import Task
 from pgqueue.worker.call import Call
 from pgqueue.worker.processes import ProcessSlots
@@ -71,11 +71,8 @@ class Slots:
 
         Jobs that must not repeat go first: they count as started.
         """
-        for job in jobs:
-            if job.max_attempts == 1:
-                self.buffer.appendleft(job)
-            else:
-                self.buffer.append(job)
+        self.buffer.extendleft(job for job in reversed(jobs) if job.max_attempts == 1)
+        self.buffer.extend(job for job in jobs if job.max_attempts != 1)
         self.aim()
         self.fill()
 
@@ -143,9 +140,9 @@ class Executor:
         self._on_finish = on_finish
         # A run starts inside the run that freed its slot: what that one set in its context is none of its business.
         self._context = contextvars.copy_context()
-        self._runs: dict[int, asyncio.Task[None]] = {}
-        self._begun: set[int] = set()
-        self._interrupted: dict[int, Interruption] = {}
+        self._runs: dict[ClaimedJob, asyncio.Task[None]] = {}
+        self._begun: set[ClaimedJob] = set()
+        self._interrupted: dict[ClaimedJob, Interruption] = {}
         self._changed: asyncio.Future[None] | None = None
 
     async def changed(self) -> None:
@@ -161,20 +158,19 @@ class Executor:
     @property
     def job_ids(self) -> Collection[int]:
         """Of the jobs that run."""
-        return self._runs.keys()
+        return [job.id for job in self._runs]
 
     def start(self, slots: Slots, job: ClaimedJob) -> None:
         run = asyncio.get_running_loop().create_task(self._run(slots, job), context=self._context.copy())
-        self._runs[job.id] = run
+        self._runs[job] = run
 
     def interrupt(self, why: Interruption, job_id: int | None = None) -> None:
         """Stop a run, or all: coroutines are cancelled, processes killed, threads told."""
-        for id_ in [job_id] if job_id is not None else list(self._runs):
-            run = self._runs.get(id_)
-            if run is not None and id_ not in self._interrupted:
-                self._interrupted[id_] = why
+        for job, run in list(self._runs.items()):
+            if (job_id is None or job.id == job_id) and job not in self._interrupted:
+                self._interrupted[job] = why
                 # A run that has not begun would never enter its coroutine, and nobody would hear of its end.
-                if id_ in self._begun:
+                if job in self._begun:
                     run.cancel()
 
     async def _run(self, slots: Slots, job: ClaimedJob) -> None:
@@ -183,17 +179,22 @@ class Executor:
         task = self._tasks[job.task]
         if self._on_start is not None:
             self._on_start(job)
-        self._begun.add(job.id)
+        self._begun.add(job)
         try:
-            if job.id in self._interrupted:
-                raise asyncio.CancelledError
+            if job in self._interrupted:
+                self._end(slots, job, began)
+                self._on_finish(job, None, 0.0)
+                return
             outcome = await self._execute(slots, task, job)
         except asyncio.CancelledError as error:
-            match self._interrupted.get(job.id):
+            match self._interrupted.get(job):
                 case None:
                     outcome = self._decide(task, job, error)
                 case "cancelled":
                     outcome = Cancelled("cancelled while it ran")
+                case _ if job.max_attempts == 1:
+                    # It had begun, and must not run twice.
+                    outcome = Failed("interrupted", AttemptError.of(error))
                 case _:
                     outcome = None
         except BaseException as error:
@@ -205,9 +206,9 @@ class Executor:
 
     def _end(self, slots: Slots, job: ClaimedJob, began: float) -> float:
         seconds = time.perf_counter() - began
-        self._runs.pop(job.id, None)
-        self._begun.discard(job.id)
-        self._interrupted.pop(job.id, None)
+        self._runs.pop(job, None)
+        self._begun.discard(job)
+        self._interrupted.pop(job, None)
         slots.ended(seconds)
         return seconds
 

@@ -13,6 +13,7 @@ import psycopg
 from psycopg import errors as pg_errors
 
 from pgqueue.database import NoPartition
+from pgqueue.errors import SchemaOutOfDate
 from pgqueue.outcome import AttemptError, Completed, Failed
 from pgqueue.queries import claiming, finishing, pruning
 from pgqueue.queries.finishing import Finished
@@ -42,6 +43,7 @@ class Finisher:
         self._writing = False
         self._drained: list[int] = []
         self._superseded: set[int] = set()
+        self._fences: dict[int, int] = {}
         self.held: dict[int, int] = {}
 
     def claimed(self, fence: int, ids: list[int]) -> None:
@@ -51,6 +53,7 @@ class Finisher:
         so beside outcomes of the new claim it would be taken for one of them.
         """
         self.held[fence] = len(ids)
+        self._fences.update(dict.fromkeys(ids, fence))
         if self._writing:
             self._superseded.update(ids)
         if self._waiting or self._locked:
@@ -58,14 +61,25 @@ class Finisher:
             self._waiting = self._without(self._waiting, held_again)
             self._locked = self._without(self._locked, held_again)
 
+    def forget(self) -> None:
+        """The worker lost its jobs: what is still told of them is stale."""
+        self.held.clear()
+        self._fences.clear()
+
     def add(self, finished: Finished) -> None:
+        """Take an outcome; one of a claim that no longer holds the job is refused here already."""
+        if self._fences.get(finished.id) != finished.fence:
+            self._on_stale(1)
+            return
+        del self._fences[finished.id]
         self._waiting.append(finished)
         self._arrived.set()
 
-    def settled(self, fence: int) -> None:
-        """A job of the claim was written by its own transaction."""
-        self._count(fence)
-        self._arrived.set()
+    def settled(self, job_id: int, fence: int) -> None:
+        """The job was written by its own transaction."""
+        if self._fences.get(job_id) == fence:
+            del self._fences[job_id]
+            self._count(fence)
 
     @property
     def backlog(self) -> int:
@@ -90,7 +104,7 @@ class Finisher:
                 batch = []
                 await self._drop_claims()
                 pause = pauses()
-            except TRANSIENT as error:
+            except (*TRANSIENT, SchemaOutOfDate, pg_errors.InsufficientPrivilege) as error:
                 logger.warning(
                     "%d outcomes wait for PostgreSQL: %s", len(batch) + len(self._waiting), _first_line(error)
                 )
@@ -170,6 +184,7 @@ class Finisher:
         else:
             self.held.pop(fence, None)
             self._drained.append(fence)
+            self._arrived.set()
 
     async def _drop_claims(self) -> None:
         drained, self._drained = self._drained, []

@@ -38,7 +38,6 @@ class Heartbeat:
         *,
         on_registered: Callable[[], None],
         on_lost: Callable[[str], None],
-        on_doubt: Callable[[], None],
         blocked_limit: float = BLOCKED_LIMIT,
     ) -> None:
         self._database = database
@@ -48,7 +47,6 @@ class Heartbeat:
         self._register = register
         self._on_registered = on_registered
         self._on_lost = on_lost
-        self._on_doubt = on_doubt
         self._blocked_limit = blocked_limit
         self._stopping = threading.Event()
         self._connection: psycopg.Connection[Any] | None = None
@@ -67,8 +65,16 @@ class Heartbeat:
         self._thread.join(timeout=5)
 
     def unbroken_for(self) -> float:
-        """Seconds of heartbeats without a failure; a rescuer needs a lease's length of them."""
-        return 0.0 if self.unbroken_since is None else time.monotonic() - self.unbroken_since
+        """Seconds of heartbeats without a failure or a stall; a rescuer needs a lease's length of them."""
+        now = time.monotonic()
+        return 0.0 if self.unbroken_since is None or self._is_late(now) else now - self.unbroken_since
+
+    def is_in_doubt(self) -> bool:
+        """Whether the lease may soon have ended without this process hearing of it."""
+        return bool(self.beat_at) and time.monotonic() - self.beat_at > self._lease * 0.8
+
+    def _is_late(self, now: float) -> bool:
+        return now - self.beat_at > self._lease * 0.6
 
     def _run(self) -> None:
         try:
@@ -92,7 +98,7 @@ class Heartbeat:
 
     def _until_done(self, statement: Statement[Any], what: str) -> list[Any] | None:
         """Its rows, however long PostgreSQL is away; None when stopped."""
-        doubted = failed = False
+        failed = False
         for pause in pauses(0.1, max(0.2, self._lease / 6)):
             if self._stopping.is_set():
                 return None
@@ -109,17 +115,15 @@ class Heartbeat:
                 failed = True
                 self.unbroken_since = None
                 self._close()
-            # Nobody can tell whether the jobs are still ours once the lease may have ended.
-            if self.beat_at and not doubted and time.monotonic() - self.beat_at > self._lease * 0.8:
-                doubted = True
-                self._on_doubt()
             self._stopping.wait(pause)
         raise AssertionError("unreachable")
 
     def _beaten(self) -> None:
-        self.beat_at = time.monotonic()
-        if self.unbroken_since is None:
-            self.unbroken_since = self.beat_at
+        now = time.monotonic()
+        # A database that stood still reported no error, and every lease has ended.
+        if self.unbroken_since is None or self._is_late(now):
+            self.unbroken_since = now
+        self.beat_at = now
 
     def _connect(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ class Life:
         self.id: UUID = uuid4()
         self.registered = asyncio.Event()
         self.heartbeat: Heartbeat
+        self._doubted = False
 
     async def register_code(self) -> None:
         """Write the tasks and queues that the app declares."""
@@ -66,7 +68,6 @@ class Life:
             ),
             on_registered=lambda: _call(loop, registered.set),
             on_lost=lambda why: _call(loop, self._lost, life, why),
-            on_doubt=lambda: _call(loop, self._doubt),
             blocked_limit=self._blocked_limit,
         )
         self.heartbeat.start()
@@ -83,12 +84,21 @@ class Life:
         logger.error("worker %s lost its jobs: %s. It registers anew", life, why)
         self.id = uuid4()
         self.registered.clear()
-        worker.finisher.held.clear()
+        worker.finisher.forget()
         self._doubt()
         worker.start_part(self.begin())
 
+    def tick(self) -> None:
+        """Show the heartbeat that the loop is alive, and see whether it still is."""
+        self.heartbeat.ticked_at = time.monotonic()
+        doubt = self.heartbeat.is_in_doubt()
+        if doubt and not self._doubted:
+            logger.warning("the lease of worker %s may have ended: its jobs are stopped and given back", self.id)
+            self._doubt()
+        self._doubted = doubt
+
     def _doubt(self) -> None:
-        """The lease may have ended: what can be stopped is stopped, before somebody else runs it too."""
+        """Stop what can be stopped, before somebody else runs it too."""
         self._worker.serving.release_all()
         self._worker.executor.interrupt("released")
 

@@ -90,8 +90,9 @@ class Serving:
                 self._worker.promoter.wake()
             case "resumed", [queue] if queue in self.claimers:
                 self.wake(queue, sweep=True)
-            case "cancel", [job_id]:
-                self._worker.executor.interrupt("cancelled", int(job_id))
+            case "cancel", [_]:
+                # Anybody can send a notification: the table says what was cancelled.
+                self._worker.cancellations.wake()
 
     def wake(self, queue: str, *, sweep: bool = False) -> None:
         if queue in self.claimers:

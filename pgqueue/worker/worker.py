@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import socket
-import time
 from collections.abc import Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -162,8 +161,15 @@ class Worker:
 
     async def wait(self) -> None:
         """Until it has stopped. Raises what made it stop, if anything did."""
-        if self._main is not None:
-            await self._main
+        if self._main is None:
+            return
+        try:
+            await asyncio.shield(self._main)
+        except asyncio.CancelledError:
+            # Whoever waits gives up; the worker still stops as it should, and leaves nothing running behind.
+            self.stop()
+            await asyncio.shield(self._main)
+            raise
 
     async def start(self) -> None:
         """Register and begin; waits for PostgreSQL. Raises SchemaOutOfDate."""
@@ -278,7 +284,7 @@ class Worker:
     async def _tick(self) -> None:
         """Shows the heartbeat that the loop is alive, and gives back what waits for slots that do not come free."""
         while True:
-            self.life.heartbeat.ticked_at = time.monotonic()
+            self.life.tick()
             self.serving.release_standing()
             await asyncio.sleep(0.1)
 
@@ -299,7 +305,7 @@ class Worker:
     def _finished(self, job: ClaimedJob, outcome: Outcome | None, seconds: float) -> None:
         task = self.app.tasks[job.task]
         if task.options.transactional and isinstance(outcome, Completed):
-            self.finisher.settled(job.fence)
+            self.finisher.settled(job.id, job.fence)
         else:
             kept = task.options.keep_completed and self.serving.keeps_history(job.queue)
             self.finisher.add(Finished(job.id, job.fence, job.task, outcome, seconds, kept))
