@@ -93,8 +93,11 @@ class Claimer:
                     continue
                 if not self._idle:
                     # Whoever enqueued before it saw this worker idle sent no hint: look once more before waiting.
+                    await self._registered.wait()
+                    life = self._worker()
                     await self._set_idle(self._slots.queue, True)
-                    self._idle = True
+                    # What was written to a row that is gone meanwhile is written anew.
+                    self._idle = life == self._worker()
                     continue
                 pause = pauses()
             except TRANSIENT as error:

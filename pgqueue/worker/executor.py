@@ -8,7 +8,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 from pgqueue import arguments
@@ -20,6 +19,7 @@ from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome,
 from pgqueue.task import Task
 from pgqueue.worker.call import Call
 from pgqueue.worker.processes import ProcessSlots
+from pgqueue.worker.threads import Threads
 from pgqueue.worker.transactional import Transactions
 
 logger = logging.getLogger("pgqueue.worker")
@@ -39,6 +39,7 @@ class Slots:
         self.queue = queue
         self.count = count
         self.running = 0
+        self.lost = 0
         self.buffer: deque[ClaimedJob] = deque()
         self.room = asyncio.Event()
         self.room.set()
@@ -47,7 +48,7 @@ class Slots:
         self.moved_at = time.monotonic()
         self.target = 0
         self._start = start
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: Threads | None = None
         self._processes: ProcessSlots | None = None
 
     @property
@@ -104,9 +105,9 @@ class Slots:
         return self.running >= self.count and time.monotonic() - self.moved_at > STUCK_SECONDS
 
     @property
-    def threads(self) -> ThreadPoolExecutor:
+    def threads(self) -> Threads:
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(self.count, thread_name_prefix=f"pgqueue-{self.queue}")
+            self._threads = Threads(self.count, f"pgqueue-{self.queue}")
         return self._threads
 
     @property
@@ -119,7 +120,7 @@ class Slots:
         if self._processes is not None:
             await self._processes.close()
         if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads.close()
 
 
 class Executor:
@@ -260,8 +261,7 @@ class Executor:
                 # A future cannot hold one: the run would never end.
                 raise RuntimeError("the task raised StopIteration") from error
 
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(slots.threads, contextvars.copy_context().run, call)
+        future = slots.threads.run(call)
         try:
             done, _ = await asyncio.wait({future}, timeout=timeout)
             if not done:
@@ -271,6 +271,15 @@ class Executor:
             context.stop()
             if not future.done():
                 slots.running += 1
+                slots.lost += 1
+                logger.warning(
+                    "a thread of %s still runs and cannot be stopped: %d of %d slots of queue %s are left; "
+                    "a task with run_in='process' can be killed",
+                    task.name,
+                    slots.count - slots.lost,
+                    slots.count,
+                    slots.queue,
+                )
                 future.add_done_callback(lambda ended: _freed(slots, ended))
             raise
         return future.result()
@@ -280,6 +289,7 @@ def _freed(slots: Slots, ended: asyncio.Future[Any]) -> None:
     if not ended.cancelled():
         ended.exception()
     slots.running -= 1
+    slots.lost -= 1
     slots.fill()
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from collections.abc import Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pgqueue.worker")
 
 SETTINGS_INTERVAL = 2.0
+BLOCKED_WARNING = 1.0
 WRITE_SECONDS = 0.02
 
 
@@ -286,7 +288,14 @@ class Worker:
         while True:
             self.life.tick()
             self.serving.release_standing()
+            ticked_at = time.monotonic()
             await asyncio.sleep(0.1)
+            if (stood := time.monotonic() - ticked_at) > BLOCKED_WARNING:
+                logger.warning(
+                    "the event loop stood still for %.1f s, and every coroutine of this worker with it: "
+                    "a task that blocks is to be a plain function (def), which runs in a thread",
+                    stood,
+                )
 
     async def _watch_limits(self) -> None:
         while True:
