@@ -12,7 +12,7 @@ from pgqueue.backoff import Backoff
 from pgqueue.client import FailedJobs, Jobs, Queues, Schedules, Workers
 from pgqueue.context import Context
 from pgqueue.database import Database
-from pgqueue.errors import ArgumentError, ConfigurationError, UnknownTask, seconds
+from pgqueue.errors import ArgumentError, ConfigurationError, seconds
 from pgqueue.events import Callback, Event, EventName, Subscribers
 from pgqueue.job import Job, NewJob
 from pgqueue.names import data_name, schema_name
@@ -267,16 +267,6 @@ class PgQueue:
 
     def backoff_of(self, task: Task[..., Any]) -> Backoff:
         return task.options.backoff or self.backoff
-
-    def find_task(self, name: str) -> Task[..., Any]:
-        """The task of that name. Raises UnknownTask, with near matches."""
-        if name in self.tasks:
-            return self.tasks[name]
-        from difflib import get_close_matches
-
-        near = get_close_matches(name, self.tasks, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; known are: {', '.join(sorted(self.tasks)) or 'none'}"
-        raise UnknownTask(f"this app has no task {name!r}{hint}")
 
     def on(self, event: EventName, callback: Callback) -> Callback:
         """Call `callback(event)` in this process when it happens.

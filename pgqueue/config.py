@@ -22,6 +22,10 @@ from pgqueue.errors import ConfigurationError
 DSN_PREFIXES = ("postgresql+psycopg://", "postgresql+psycopg_async://", "postgres://", "postgresql://")
 
 
+class NoDatabase(ConfigurationError):
+    """A DSN is set nowhere."""
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """A value and where it was found."""
@@ -73,10 +77,10 @@ def _files(folder: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def required_dsn(given: str | None = None) -> str:
-    """The DSN as libpq reads it. Raises ConfigurationError when there is none or it cannot be parsed."""
+    """The DSN as libpq reads it. Raises NoDatabase, and ConfigurationError when it cannot be parsed."""
     found = find("dsn", given)
     if found.value is None:
-        raise ConfigurationError(
+        raise NoDatabase(
             "no database is set: give --dsn or PgQueue(dsn), or set PGQUEUE_DSN or DATABASE_URL "
             '(for example "postgresql://user@localhost/shop")'
         )
@@ -92,14 +96,28 @@ def libpq_dsn(dsn: str) -> str:
     try:
         conninfo.conninfo_to_dict(dsn)
     except ProgrammingError as error:
-        # libpq quotes what it stumbled over, which may be the password.
-        reason = re.sub('".*"', '"…"', str(error).strip(), flags=re.DOTALL)
         raise ConfigurationError(
-            f"the DSN {masked(dsn)!r} cannot be read: {reason}; "
+            f"the DSN {_refusal(dsn, str(error).strip())}; "
             "write it as postgresql://user:password@host:5432/database "
             "(special characters percent-encoded) or as host=… dbname=…"
         ) from None
     return dsn
+
+
+def _refusal(dsn: str, reason: str) -> str:
+    """Why `dsn` cannot be read, with no more of it than can be no password."""
+    if re.fullmatch(r"[\w.-]+", dsn):
+        return f"{dsn!r} cannot be read: it is neither a URL nor made of name=value"
+    if scheme := re.match(r"([A-Za-z][\w+.-]*)://", dsn):
+        base, _, driver = scheme[1].partition("+")
+        if driver and base in ("postgres", "postgresql"):
+            return f"{scheme[0]}… cannot be read: pgqueue does not use the driver {driver}"
+        if base != "postgresql":
+            return f"{scheme[0]}… cannot be read: {scheme[0]} is not PostgreSQL"
+    # libpq quotes what it stumbled over, which may be the password.
+    if reason.startswith('missing "=" after'):
+        return 'cannot be read: a part of it has no "=", or a value with a space has no quotes'
+    return "cannot be read: " + re.sub('".*"', '"…"', reason, flags=re.DOTALL)
 
 
 def sqlalchemy_url(dsn: str, *, driver: str = "postgresql+psycopg") -> URL:

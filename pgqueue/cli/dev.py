@@ -79,6 +79,22 @@ def explain(server: EmbeddedServer, data: Path) -> None:
     note(f"  psql {shlex.quote(server.dsn)}")
 
 
+def running_here() -> str | None:
+    """How to reach the PostgreSQL of a `pgqueue dev` that runs in the working directory; None if there is none."""
+    from urllib.parse import quote
+
+    from pgqueue.embedded.postmaster import Postmaster
+
+    try:
+        server = Postmaster.read(FOLDER / "cluster")
+        if server is None or not server.ready or not (server.sockets / ".s.PGSQL.5432").is_socket():
+            return None
+    except (OSError, ValueError):
+        return None
+    dsn = f"postgresql://postgres@/postgres?host={quote(str(server.sockets))}&port=5432"
+    return f"`pgqueue dev` runs here; to use its database: export PGQUEUE_DSN={shlex.quote(dsn)}"
+
+
 async def wait() -> int:
     """Until a signal."""
     from pgqueue.cli.signals import Signals

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pgqueue.task import Task
 
 
+NO_TASKS = ": no worker has registered any yet; give -a MODULE:APP to read your code, or --force to enqueue it anyway"
+
+
 @click.command("enqueue")
 @click.argument("task")
 @click.argument("arguments", nargs=-1, metavar="[NAME=VALUE]...")
@@ -30,23 +33,31 @@ if TYPE_CHECKING:
 @click.option("--max-attempts", type=click.IntRange(min=1), help="Attempts, the first run included.")
 @click.option("--timeout", type=DURATION, help="Time for one run.")
 @click.option("--tag", "tags", multiple=True, help="Tag. Repeatable.")
-@click.option("--force", is_flag=True, help="Also a task that nobody knows yet.")
+@click.option("--force", is_flag=True, help="Also a task or queue that nobody knows yet.")
 @operates
 def command(target: Target, task: str, arguments: tuple[str, ...], force: bool, **options: Any) -> None:
     """Enqueue one job.
 
-    Values are JSON where they are JSON, else text; name:=value must be JSON:
+    Values are JSON where they are JSON, else text; name:=value must be JSON. The app is found by itself where the
+    working directory has one, and the arguments are checked against the task's signature:
 
     \b
       pgqueue enqueue shop.tasks.send_email to=a@b.c copies=2 ids:=[1,2]
     """
+    from pgqueue.cli.queues import require
     from pgqueue.cli.target import check
 
-    app = target.optional_app() or target.database_app()
-    check(app)
-    name = full_name(task, known_tasks(app), whose="there is", force=force)
+    if (app := target.optional_app()) is None:
+        app = target.database_app()
+    else:
+        check(app)
+    name = full_name(task, known_tasks(app, task), whose="there is", none=NO_TASKS, force=force)
+    if options["queue"] is not None and not force:
+        require(app, options["queue"], forced=True)
     given = {option: value for option, value in options.items() if value not in (None, ())}
     job = app.insert([new_job(app, name, arguments, given)])[0]
+    if name not in app.tasks:
+        note(f"The arguments were not checked: the code of {name} is not at hand; -a MODULE:APP reads it.")
     if target.as_json:
         print_json([{"id": job.id, "queue": job.queue, "task": job.task, "state": job.state, "created": job.created}])
         return
@@ -57,13 +68,15 @@ def command(target: Target, task: str, arguments: tuple[str, ...], force: bool, 
     note(f"Enqueued job {job.id}: {job.task} in {job.queue}{late}.")
 
 
-def known_tasks(app: PgQueue) -> list[str]:
-    """Of the code where it is at hand, else of the table."""
+def known_tasks(app: PgQueue, wanted: str) -> list[str]:
+    """Of the code where it is at hand, else of the table; of the table also the one that is written out in full."""
     from pgqueue.queries import inspecting
 
-    if app.tasks:
-        return list(app.tasks)
-    return [name for name, queue, *_ in app.database.fetch(inspecting.list_tasks(app.schema)) if queue is not None]
+    if wanted in app.tasks:
+        return [wanted]
+    rows = app.database.fetch(inspecting.list_tasks(app.schema))
+    registered = [name for name, queue, *_ in rows if queue is not None]
+    return [*app.tasks, *(name for name in registered if name == wanted)] if app.tasks else registered
 
 
 def new_job(app: PgQueue, name: str, arguments: tuple[str, ...], options: dict[str, Any]) -> NewJob:

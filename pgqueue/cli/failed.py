@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pgqueue.app import PgQueue
 
 F = TypeVar("F", bound=Callable[..., Any])
+GROUPS_NAMED = 50
 
 
 @click.group("failed")
@@ -88,7 +89,10 @@ def redrive(target: Target, job_ids: tuple[int, ...], yes: bool, **where: Any) -
     """Send failed jobs back to their queues: by id, by filters, or --all. Attempts start anew."""
     app = target.database_app()
     ids = chosen(app, job_ids, **where)
-    if ids and not job_ids:
+    if not ids:
+        note(none_match(app, **where))
+        return
+    if not job_ids:
         confirm(f"Redrive {counted(len(ids), 'failed job')}?", yes=yes)
     done = in_batches("Redriving", ids, lambda batch: len(app.failed.redrive(batch)))
     left = len(ids) - done
@@ -107,8 +111,10 @@ def purge(target: Target, job_ids: tuple[int, ...], yes: bool, **where: Any) -> 
     """Delete failed jobs for good: by id, by filters, or --all."""
     app = target.database_app()
     ids = chosen(app, job_ids, **where)
-    if ids:
-        confirm(f"Delete {counted(len(ids), 'failed job')} for good?", yes=yes)
+    if not ids:
+        note(none_match(app, **where))
+        return
+    confirm(f"Delete {counted(len(ids), 'failed job')} for good?", yes=yes)
     done = in_batches("Purging", ids, app.failed.purge)
     note(f"Purged {counted(done, 'failed job')}.")
 
@@ -131,3 +137,22 @@ def chosen(
     if missing and limit is None:
         raise NotFound(f"no failed job has the id {missing[0]}: `pgqueue jobs show {missing[0]}` tells where it is")
     return found
+
+
+def none_match(app: PgQueue, **where: Any) -> str:
+    """What was looked for, and the errors that there are: in that queue and task, else anywhere."""
+    from pgqueue.cli.errors import did_you_mean
+    from pgqueue.queries.failures import FailureFilter, failure_groups
+
+    asked = {name: where[name] for name in ("queue", "task", "error") if where[name] is not None}
+    for which in (FailureFilter(queue=where["queue"], task=where["task"]), FailureFilter()):
+        groups = app.database.fetch(failure_groups(app.schema, which, GROUPS_NAMED))
+        if groups:
+            break
+    else:
+        return "There are no failed jobs."
+    kinds = list(dict.fromkeys(group.error_type for group in groups))
+    words = [*kinds, *(kind.rpartition(".")[2] for kind in kinds)]
+    near = did_you_mean(asked["error"], words) if "error" in asked else ""
+    looked = " ".join(f"--{name} {value}" for name, value in asked.items()) or "the ids"
+    return f"No failed job matches {looked}: nothing was done{near}. Errors that there are: {', '.join(kinds)}"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pgqueue.queries.scheduling import ScheduleRow
 
 HIDDEN = {"operations", "created"}
+LONGEST_CELL = 200
 
 
 def job_record(job: Job) -> dict[str, Any]:
@@ -32,7 +33,12 @@ def when(job: Job) -> Any:
 
 
 def arguments(job: Job) -> Any:
-    return faint(printable(json.dumps(job.args, ensure_ascii=False)))
+    return faint(printable(capped(json.dumps(job.args, ensure_ascii=False))))
+
+
+def capped(text: str) -> str:
+    """Text of others without its end where it is long: what is piped has no width that would cut it."""
+    return text if len(text) <= LONGEST_CELL else text[: LONGEST_CELL - 1] + "…"
 
 
 def last_error(job: Job) -> str:
@@ -42,7 +48,7 @@ def last_error(job: Job) -> str:
     last = job.errors[-1]
     kind = str(last.get("type", "")).rpartition(".")[2]
     message = str(last.get("message", "")).strip().partition("\n")[0]
-    return f"{kind}: {message}" if message else kind
+    return capped(f"{kind}: {message}" if message else kind)
 
 
 JOBS: Listing[Job] = Listing(
@@ -77,7 +83,7 @@ FAILURES: Listing[FailureGroup] = Listing(
     [
         Column("Jobs", lambda row: row.jobs, number=True),
         Column("Task", lambda row: row.task, shrinks=True),
-        Column("Error", lambda row: f"{row.error_type.rpartition('.')[2]}: {row.error_message}", shrinks=True),
+        Column("Error", lambda row: capped(f"{row.error_type.rpartition('.')[2]}: {row.error_message}"), shrinks=True),
         Column("First", lambda row: row.first_failed_at, from_width=110),
         Column("Last", lambda row: row.last_failed_at),
         Column("Fingerprint", lambda row: faint(row.fingerprint)),

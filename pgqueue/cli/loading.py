@@ -21,6 +21,10 @@ USUAL = ("tasks", "jobs", "worker", "app", "main")
 DECLARES = re.compile(r"\bPgQueue\(|^\s*@[\w.]+\.task\b", re.MULTILINE)
 
 
+class NoApp(ConfigurationError):
+    """There is no app where one was looked for."""
+
+
 def load(spec: str | None) -> PgQueue:
     """The app that `module:name` or `module` names, or the only one in the usual modules of the working directory."""
     folder = str(Path.cwd())
@@ -68,7 +72,7 @@ def only_app(found: list[tuple[str, PgQueue]], where: str, example: str) -> PgQu
         [(_, app)] = apps.values()
         return app
     if not apps:
-        raise ConfigurationError(f"no PgQueue app in {where}: name yours, such as --app {example}, or set PGQUEUE_APP")
+        raise NoApp(f"no PgQueue app in {where}: name yours, such as --app {example}, or set PGQUEUE_APP")
     names = " or ".join(sorted(name for name, _ in apps.values()))
     raise ConfigurationError(f"several apps in {where}: choose one with --app {names}")
 

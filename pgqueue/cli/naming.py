@@ -9,8 +9,11 @@ import click
 from pgqueue.cli.errors import NotFound, did_you_mean
 
 
-def full_name(name: str, known: Iterable[str], *, whose: str, force: bool = False) -> str:
-    """`shop.tasks.send_email` for `send_email`, if only one task ends so. `force` lets unknown names pass."""
+def full_name(name: str, known: Iterable[str], *, whose: str, none: str = "", force: bool = False) -> str:
+    """`shop.tasks.send_email` for `send_email`, if only one task ends so. `force` lets unknown names pass.
+
+    `none` says what to do when nothing is known.
+    """
     names = sorted(known)
     if name in names:
         return name
@@ -22,5 +25,5 @@ def full_name(name: str, known: Iterable[str], *, whose: str, force: bool = Fals
     if force:
         return name
     near = did_you_mean(name, [*names, *(candidate.rpartition(".")[2] for candidate in names)])
-    listed = f"; known are {', '.join(names[:10])}" if names else ": no worker has registered any yet"
+    listed = f"; known are {', '.join(names[:10])}" if names else none
     raise NotFound(f"{whose} no task `{name}`{near or listed}")

@@ -122,7 +122,7 @@ def shrink(widths: list[int], shrinkable: Sequence[int], room: int) -> None:
 
 
 def stdout() -> Console:
-    """The console of data. What is piped is neither coloured nor cut."""
+    """The console of data. What is piped is neither coloured nor cut to a width."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False)

@@ -52,7 +52,7 @@ def pause(target: Target, names: tuple[str, ...], force: bool) -> None:
     app = target.database_app()
     for name in names:
         if not force:
-            require(app, name)
+            require(app, name, forced=True)
     for name in names:
         app.queues[name].pause()
         note(f"Paused {name}: `pgqueue queues resume {name}` lets it go on.")
@@ -71,13 +71,18 @@ def resume(target: Target, names: tuple[str, ...]) -> None:
         note(f"Resumed {name}.")
 
 
-def require(app: PgQueue, name: str) -> None:
-    """Refuse a name that no job, worker, task or setting has: a typo would pause nothing."""
+def require(app: PgQueue, name: str, *, forced: bool = False) -> None:
+    """Refuse a name that no job, worker, task or setting has, here or in the database: it is a typo.
+
+    `forced` says whether --force would let it pass.
+    """
     from pgqueue.names import data_name
     from pgqueue.queries import fleet
 
     data_name("queue", name)
     known = {row.queue for row in app.queues.stats()} | set(app.database.fetch(fleet.queue_names(app.schema)))
+    known |= {task.options.queue for task in app.tasks.values()} | set(app.declared_queues)
     if name not in known:
         listed = f"; known are {', '.join(sorted(known)[:10])}" if known else ""
-        raise NotFound(f"no worker listens on `{name}`, and no job is in it{did_you_mean(name, known) or listed}")
+        hint = (did_you_mean(name, known) or listed) + ("; --force takes it anyway" if forced else "")
+        raise NotFound(f"no worker listens on `{name}`, and no job is in it{hint}")

@@ -40,10 +40,11 @@ def command(target: Target, task: str, arguments: tuple[str, ...]) -> None:
       pgqueue run shop.tasks.send_email to=a@b.c
     """
     from pgqueue.context import Context
-    from pgqueue.errors import TaskSignal
+    from pgqueue.errors import PgQueueError, TaskSignal
 
     app = target.load_app()
-    found = app.tasks[full_name(task, app.tasks, whose="this app has")]
+    none = ", nor any other: name the module of your tasks with -a MODULE:APP"
+    found = app.tasks[full_name(task, app.tasks, whose="this app has", none=none)]
     kwargs = typed(found, arguments)
     context = Context(0, found.name, found.options.queue, 1, found.options.max_attempts or app.max_attempts)
     try:
@@ -51,6 +52,9 @@ def command(target: Target, task: str, arguments: tuple[str, ...]) -> None:
     except TaskSignal as signal:
         raise OperationFailed(f"{found.name} ended with {type(signal).__name__}: {signal}") from signal
     except Exception as error:
+        if isinstance(error, PgQueueError) and found.options.transactional and context.connection is None:
+            # The transaction could not begin: none of the task's code has run.
+            raise
         traceback.print_exception(error.with_traceback(own_part(error.__traceback__)), file=sys.stderr)
         raise OperationFailed(f"{found.name} raised {type(error).__name__}") from error
     result = found.dump_result(value)

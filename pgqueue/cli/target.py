@@ -42,7 +42,12 @@ class Target:
 
     def unconnected_app(self) -> PgQueue:
         """As `database_app`, not connected."""
-        return self._without_code() or self.load_app()
+        from pgqueue.cli.loading import NoApp
+
+        try:
+            return self._without_code() or self.load_app()
+        except NoApp as error:
+            raise hinted(error) from error
 
     def place(self) -> tuple[str, str]:
         """DSN and schema."""
@@ -58,8 +63,18 @@ class Target:
         return self._app_setting() is not None or any(candidates(Path.cwd()))
 
     def optional_app(self) -> PgQueue | None:
-        """The user's app where one is named; None where there is none."""
-        return self.load_app() if self._app_setting() is not None else None
+        """The user's app, named or found as `load_app` does; None where there is none.
+
+        Raises ConfigurationError when it is ambiguous, or its import fails.
+        """
+        from pgqueue.cli.loading import NoApp
+
+        try:
+            return self.load_app()
+        except NoApp:
+            if self._app_setting() is not None:
+                raise
+            return None
 
     def database_schema(self) -> str:
         """The schema of the tables where no app says otherwise."""
@@ -101,6 +116,15 @@ class Target:
         return app
 
 
+def hinted(error: ConfigurationError) -> ConfigurationError:
+    """With the way to the database of `pgqueue dev`, if that runs here and no other is set."""
+    from pgqueue import config
+    from pgqueue.cli.dev import running_here
+
+    hint = running_here() if config.find("dsn").value is None else None
+    return ConfigurationError(f"{error}\n{hint}") if hint else error
+
+
 def check(app: PgQueue) -> str:
     """Connect once and look at the revision; the server's version. Raises ConnectionFailed, SchemaOutOfDate."""
     import psycopg
@@ -110,7 +134,10 @@ def check(app: PgQueue) -> str:
     from pgqueue.queries import inspecting
     from pgqueue.revision import check_revision
 
-    dsn = app.database.dsn
+    try:
+        dsn = app.database.dsn
+    except config.NoDatabase as error:
+        raise hinted(error) from error
     timeout = min(CONNECT_TIMEOUT, int(os.environ.get("PGCONNECT_TIMEOUT") or CONNECT_TIMEOUT))
     try:
         connection = psycopg.connect(dsn, connect_timeout=timeout, autocommit=True)

@@ -65,7 +65,9 @@ DURATION, SIZE, MOMENT = Duration(), Size(), Moment()
 
 
 def parse_arguments(pairs: Iterable[str], texts: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """`k=v` as `k: v`, JSON where it is JSON, else text; `k:=v` must be JSON. What is in `texts` stays text.
+    """`k=v` as `k: v`, JSON where it is JSON, else text; `k:=v` must be JSON.
+
+    What is in `texts` stays text, but that a JSON string loses its quotes, as it does elsewhere.
 
     parse_arguments(["to=a@b.c", "copies=2", "ids:=[1,2]"])   # {"to": "a@b.c", "copies": 2, "ids": [1, 2]}
     """
@@ -78,11 +80,9 @@ def parse_arguments(pairs: Iterable[str], texts: frozenset[str] = frozenset()) -
             raise click.UsageError(f"{pair!r} is no argument: write name=value, or name:=JSON")
         if name in found:
             raise click.UsageError(f"{name!r} was given twice")
-        if name in texts and not strict:
-            found[name] = value
-            continue
         try:
-            found[name] = json.loads(value, parse_constant=_not_json)
+            read = json.loads(value, parse_constant=_not_json)
+            found[name] = value if name in texts and not strict and not isinstance(read, str) else read
         except ValueError:
             if strict:
                 raise click.UsageError(f"{name}:={value} is not JSON: write {name}={value} for text") from None

@@ -68,11 +68,10 @@ def release(schema: str, ids: Sequence[int], fences: Sequence[int], *, suspected
 
 
 def claims_of(schema: str, worker: UUID) -> Statement[Any]:
-    """(claim id, job ids, age in seconds) of the claims of one worker."""
+    """(claim id, job ids) of the claims of one worker."""
     return Statement(
         inline(
-            "select id, job_ids, extract(epoch from clock_timestamp() - claimed_at)::float8 "
-            "from {schema}.claims where worker_id = %(worker)s",
+            "select id, job_ids from {schema}.claims where worker_id = %(worker)s",
             schema,
         ),
         {"worker": worker},

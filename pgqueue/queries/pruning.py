@@ -61,12 +61,12 @@ def _ddl(text: str, schema: str, name: str) -> Statement[Any]:
 
 
 def retentions(schema: str, keep: timedelta) -> Statement[Any]:
-    """(queue, how long its history is kept) where partitions are kept for longer than that."""
+    """(queue, how long its history is kept) where partitions are kept for longer than that; workers register queues."""
     return Statement(
         inline(
             "with longest as (select greatest(%(keep)s::interval, max(keep_completed)) as keep from {schema}.queues) "
-            "select name, keep_completed from {schema}.queues, longest "
-            "where keep_completed is not null and keep_completed < longest.keep order by name",
+            "select name, coalesce(keep_completed, %(keep)s::interval) from {schema}.queues, longest "
+            "where coalesce(keep_completed, %(keep)s::interval) < longest.keep order by name",
             schema,
         ),
         {"keep": keep},

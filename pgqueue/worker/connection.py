@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import psycopg
@@ -38,14 +38,11 @@ class WorkerConnection:
         self,
         database: Database,
         purpose: str,
-        *,
-        on_connect: Callable[[psycopg.AsyncConnection[Any]], Any] | None = None,
         **settings: str,
     ) -> None:
         self._database = database
         self._purpose = purpose
         self._settings = settings
-        self._on_connect = on_connect
         self._connection: psycopg.AsyncConnection[Any] | None = None
         self._lock = asyncio.Lock()
         self._turn = asyncio.Lock()
@@ -63,8 +60,6 @@ class WorkerConnection:
                         autocommit=True,
                         **self._database.session_options(f"pgqueue {self._purpose}", **self._settings),
                     )
-                    if self._on_connect is not None:
-                        await self._on_connect(self._connection)
                     if failed:
                         logger.info("connected to %s again", config.masked(self._database.dsn))
                     return self._connection

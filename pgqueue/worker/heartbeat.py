@@ -78,23 +78,28 @@ class Heartbeat:
 
     def _run(self) -> None:
         try:
-            if not self._until_done(self._register, "register"):
-                return
-            self._beaten()
-            self._on_registered()
-            while not self._stopping.wait(self._lease / 3):
-                if time.monotonic() - self.ticked_at > self._blocked_limit:
-                    self._on_lost(f"its event loop has been blocked for more than {self._blocked_limit:.0f} s")
-                    return
-                rows = self._until_done(fleet.heartbeat(self._schema, self._worker, self._lease), "renew its lease")
-                if rows is None:
-                    return
-                if not rows:
-                    self._on_lost("its lease ended and others took its jobs")
-                    return
-                self._beaten()
+            self._live()
+        except Exception as error:
+            self._on_lost(f"its heartbeat broke: {error}")
         finally:
             self._close()
+
+    def _live(self) -> None:
+        if not self._until_done(self._register, "register"):
+            return
+        self._beaten()
+        self._on_registered()
+        while not self._stopping.wait(self._lease / 3):
+            if time.monotonic() - self.ticked_at > self._blocked_limit:
+                self._on_lost(f"its event loop has been blocked for more than {self._blocked_limit:.0f} s")
+                return
+            rows = self._until_done(fleet.heartbeat(self._schema, self._worker, self._lease), "renew its lease")
+            if rows is None:
+                return
+            if not rows:
+                self._on_lost("its lease ended and others took its jobs")
+                return
+            self._beaten()
 
     def _until_done(self, statement: Statement[Any], what: str) -> list[Any] | None:
         """Its rows, however long PostgreSQL is away; None when stopped."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from pgqueue.errors import PgQueueError
 from pgqueue.queries import fleet
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ async def stop_gracefully(
     """Stop `worker` within its `shutdown_timeout`, or at once when `force` is set."""
     worker.serving.release_all()
     await _cancel(set(background))
-    with suppress(psycopg.Error, TimeoutError):
+    with suppress(psycopg.Error, PgQueueError, TimeoutError):
         await asyncio.wait_for(worker.services.fetch(fleet.mark_stopping(worker.app.schema, worker.id)), 1.0)
     await _let_end(worker, force)
     await worker.quarantine.close()
@@ -38,7 +39,7 @@ async def stop_gracefully(
         await asyncio.wait_for(
             worker.services.fetch(fleet.unregister_worker(worker.app.schema, worker.id)), WRITE_SECONDS
         )
-    except (psycopg.Error, TimeoutError) as error:
+    except (psycopg.Error, PgQueueError, TimeoutError) as error:
         logger.warning(
             "stopped without a word to PostgreSQL (%s): others rescue its jobs when its lease of %g s ends",
             str(error).strip() or "no answer",

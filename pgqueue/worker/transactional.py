@@ -23,8 +23,11 @@ class StaleClaim(PgQueueError):
 class Transactions:
     """Runs a task with `ctx.connection`, and completes its job there. StaleClaim rolls everything back."""
 
-    def __init__(self, database: Database, schema: str, worker: Callable[[], UUID]) -> None:
+    def __init__(
+        self, database: Database, schema: str, worker: Callable[[], UUID], keeps_history: Callable[[str], bool]
+    ) -> None:
         self.database = database
+        self._keeps_history = keeps_history
         self._schema = schema
         self._worker = worker
 
@@ -47,7 +50,8 @@ class Transactions:
         return outcome
 
     def _finish(self, task: Task[..., Any], job: ClaimedJob, outcome: Completed, seconds: float) -> Any:
-        finished = Finished(job.id, job.fence, job.task, outcome, seconds, task.options.keep_completed)
+        kept = task.options.keep_completed and self._keeps_history(job.queue)
+        finished = Finished(job.id, job.fence, job.task, outcome, seconds, kept)
         return finish(self._schema, self._worker(), [finished])
 
     @staticmethod

@@ -107,7 +107,7 @@ class Reconciler(Service):
         rows = await self.runner.fetch(claiming.claims_of(self.schema, self._worker()))
         # A claim that was made or ended while this read was under way is none of its business.
         known = before | set(self._known())
-        lost = [(fence, job_ids) for fence, job_ids, _ in rows if fence not in known]
+        lost = [(fence, job_ids) for fence, job_ids in rows if fence not in known]
         if lost:
             unstarted = [Finished(job_id, fence, "", None) for fence, job_ids in lost for job_id in job_ids]
             await self.runner.run(finish(self.schema, self._worker(), unstarted))

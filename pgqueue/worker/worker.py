@@ -214,7 +214,9 @@ class Worker:
         self.listening = WorkerConnection(app.database, "listener")
         self.pruning = WorkerConnection(app.database, "pruner", lock_timeout="2s")
         self.finisher = Finisher(self.finishing, app.schema, lambda: self.id, self._stale)
-        self.transactions = Transactions(self._transaction_database(), app.schema, lambda: self.id)
+        self.transactions = Transactions(
+            self._transaction_database(), app.schema, lambda: self.id, self.serving.keeps_history
+        )
         on_start = self._started if app.subscribers.wants("started") else None
         self.executor = Executor(app.tasks, self.transactions, self.serving.timeout_of, on_start, self._finished)
         self.quarantine = Quarantine(self)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from uuid import uuid4
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from uuid import UUID, uuid4
 
 import pytest
 
 from pgqueue.database import Database, fetch, run
 from pgqueue.job import NewJob
-from pgqueue.outcome import AttemptError, Retry
+from pgqueue.outcome import AttemptError, Completed, Retry
 from pgqueue.queries import claiming, enqueuing
 from pgqueue.queries.finishing import Finished
 from pgqueue.worker.connection import WorkerConnection
@@ -22,54 +24,95 @@ TASK = "shop.pack"
 RETRY = Retry(3600.0, AttemptError("KeyError", "'x'"))
 
 
-async def test_a_late_outcome_is_dropped_when_its_job_runs_again_beside_others_of_the_new_claim(fleet: Fleet) -> None:
-    worker = uuid4()
-    stale: list[int] = []
-    connection = WorkerConnection(Database(fleet.dsn), "finishes")
-    finisher = Finisher(connection, "pgqueue", lambda: worker, stale.append)
+@dataclass
+class Held:
+    """A finisher with its claims, as a worker has them. `stale` is what it was told it refused."""
 
-    def claim(fence: int) -> list[int]:
-        with database.connection() as conn:
-            scan = run(
-                conn,
-                claiming.claim(
-                    "pgqueue",
-                    queue="orders",
-                    priority=0,
-                    mark=0,
-                    tasks=[TASK],
-                    count=10,
-                    slots=10,
-                    fence=fence,
-                    worker=worker,
-                    lifo=False,
-                ),
-            )
-        ids = [job.id for job in scan.jobs]
-        finisher.claimed(fence, ids)
+    database: Database
+    finisher: Finisher
+    worker: UUID
+    stale: list[int]
+
+    def enqueue(self) -> None:
+        with self.database.connection() as conn:
+            run(conn, enqueuing.enqueue("pgqueue", [NewJob(TASK, "{}", "orders")], 25))
+
+    def claim(self, fence: int) -> list[int]:
+        operation = claiming.claim(
+            "pgqueue",
+            queue="orders",
+            priority=0,
+            mark=0,
+            tasks=[TASK],
+            count=10,
+            slots=10,
+            fence=fence,
+            worker=self.worker,
+            lifo=False,
+        )
+        with self.database.connection() as conn:
+            ids = [job.id for job in run(conn, operation).jobs]
+        self.finisher.claimed(fence, ids)
         return ids
 
-    database = Database(fleet.dsn)
-    try:
-        with database.connection() as conn:
-            run(conn, enqueuing.enqueue("pgqueue", [NewJob(TASK, "{}", "orders")], 25))
-        [first] = claim(11)
-        finisher.add(Finished(first, 11, TASK, RETRY))
-        with database.connection() as conn:
-            fetch(conn, claiming.release("pgqueue", [first], [11], suspected=True))
-            run(conn, enqueuing.enqueue("pgqueue", [NewJob(TASK, "{}", "orders")], 25))
-        [again, second] = claim(12)
-        assert again == first
-        finisher.add(Finished(second, 12, TASK, RETRY))
-        writing = asyncio.create_task(finisher.run())
-        await asyncio.wait_for(finisher.flushed(), 20)
+    def release(self, job_id: int, fence: int) -> None:
+        with self.database.connection() as conn:
+            fetch(conn, claiming.release("pgqueue", [job_id], [fence], suspected=True))
+
+    async def write(self) -> None:
+        writing = asyncio.create_task(self.finisher.run())
+        await asyncio.wait_for(self.finisher.flushed(), 20)
         writing.cancel()
-    finally:
-        await connection.close()
-        database.close()
+        await asyncio.gather(writing, return_exceptions=True)
+
+
+@pytest.fixture
+async def held(fleet: Fleet) -> AsyncIterator[Held]:
+    worker = uuid4()
+    stale: list[int] = []
+    database = Database(fleet.dsn)
+    connection = WorkerConnection(database, "finishes")
+    yield Held(database, Finisher(connection, "pgqueue", lambda: worker, stale.append), worker, stale)
+    await connection.close()
+    database.close()
+
+
+async def test_a_late_outcome_is_dropped_when_its_job_runs_again_beside_others_of_the_new_claim(
+    fleet: Fleet, held: Held
+) -> None:
+    held.enqueue()
+    [first] = held.claim(11)
+    held.finisher.add(Finished(first, 11, TASK, RETRY))
+    held.release(first, 11)
+    held.enqueue()
+    [again, second] = held.claim(12)
+    assert again == first
+    held.finisher.add(Finished(second, 12, TASK, RETRY))
+    await held.write()
 
     assert fleet.query("select id, state, claim_id from {schema}.jobs order by id") == [
         (first, "running", 12),
         (second, "scheduled", None),
     ]
-    assert stale == [1]
+    assert held.stale == [1]
+
+
+async def test_an_outcome_that_arrives_after_its_job_was_claimed_again_is_refused_and_the_newer_one_written(
+    fleet: Fleet, held: Held
+) -> None:
+    held.enqueue()
+    [first] = held.claim(11)
+    held.release(first, 11)
+    assert held.claim(12) == [first]
+    held.finisher.add(Finished(first, 11, TASK, RETRY))
+    assert (held.stale, held.finisher.backlog) == ([1], 0)
+    held.finisher.add(Finished(first, 12, TASK, Completed("12")))
+    # Each run has one outcome.
+    held.finisher.add(Finished(first, 12, TASK, RETRY))
+    await held.write()
+
+    assert fleet.query("select id, state, attempt, result::text from {schema}.completed_jobs") == [
+        (first, "completed", 1, "12")
+    ]
+    assert fleet.query("select id from {schema}.jobs") == []
+    assert held.stale == [1, 1]

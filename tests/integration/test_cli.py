@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +90,84 @@ def test_a_job_is_enqueued_with_its_options(invoke: Invoke, app: PgQueue) -> Non
 
 
 def test_a_task_that_nobody_knows_is_not_enqueued_by_mistake(invoke: Invoke, app: PgQueue) -> None:
-    invoke("enqueue", "shop.sned", exit_code=3)
+    refused = invoke("enqueue", "shop.sned", exit_code=3).stderr
+    assert "-a MODULE:APP" in refused
+    assert "--force" in refused
     assert app.jobs.count() == 0
+
+
+CODE = """
+from pgqueue import PgQueue
+
+app = PgQueue()
+
+@app.task(queue="email")
+def send(to: str, copies: int = 1) -> None:
+    pass
+"""
+
+
+@pytest.fixture
+def code(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An app in the working directory."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "cli_mail").mkdir()
+    (tmp_path / "cli_mail" / "__init__.py").touch()
+    (tmp_path / "cli_mail" / "tasks.py").write_text(CODE)
+    yield "cli_mail.tasks"
+    for name in [name for name in sys.modules if name.partition(".")[0] == "cli_mail"]:
+        del sys.modules[name]
+
+
+def test_arguments_are_read_by_the_signature_with_and_without_the_name_of_the_app(
+    invoke: Invoke, app: PgQueue, code: str
+) -> None:
+    for named in ([], ["-a", code]):
+        for to in ("12345", '"12345"'):
+            result = invoke("enqueue", "send", f"to={to}", "copies=2", "--json", *named)
+            assert result.stderr == ""
+            assert app.jobs.get(records(result)[0]["id"]).args == {"to": "12345", "copies": 2}
+        assert "'copies'" in invoke("enqueue", "send", "to=x", "copies=two", *named, exit_code=2).stderr
+        assert "'cc'" in invoke("enqueue", "send", "to=x", "cc=y", *named, exit_code=2).stderr
+    assert app.jobs.count() == 4
+
+
+def test_without_an_app_a_job_goes_by_name_and_the_shell_is_told(invoke: Invoke) -> None:
+    assert "not checked" in invoke("enqueue", "shop.send", "to=x", "--force").stderr
+
+
+def test_a_job_is_not_put_into_a_queue_that_nobody_knows_by_mistake(invoke: Invoke, app: PgQueue, code: str) -> None:
+    refused = invoke("enqueue", "send", "to=x", "-q", "emial", exit_code=3).stderr
+    assert "did you mean `email`" in refused
+    assert "--force" in refused
+    assert app.jobs.count() == 0
+    invoke("enqueue", "send", "to=x", "-q", "email")
+    invoke("enqueue", "send", "to=x", "-q", "emial", "--force")
+    assert app.jobs.count() == 2
+
+
+def test_long_arguments_are_whole_in_show_and_as_json_only(invoke: Invoke, app: PgQueue) -> None:
+    text = "x" * 5000
+    job = app.enqueue("shop.send", {"text": text})
+    listed = invoke("jobs", "list").stdout
+    assert max(map(len, listed.splitlines())) < 400
+    assert "…" in listed
+    assert records(invoke("jobs", "list", "--json"))[0]["args"] == {"text": text}
+    assert text in invoke("jobs", "show", job.id).stdout
+
+
+def test_a_filter_that_matches_no_failed_job_names_the_errors_that_there_are(
+    invoke: Invoke, app: PgQueue, dsn: str
+) -> None:
+    assert "There are no failed jobs" in invoke("failed", "purge", "--all", "--yes").stderr
+    failed(app, dsn, 2)
+    for verb in ("redrive", "purge"):
+        said = invoke("failed", verb, "-e", "Declind", "--yes").stderr
+        assert "No failed job matches --error Declind" in said
+        assert "did you mean `Declined`" in said
+        assert "shop.errors.Declined" in said
+        assert "shop.errors.Declined" in invoke("failed", verb, "-q", "nowhere", "--yes").stderr
+    assert app.failed.count() == 2
 
 
 def test_jobs_are_listed_shown_and_filtered(invoke: Invoke, app: PgQueue) -> None:

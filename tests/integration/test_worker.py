@@ -345,6 +345,25 @@ async def test_what_outlasts_the_shutdown_timeout_is_given_back(app: PgQueue) ->
     assert (after.state, after.attempt) == ("available", 0)
 
 
+async def test_cancelling_whoever_waits_for_a_worker_stops_it(app: PgQueue) -> None:
+    gate = Gate(app, "wait")
+    tasks = asyncio.all_tasks()
+    running = await gate.task.aenqueue(1)
+    run = asyncio.create_task(Worker(app).run())
+    await gate.enters()
+    run.cancel()
+    gate.opened.set()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(run, DEADLINE)
+    assert (await running.arefresh()).state == "completed"
+    assert app.workers.list() == []
+    late = await gate.task.aenqueue(2)
+    await app.database.aclose()
+    assert asyncio.all_tasks() == tasks
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("pgqueue-heartbeat")]
+    assert (await late.arefresh()).state == "available"
+
+
 async def test_a_stopped_worker_leaves_no_trace(app: PgQueue, dsn: str) -> None:
     app.task(name="nothing")(nothing)
     app.task(name="blocking")(nothing_blocking)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from threading import Barrier, Event
@@ -12,7 +12,9 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import errors as pg_errors
 
+from pgqueue import PgQueue
 from pgqueue.database import fetch, run
 from pgqueue.job import Job, NewJob
 from pgqueue.outcome import Completed
@@ -40,6 +42,20 @@ from tests.sql.rows import (
 )
 
 Another = Callable[[], Connection]
+BULK = enqueuing.COPY_FROM
+INVOICE = TaskRow("charge", "billing", None, 1, None, "charge:{invoice}")
+
+
+@pytest.fixture
+def app(dsn: str) -> Iterator[PgQueue]:
+    """An app that has none of the tasks: it enqueues by name."""
+    made = PgQueue(dsn)
+    yield made
+    made.close()
+
+
+def charges(app: PgQueue, invoices: Sequence[int]) -> list[NewJob]:
+    return [app.new_job("charge", {"invoice": invoice}, queue="billing") for invoice in invoices]
 
 
 def copy(conn: Connection, jobs: Sequence[NewJob]) -> list[Job]:
@@ -321,6 +337,75 @@ def test_rule_9_copy_is_taken_only_for_many_jobs_without_keys_of_a_named_queue()
     assert not enqueuing.can_copy(many[1:])
     assert not enqueuing.can_copy([*many, job(key="k")])
     assert not enqueuing.can_copy([*many, NewJob("send", "{}")])
+
+
+def test_rule_9_a_copied_job_has_the_attempts_of_its_task(db: Connection, app: PgQueue) -> None:
+    fetch(db, fleet.register_tasks(SCHEMA, [TaskRow("charge", "billing", 3, 1, None, None)]))
+    jobs = charges(app, range(BULK))
+    assert enqueuing.can_copy(jobs)
+    assert {(one.max_attempts, one.priority) for one in app.enqueue_many(jobs)} == {(1, 3)}
+    stored = "select distinct max_attempts, priority from pgqueue.jobs"
+    assert rows(db, stored) == [{"max_attempts": 1, "priority": 3}]
+
+
+@pytest.mark.parametrize("count", [1, BULK], ids=["insert", "copy"])
+def test_what_a_task_says_goes_over_what_the_app_declares_of_its_queue(
+    db: Connection, app: PgQueue, count: int
+) -> None:
+    app.queue("billing", max_attempts=5, priority=4)
+    fetch(db, fleet.register_tasks(SCHEMA, [TaskRow("charge", "billing", None, 1, None, None)]))
+    made = app.enqueue_many(charges(app, range(count)))
+    assert {(one.max_attempts, one.priority) for one in made} == {(1, 4)}
+    assert rows(db, "select distinct max_attempts, priority from pgqueue.jobs") == [{"max_attempts": 1, "priority": 4}]
+
+
+@pytest.mark.parametrize("count", [1, BULK], ids=["insert", "copy"])
+def test_a_declared_queue_counts_before_a_worker_has_written_it_and_the_table_after(
+    db: Connection, app: PgQueue, count: int
+) -> None:
+    app.queue("billing", max_attempts=5)
+    assert {one.max_attempts for one in app.enqueue_many(charges(app, range(count)))} == {5}
+    fetch(db, fleet.register_queues(SCHEMA, [QueueRow("billing", max_attempts=7)]))
+    assert {one.max_attempts for one in app.enqueue_many(charges(app, range(count)))} == {7}
+    stored = "select max_attempts as attempts, count(*)::int as jobs from pgqueue.jobs group by 1 order by 1"
+    assert rows(db, stored) == [{"attempts": 5, "jobs": count}, {"attempts": 7, "jobs": count}]
+
+
+def test_rule_4_a_tasks_registered_key_holds_from_sql_and_by_name(db: Connection, app: PgQueue) -> None:
+    fetch(db, fleet.register_tasks(SCHEMA, [INVOICE]))
+    first, second = (value(db, "select pgqueue.enqueue('charge', '{\"invoice\": 7}')") for _ in range(2))
+    named = app.enqueue("charge", {"invoice": 7})
+    assert first == second == named.id
+    assert (named.created, named.key, named.queue) == (False, "charge:7", "billing")
+    other = app.enqueue("charge", {"invoice": 8})
+    assert (other.created, other.key) == (True, "charge:8")
+    keys = [row["unique_key"] for row in rows(db, "select unique_key from pgqueue.jobs order by id")]
+    assert keys == ["charge:7", "charge:8"]
+    assert app.enqueue("charge", {"invoice": 7}, key="again").created
+
+
+def test_rule_4_a_registered_key_whose_argument_is_missing_is_refused(db: Connection, app: PgQueue) -> None:
+    fetch(db, fleet.register_tasks(SCHEMA, [INVOICE]))
+    for refused in (
+        lambda: db.execute("select pgqueue.enqueue('charge', '{\"bill\": 7}')"),
+        lambda: app.enqueue("charge", {"bill": 7}),
+    ):
+        with pytest.raises(pg_errors.InvalidParameterValue, match=r"'charge:\{invoice\}' cannot be filled") as caught:
+            refused()
+        assert caught.value.diag.message_hint == "Pass every argument that the key names, or give the key itself."
+    assert app.enqueue("charge", {"bill": 7}, key="mine").created
+    assert value(db, "select count(*) from pgqueue.jobs") == 1
+
+
+def test_rule_4_a_bulk_of_a_task_with_a_registered_key_is_not_copied(db: Connection, app: PgQueue) -> None:
+    fetch(db, fleet.register_tasks(SCHEMA, [INVOICE]))
+    jobs = charges(app, [n // 2 for n in range(BULK)])
+    assert enqueuing.can_copy(jobs)
+    made = app.enqueue_many(jobs)
+    assert [one.created for one in made] == [True, False] * (BULK // 2)
+    assert [one.key for one in made] == [f"charge:{n // 2}" for n in range(BULK)]
+    assert [one.id for one in app.enqueue_many(jobs)] == [one.id for one in made]
+    assert value(db, "select count(*) from pgqueue.jobs") == BULK // 2
 
 
 def test_rule_9_a_copy_tells_an_idle_worker_once_a_lane(db: Connection, listener: Connection) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import psycopg
 import pytest
+from psycopg import errors as pg_errors
 
 from pgqueue.database import Database, afetch, arun, fetch
 from pgqueue.queries import pruning
 from pgqueue.queries.statement import Operation
 from pgqueue.services.pruner import INTERVAL, Pruner
 from pgqueue.services.service import Runner
-from tests.sql.rows import SCHEMA, Connection, connect, rows, value
+from tests.sql.rows import SCHEMA, Connection, connect, open_transaction, rows, until, value
 
 DAY = timedelta(days=1)
 
@@ -62,6 +64,22 @@ async def prune(dsn: str, kept: timedelta) -> float:
         return await Pruner(Runner(lambda statement: afetch(conn, statement), run), SCHEMA, kept).run_once()
 
 
+def begin_detaching(conn: Connection, dsn: str, partition: str) -> None:
+    """Leave it as a pruner does that an old reader held up."""
+    with open_transaction(dsn) as reader:
+        reader.execute("select from pgqueue.completed_jobs")
+        conn.execute("set lock_timeout = '50ms'")
+        with pytest.raises(pg_errors.LockNotAvailable):
+            conn.execute(f"alter table pgqueue.completed_jobs detach partition pgqueue.{partition} concurrently")
+        conn.execute("reset lock_timeout")
+    assert (partition, True) in fetch(conn, pruning.ended_partitions(SCHEMA, DAY))
+
+
+def waiting_for_locks(conn: Connection) -> int:
+    query = "select count(*)::int from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    return int(value(conn, query))
+
+
 def partitions(conn: Connection) -> list[str]:
     query = (
         "select relname::text from pg_inherits join pg_class on oid = inhrelid "
@@ -72,7 +90,7 @@ def partitions(conn: Connection) -> list[str]:
 
 async def test_days_that_are_wholly_past_their_retention_are_dropped(old: Connection, fresh_dsn: str) -> None:
     history(old, "mail", 3, 4 * DAY)
-    assert await prune(fresh_dsn, 2 * DAY) == INTERVAL
+    assert await prune(fresh_dsn, 2 * DAY) == pytest.approx(INTERVAL, rel=0.2)
     # Yesterday and the two days before it hold rows that are younger, or may be.
     assert partitions(old)[0] == day(old, 2)
     assert value(old, "select count(*) from pg_class where relname = %(name)s", name=day(old, 4)) == 0
@@ -97,6 +115,25 @@ async def test_a_partition_that_was_detached_and_not_dropped_is_dropped_by_the_n
     await prune(fresh_dsn, 30 * DAY)
     assert value(old, "select count(*) from pg_class where relname = %(name)s", name=day(old, 5)) == 0
     assert day(old, 4) in partitions(old)
+
+
+@pytest.mark.parametrize("pending", [False, True], ids=["whole", "half detached"])
+async def test_two_pruners_at_one_partition_detach_it_once_and_neither_fails(
+    old: Connection, fresh_dsn: str, pending: bool
+) -> None:
+    if pending:
+        begin_detaching(old, fresh_dsn, day(old, 5))
+    with open_transaction(fresh_dsn) as holder:
+        holder.execute("lock table pgqueue.completed_jobs in share update exclusive mode")
+        pruners = [asyncio.create_task(prune(fresh_dsn, 3.5 * DAY)) for _ in range(2)]
+        # Both have seen the partition, and neither has detached it.
+        await asyncio.to_thread(until, lambda: waiting_for_locks(old) == 2, "a wait of both for the table")
+        holder.rollback()
+    for pause in await asyncio.gather(*pruners):
+        assert pause == pytest.approx(INTERVAL, rel=0.2)
+    await prune(fresh_dsn, 3.5 * DAY)
+    assert value(old, "select count(*) from pg_class where relname = %(name)s", name=day(old, 5)) == 0
+    assert day(old, 3) in partitions(old)
 
 
 async def test_a_queue_that_keeps_its_history_for_less_loses_only_its_own_old_rows(

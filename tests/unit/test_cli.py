@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from pgqueue.cli import loading, pgqueue
+from pgqueue.cli import dev, loading, pgqueue
 from pgqueue.cli.joblog import explained
 from pgqueue.cli.naming import full_name
 from pgqueue.cli.output import duration, printable, relative, shrink
@@ -35,6 +36,10 @@ def double(number: int) -> int:
 @app.task(bind=True)
 async def greet(ctx, name: str) -> str:
     return f"hello {name}, attempt {ctx.attempt}"
+
+@app.task(transactional=True, bind=True)
+def settle(ctx) -> str:
+    return "settled"
 
 @app.task()
 def broken() -> None:
@@ -122,6 +127,11 @@ def test_a_time_without_an_offset_is_refused() -> None:
     assert MOMENT.convert("2026-03-01T13:00+01:00", None, None) == NOW
     with pytest.raises(click.BadParameter, match="offset"):
         MOMENT.convert("2026-03-01T13:00", None, None)
+
+
+@pytest.mark.parametrize(("typed", "read"), [("12345", "12345"), ('"12345"', "12345"), ('"x', '"x'), ("true", "true")])
+def test_text_stays_text_and_loses_only_the_quotes_of_json(typed: str, read: str) -> None:
+    assert parse_arguments([f"zip={typed}"], frozenset({"zip"})) == {"zip": read}
 
 
 def test_arguments_are_json_where_they_are_json_and_text_elsewhere() -> None:
@@ -236,6 +246,36 @@ def test_run_says_what_is_wrong_with_the_call_or_the_task(shop: str, runner: Cli
     broken = runner.invoke(pgqueue, ["run", "broken"])
     assert broken.exit_code == 1
     assert "nothing here" in broken.stderr
+
+
+def test_run_reads_a_json_string_as_its_text(shop: str, runner: CliRunner) -> None:
+    assert json.loads(runner.invoke(pgqueue, ["run", "greet", 'name="5"']).stdout) == "hello 5, attempt 1"
+
+
+def test_a_transactional_task_without_a_database_is_refused_in_one_line(shop: str, runner: CliRunner) -> None:
+    result = runner.invoke(pgqueue, ["run", "settle"])
+    assert result.exit_code == 2
+    assert "no database is set" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_database_of_a_dev_that_runs_here_is_named_when_none_is_set(
+    runner: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "pgqueue dev" not in runner.invoke(pgqueue, ["ping"]).stderr
+    cluster = tmp_path / ".pgqueue" / "cluster"
+    cluster.mkdir(parents=True)
+    monkeypatch.chdir(cluster.parent)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(".s.PGSQL.5432")
+    lines = ["1", str(cluster), "0", "5432", str(cluster.parent), "", "0 0", "ready"]
+    (cluster / "postmaster.pid").write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+    assert dev.running_here() is not None
+    result = runner.invoke(pgqueue, ["ping"])
+    assert result.exit_code == 2
+    assert "export PGQUEUE_DSN=" in result.stderr
+    assert runner.invoke(pgqueue, ["ping", "--dsn", "garbage"]).stderr.count("pgqueue dev") == 0
 
 
 def test_without_any_setting_the_message_tells_how_to_set_one(runner: CliRunner) -> None:

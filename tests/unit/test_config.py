@@ -108,6 +108,23 @@ def test_a_dsn_that_libpq_cannot_read_is_refused_without_its_password(dsn: str) 
 
 
 @pytest.mark.parametrize(
+    ("dsn", "message"),
+    [
+        ("garbage", "the DSN 'garbage' cannot be read: it is neither a URL nor made of name=value; write"),
+        ("mysql://u:secret@h/d", "the DSN mysql://… cannot be read: mysql:// is not PostgreSQL; write"),
+        ("postgresql+asyncpg://u:secret@h/d", "pgqueue does not use the driver asyncpg; write"),
+        ("host=h password=my secret", 'a part of it has no "=", or a value with a space has no quotes; write'),
+        ("postgresql://u:secret%ZZ@h/d", 'invalid percent-encoded token: "…"; write'),
+    ],
+)
+def test_what_is_wrong_with_a_dsn_is_said_whole_and_without_its_password(dsn: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        libpq_dsn(dsn)
+    assert message in str(refusal.value)
+    assert "secret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
     "dsn",
     [
         "postgresql://u:p%40%2F@h:5433/d?sslmode=require&application_name=a%20b",
