@@ -14,6 +14,7 @@ from pgqueue.queries.statement import Copy, Operation, Statement, inline, text
 
 CHUNK = 1_000
 COPY_FROM = 2_000
+STATEMENT = 50_000
 ROUNDS = 100
 
 Declared = Mapping[str, tuple[int | None, int | None]]
@@ -44,8 +45,8 @@ def enqueue(
     pending = list(range(len(jobs)))
     for _ in range(ROUNDS):
         held: dict[int, tuple[str, str | None]] = {}
-        # Keys are locked in one order by all, which only one statement can do: chunks would begin it anew.
-        size = len(pending) if any(jobs[i].key is not None for i in pending) else CHUNK
+        # Keys, given or filled in by the server, are locked in one order by all, which only one statement can do.
+        size = len(pending) if any(jobs[i].key is not None for i in pending) else STATEMENT
         for start in range(0, len(pending), size):
             places = pending[start : start + size]
             rows = yield insert(schema, [jobs[i] for i in places], fallback_attempts, declared)

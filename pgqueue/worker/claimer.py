@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import secrets
 import time
@@ -98,6 +99,8 @@ class Claimer:
                     await self._set_idle(self._slots.queue, True)
                     # What was written to a row that is gone meanwhile is written anew.
                     self._idle = life == self._worker()
+                    # Also in lanes that are not known yet.
+                    self._sweep_at = 0.0
                     continue
                 pause = pauses()
             except TRANSIENT as error:
@@ -134,11 +137,14 @@ class Claimer:
     async def sweep(self) -> None:
         """Find every lane in which something waits, and rewind its mark to there; rarer the more it costs."""
         began = time.monotonic()
+        self._sweep_at = math.inf
         found = await self._connection.fetch(claiming.lanes(self._schema, queue=self._slots.queue, tasks=self._tasks))
         self.lanes.swept(found)
         ended = time.monotonic()
         cost = (ended - began) * SWEEP_SHARE
-        self._sweep_at = ended + min(max(cost, self._poll_interval), SWEEP_LONGEST) * random.uniform(0.8, 1.2)
+        # Unless another sweep was asked for meanwhile.
+        if self._sweep_at == math.inf:
+            self._sweep_at = ended + min(max(cost, self._poll_interval), SWEEP_LONGEST) * random.uniform(0.8, 1.2)
 
     def _wanted(self) -> int:
         return 0 if self._finisher.backlog > BACKLOG else min(BATCH, self._slots.wanted())

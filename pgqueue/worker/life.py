@@ -32,7 +32,7 @@ class Life:
         self._blocked_limit = blocked_limit
         self.id: UUID = uuid4()
         self.registered = asyncio.Event()
-        self.heartbeat: Heartbeat
+        self.heartbeat: Heartbeat | None = None
         self._doubted = False
 
     async def register_code(self) -> None:
@@ -90,12 +90,18 @@ class Life:
 
     def tick(self) -> None:
         """Show the heartbeat that the loop is alive, and see whether it still is."""
+        if self.heartbeat is None:
+            return
         self.heartbeat.ticked_at = time.monotonic()
         doubt = self.heartbeat.is_in_doubt()
         if doubt and not self._doubted:
             logger.warning("the lease of worker %s may have ended: its jobs are stopped and given back", self.id)
             self._doubt()
         self._doubted = doubt
+
+    def unbroken_for(self) -> float:
+        """Seconds of heartbeats without a failure or a stall."""
+        return 0.0 if self.heartbeat is None else self.heartbeat.unbroken_for()
 
     def _doubt(self) -> None:
         """Stop what can be stopped, before somebody else runs it too."""

@@ -45,15 +45,23 @@ async def stop_gracefully(
             str(error).strip() or "no answer",
             worker.lease,
         )
-    worker.life.heartbeat.stop()
-    await _cancel(set(lasting))
+    await abandon(worker, set(lasting))
+
+
+async def abandon(worker: Worker, parts: set[asyncio.Task[Any]]) -> None:
+    """End what still runs of a worker, its heartbeat, and its connections."""
+    heartbeat = worker.life.heartbeat
+    if heartbeat is not None:
+        heartbeat.stop()
+    await _cancel(parts)
     await asyncio.gather(*(slots.close() for slots in worker.serving.slots.values()), return_exceptions=True)
     for connection in (worker.claiming, worker.finishing, worker.services, worker.listening, worker.pruning):
         with suppress(psycopg.Error):
             await connection.close()
     if worker.transactions.database is not worker.app.database:
         await worker.transactions.database.aclose()
-    await asyncio.to_thread(worker.life.heartbeat.join)
+    if heartbeat is not None:
+        await asyncio.to_thread(heartbeat.join)
 
 
 async def _let_end(worker: Worker, force: asyncio.Event) -> None:

@@ -37,7 +37,7 @@ from pgqueue.worker.quarantine import Quarantine
 from pgqueue.worker.queues import QueueSpec, parse_queues
 from pgqueue.worker.reporting import event_of
 from pgqueue.worker.serving import Serving
-from pgqueue.worker.stopping import stop_gracefully
+from pgqueue.worker.stopping import abandon, stop_gracefully
 from pgqueue.worker.transactional import Transactions
 from pgqueue.worker.upkeep import Cancellations, QueueSettings, Reconciler, SettingsReader
 
@@ -177,11 +177,14 @@ class Worker:
         """Register and begin; waits for PostgreSQL. Raises SchemaOutOfDate."""
         self._connect()
         try:
-            check_revision(await self.services.insist(inspecting.revision(self.app.schema)), self.app.schema)
-            await self.life.register_code()
+            await self._begin()
         except BaseException:
-            await self.services.close()
+            await abandon(self, self._background | self._lasting)
             raise
+
+    async def _begin(self) -> None:
+        check_revision(await self.services.insist(inspecting.revision(self.app.schema)), self.app.schema)
+        await self.life.register_code()
         # Claimers begin with the settings of their queues, and wake services when a claim fails.
         services = self._services()
         names = set(await self.services.insist(fleet.queue_names(self.app.schema)))
@@ -235,7 +238,7 @@ class Worker:
             runner,
             schema,
             lease=self.lease,
-            healthy_for=lambda: self.life.heartbeat.unbroken_for(),
+            healthy_for=self.life.unbroken_for,
             delay=self._delay,
             on_rescued=self._rescued,
         )

@@ -255,5 +255,5 @@ def test_a_notification_from_a_stranger_stops_no_worker(fleet: Fleet) -> None:
     job = order.enqueue().id
 
     assert fleet.assert_at_rest_soon([job]) == {job: "completed"}
-    eventually(lambda: worker.says("none of pgqueue's: 'cancel me'"), "the worker has not heard them")
+    eventually(lambda: worker.says("none of pgqueue's: 'available orders x y'"), "the worker has not heard them")
     assert worker.alive

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -228,8 +229,9 @@ def wait_for_workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         children = psutil.Process(process.pid).children(recursive=True)
-        lines = [" ".join(child.cmdline()) for child in children if child.status() != psutil.STATUS_ZOMBIE]
-        if sum("-m pgqueue scheduler" in line and "/bin/sh" not in line for line in lines):
-            return children
+        with contextlib.suppress(psutil.NoSuchProcess):  # A short-lived one, such as initdb's.
+            lines = [" ".join(child.cmdline()) for child in children if child.status() != psutil.STATUS_ZOMBIE]
+            if sum("-m pgqueue scheduler" in line and "/bin/sh" not in line for line in lines):
+                return children
         threading.Event().wait(0.05)
     raise AssertionError(f"the demo started no scheduler within 60 s: exit code {process.poll()}")

@@ -115,9 +115,9 @@ async def test_without_notifications_a_running_job_is_cancelled_too(app: PgQueue
 async def test_a_notification_alone_cancels_no_job(app: PgQueue, dsn: str) -> None:
     gate = Gate(app, "wait")
     async with app.worker(poll_interval=LONG):
+        await idle(app, dsn)
         job = await gate.task.aenqueue(1)
         assert await gate.enters() == 1
-        await idle(app, dsn)
         async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
             await connection.execute("select pg_notify('pgqueue', %s)", [f"cancel {job.id}"])
         # Notifications come in their order: whoever hears of this one has heard of that.

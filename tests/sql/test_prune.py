@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -12,7 +13,7 @@ from psycopg import errors as pg_errors
 
 from pgqueue.database import Database, afetch, arun, fetch
 from pgqueue.queries import pruning
-from pgqueue.queries.statement import Operation
+from pgqueue.queries.statement import Operation, Statement
 from pgqueue.services.pruner import INTERVAL, Pruner
 from pgqueue.services.service import Runner
 from tests.sql.rows import SCHEMA, Connection, connect, open_transaction, rows, until, value
@@ -134,6 +135,24 @@ async def test_two_pruners_at_one_partition_detach_it_once_and_neither_fails(
     await prune(fresh_dsn, 3.5 * DAY)
     assert value(old, "select count(*) from pg_class where relname = %(name)s", name=day(old, 5)) == 0
     assert day(old, 3) in partitions(old)
+
+
+async def test_a_pruner_that_comes_to_a_partition_after_another_dropped_it_goes_on(
+    old: Connection, fresh_dsn: str
+) -> None:
+    overtaken = 0
+
+    async def fetch_late(statement: Statement[Any]) -> list[Any]:
+        nonlocal overtaken
+        if "detach partition" in statement.text:
+            overtaken += 1
+            await prune(fresh_dsn, 3.5 * DAY)
+        return await afetch(conn, statement)
+
+    async with await psycopg.AsyncConnection.connect(fresh_dsn, autocommit=True) as conn:
+        assert await Pruner(Runner(fetch_late, None), SCHEMA, 3.5 * DAY).run_once() > 0  # type: ignore[arg-type]
+    assert overtaken == 1
+    assert partitions(old)[0] == day(old, 4)
 
 
 async def test_a_queue_that_keeps_its_history_for_less_loses_only_its_own_old_rows(
