@@ -15,7 +15,7 @@ import psycopg
 from pgqueue import PgQueue, migrate
 from pgqueue.database import Database, fetch, run
 from pgqueue.outcome import Completed
-from pgqueue.queries import claiming
+from pgqueue.queries import claiming, fleet
 from pgqueue.queries.finishing import Finished, finish
 
 SCHEMA = "pgqueue_benchmark"
@@ -48,7 +48,11 @@ def limit(app: PgQueue, dsn: str, mode: str) -> int:
     options = Database(dsn).session_options("benchmark")
     done = mark = 0
     worker = uuid4()
+    registration = fleet.register_worker(
+        SCHEMA, worker=worker, name="limit", host="", pid=0, version="", queues={}, tasks=[], lease=3600.0
+    )
     with psycopg.Connection.connect(dsn, autocommit=True, **options) as conn:
+        fetch(conn, registration)
         while True:
             fence = secrets.randbits(63)
             scan = run(

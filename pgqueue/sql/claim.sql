@@ -1,12 +1,14 @@
 -- available -> running, oldest first above the mark, in one lane (queue and priority).
 with sequence as materialized (
-    -- Read before the claim takes its transaction id; no row when the queue is paused.
+    -- Read before the claim takes its transaction id; no row when the queue is paused, or the worker has no row.
     -- A sequence that was never used shows its first value as the last.
     select last_value - (not is_called)::int as allocated, pg_snapshot_xmin(pg_current_snapshot())::text::bigint as xmin,
            -- Losing a claim in a crash only means that the job is claimed again.
            set_config('synchronous_commit', 'off', true)
     from {schema}.jobs_position
-    where not exists (select from {schema}.queues where name = %(queue)s and paused)),
+    where not exists (select from {schema}.queues where name = %(queue)s and paused)
+      -- A worker that was buried holds nothing: what it claimed would look like a dead one's.
+      and exists (select from {schema}.workers where id = %(worker)s)),
 due as materialized (
     select id, position, max_attempts from {schema}.jobs
     where queue = %(queue)s and priority = %(priority)s and position > %(mark)s and position is not null

@@ -13,6 +13,7 @@ from pgqueue.database import Database, fetch, run
 from pgqueue.job import NewJob
 from pgqueue.outcome import AttemptError, Completed, Retry
 from pgqueue.queries import claiming, enqueuing
+from pgqueue.queries import fleet as fleet_queries
 from pgqueue.queries.finishing import Finished
 from pgqueue.worker.connection import WorkerConnection
 from pgqueue.worker.finisher import Finisher
@@ -69,8 +70,20 @@ class Held:
 @pytest.fixture
 async def held(fleet: Fleet) -> AsyncIterator[Held]:
     worker = uuid4()
+    registration = fleet_queries.register_worker(
+        "pgqueue",
+        worker=worker,
+        name="w",
+        host="h",
+        pid=1,
+        version="0",
+        queues={"orders": 1},
+        tasks=[TASK],
+        lease=3600.0,
+    )
     stale: list[int] = []
     database = Database(fleet.dsn)
+    database.fetch(registration)
     connection = WorkerConnection(database, "finishes")
     yield Held(database, Finisher(connection, "pgqueue", lambda: worker, stale.append), worker, stale)
     await connection.close()

@@ -130,7 +130,7 @@ def claim(
         count=count,
         slots=slots,
         fence=next(_fences) if fence is None else fence,
-        worker=by or uuid4(),
+        worker=by or worker(conn),
         lifo=lifo,
     )
     return run(conn, operation)

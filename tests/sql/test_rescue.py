@@ -126,9 +126,16 @@ def test_a_job_that_must_not_repeat_fails_at_once(db: Connection, company: int) 
     assert [state_of(db, id_) for id_ in others] == ["available"] * company
 
 
-def test_rule_6_claims_of_a_worker_that_never_had_a_row_are_rescued(db: Connection) -> None:
+def test_a_worker_without_a_row_claims_nothing(db: Connection) -> None:
+    [id_] = add(db)
+    assert claim(db, uuid4()).jobs == []
+    assert state_of(db, id_) == "available"
+
+
+def test_rule_6_claims_of_a_worker_without_a_row_are_rescued(db: Connection) -> None:
     ids = add(db, 2)
-    claim(db, uuid4())
+    claim(db)
+    db.execute("delete from pgqueue.workers")
     assert len(rescue(db)) == 2
     assert [state_of(db, id_) for id_ in ids] == ["available"] * 2
 
