@@ -189,9 +189,12 @@ def enumeration(kind: type[Enum]) -> Converter:
             if by_value:
                 try:
                     # `_missing_` may know old values, and a flag's combinations are no members.
-                    return kind(value)
+                    found = kind(value)
                 except (ValueError, TypeError, KeyError):
-                    pass
+                    found = None
+                # Early releases of Python 3.11 drop the bits of a flag that they do not know.
+                if found is not None and not (issubclass(kind, Flag) and found.value != value):
+                    return found
         known = ", ".join(repr(key[1]) for key in list(members)[:8])
         raise Refusal(f"must be a member of {kind.__name__} ({known}), not {shown(value)}")
 
