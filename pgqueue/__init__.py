@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pgqueue.version import VERSION as __version__
+
 if TYPE_CHECKING:
     from pgqueue.app import PgQueue
     from pgqueue.backoff import Backoff
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from pgqueue.job import Job, NewJob
     from pgqueue.task import Task, Unique
 
-__version__ = "0.1.0"
 
 __all__ = [
     "ArgumentError",
