@@ -1,60 +1,72 @@
-"""One worker's drain of no-op jobs against the bare loop: the same claim and finish on one connection, without tasks.
+"""pgqueue and its peers side by side, on one durable PostgreSQL and one Redis that this brings along.
 
-    python -m benchmarks [--jobs N] [--rounds N] [--dsn DSN] [--json]
+    python -m benchmarks short|full [--only NAME …] [--scale X] [--rounds N] [--fresh] [--results FILE]
+    python -m benchmarks report [--results FILE] [--to FOLDER]
+    python -m benchmarks limit [--jobs N] [--rounds N] [--dsn DSN] [--json]
 
-Without a DSN it brings its own durable PostgreSQL. Each round measures both, one after the other, in a fresh process.
+`short` and `full` write one JSON line a run and go on where they were stopped; `report` makes the tables and plots.
+`limit` is quick: pgqueue's drain against the bare loop only.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import subprocess
 import sys
-from contextlib import ExitStack
+from pathlib import Path
 
-from benchmarks.drain import MODES
-from pgqueue.dev import EmbeddedServer
+from benchmarks import limit, plans
+from benchmarks.environments import FOLDER, ROOT
 
-SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "8GB"}
-
-
-def measure(what: str, dsn: str, jobs: int, mode: str) -> float:
-    """Jobs a second of one drain in a process of its own. Raises CalledProcessError when it loses or doubles a job."""
-    command = [sys.executable, "-m", "benchmarks.drain", what, dsn, str(jobs), mode]
-    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+PUBLISHED = ROOT / "docs" / "benchmarks"
+PLANS = {"short": plans.short, "full": plans.full}
+FILES = {"short": FOLDER / "short.jsonl", "full": PUBLISHED / "results.jsonl"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description=__doc__.splitlines()[0] if __doc__ else ""
-    )
-    parser.add_argument("--jobs", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--dsn", help="a database of its own on your server: its schema pgqueue_benchmark is made anew")
-    parser.add_argument("--json", action="store_true", help="one JSON line")
+    summary = (__doc__ or "").splitlines()[0]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=summary)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in PLANS:
+        command = commands.add_parser(name, help=(PLANS[name].__doc__ or "").splitlines()[0])
+        command.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these contenders")
+        command.add_argument("--scale", type=float, default=1.0, help="of the numbers of jobs")
+        command.add_argument("--rounds", type=int, default=3)
+        command.add_argument("--fresh", action="store_true", help="forget earlier results")
+        command.add_argument("--results", type=Path, default=FILES[name], metavar="FILE")
+    command = commands.add_parser("report", help="tables and plots of a results file")
+    command.add_argument("--results", type=Path, default=FILES["full"], metavar="FILE")
+    command.add_argument("--to", type=Path, default=PUBLISHED, metavar="FOLDER")
+    limit.add_arguments(commands.add_parser("limit", help=(limit.__doc__ or "").splitlines()[0]))
     given = parser.parse_args()
-    with ExitStack() as stack:
-        dsn = given.dsn or stack.enter_context(EmbeddedServer(settings=SETTINGS)).dsn
-        figures: dict[str, dict[str, float]] = {}
-        for mode in MODES:
-            rounds = [
-                (measure("limit", dsn, given.jobs, mode), measure("worker", dsn, given.jobs, mode))
-                for _ in range(given.rounds)
-            ]
-            figures[mode] = {
-                "limit": statistics.median(limit for limit, _ in rounds),
-                "worker": statistics.median(worker for _, worker in rounds),
-                "ratio": statistics.median(worker / limit for limit, worker in rounds),
-            }
-    if given.json:
-        print(json.dumps({"jobs": given.jobs, "rounds": given.rounds, "per_second": figures}))
-        return
-    print(f"{given.jobs:,} no-op jobs, median of {given.rounds} rounds, jobs a second")
-    for mode, figure in figures.items():
-        limit, worker, ratio = figure["limit"], figure["worker"], figure["ratio"]
-        print(f"{mode:<11} bare loop {limit:>8,.0f}   worker {worker:>8,.0f}   ratio {ratio:.2f}")
+    if given.command == "limit":
+        limit.measure_all(given)
+    elif given.command == "report":
+        _report(given.results, given.to)
+    else:
+        _run(given)
+
+
+def _run(given: argparse.Namespace) -> None:
+    from benchmarks.report import summary
+    from benchmarks.results import Results
+    from benchmarks.running import run_all
+
+    if given.fresh:
+        given.results.unlink(missing_ok=True)
+    results = Results(given.results)
+    try:
+        run_all(PLANS[given.command](given.scale, given.rounds, given.only), results)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+    print(summary(results))
+
+
+def _report(results: Path, folder: Path) -> None:
+    from benchmarks.publish import publish
+
+    if not results.exists():
+        raise SystemExit(f"{results} does not exist: run `python -m benchmarks full` first, or name another --results")
+    publish(results, folder)
 
 
 if __name__ == "__main__":

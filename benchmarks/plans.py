@@ -1,0 +1,103 @@
+"""The short set and the full one, in the order in which they are run: round robin, so that noise hits all alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmarks.contenders import BY_NAME, CONTENDERS, Contender
+from benchmarks.results import Run
+
+MODES = {"history": "pgqueue", "no_history": "pgqueue_no_history"}
+INTERVAL = 0.05
+CHURN = 500_000
+
+
+def short(scale: float, rounds: int, names: list[str]) -> list[Run]:
+    """Under 20 minutes on two cores; `scale` shrinks the numbers of jobs, for trying things out."""
+    contenders = _chosen(names)
+    on_postgres = [each for each in contenders if not each.redis]
+    runs: list[Run] = []
+    for round in range(1, rounds + 1):
+        runs += _limits(round, scale)
+        runs += [Run("drain", each.name, {"jobs": _size(each.jobs, scale)}, round) for each in contenders]
+    for round in range(1, rounds + 1):
+        runs += [Run("one", each.name, {"jobs": _size(1000, scale)}, round) for each in contenders]
+    for round in range(1, max(2, rounds)):
+        pickups = {"jobs": _size(150, scale, 20), "interval": INTERVAL}
+        runs += [Run("pickup", name, pickups, round) for name in ("notify", *(each.name for each in contenders))]
+    for each in on_postgres:
+        ours = each.name in MODES.values()
+        given = {"jobs": _size(each.jobs, scale), "churn": _size(CHURN, scale), "limit": 60 if ours else 20}
+        runs.append(Run("pinned", each.name, {**given, "pickups": _size(100, scale, 20) if ours else 0}))
+    if "pgqueue" in [each.name for each in contenders]:
+        for backlog in (10_000, _size(1_000_000, scale, 10_000)):
+            runs.append(Run("claims", "pgqueue", {"backlog": backlog, "count": 100, "batch": 100}))
+        runs.append(Run("memory", "pgqueue", {"jobs": _size(200_000, scale), "limit": 60}))
+    return list(_unique(runs))
+
+
+def full(scale: float, rounds: int, names: list[str]) -> list[Run]:
+    """Every scenario; hours, not minutes."""
+    contenders = _chosen(names)
+    on_postgres = [each for each in contenders if not each.redis]
+    fast = [each for each in on_postgres if each.jobs >= 30_000]
+    runs = short(scale, rounds, names)
+    for each in on_postgres:
+        jobs = _size(each.jobs, scale)
+        runs.append(
+            Run("pinned", each.name, {"jobs": jobs, "churn": _size(CHURN, scale), "limit": 900, "pickups": 100})
+        )
+        runs.append(
+            Run("readers", each.name, {"jobs": jobs, "churn": 10_000_000, "limit": 120, "count": 4, "seconds": 60})
+        )
+    for round in range(1, rounds + 1):
+        runs += [run for each in contenders for run in _variations(each, round, scale)]
+    for each in fast:
+        jobs = _size(50_000, scale)
+        for backlog in (10_000, 10_000_000):
+            given = {"backlog": _size(backlog, scale, 10_000), "jobs": min(jobs, _size(backlog, scale, 10_000))}
+            runs.append(Run("backlog", each.name, given))
+        waiting = {"waiting": _size(10_000_000, scale), "a_second": 1000, "seconds": 60 if scale >= 1 else 5}
+        runs.append(Run("scheduled", each.name, waiting))
+    if "pgqueue" in [each.name for each in contenders]:
+        runs.append(Run("claims", "pgqueue", {"backlog": _size(10_000_000, scale), "count": 100, "batch": 100}))
+    for each in contenders:
+        jobs = 1_000_000 if each.jobs >= 30_000 else 100_000
+        runs.append(Run("memory", each.name, {"jobs": _size(jobs, scale), "limit": 300}))
+    return list(_unique(runs))
+
+
+def _limits(round: int, scale: float) -> list[Run]:
+    jobs = _size(BY_NAME["bare"].jobs, scale)
+    return [Run("bare_loop", "bare", {"jobs": jobs, "mode": mode}, round) for mode in MODES]
+
+
+def _variations(each: Contender, round: int, scale: float) -> Iterator[Run]:
+    """The drain of the short set with one thing changed."""
+    jobs = _size(each.jobs, scale)
+    few = max(200, jobs // 10)
+    for milliseconds in (1, 10):
+        yield Run("drain", each.name, {"jobs": few, "sleep": milliseconds / 1000}, round)
+    for failing in (1, 10, 50):
+        yield Run("drain", each.name, {"jobs": few, "failing": failing}, round)
+    for pad, part in ((100, jobs), (10_000, few), (500_000, max(100, jobs // 500))):
+        yield Run("drain", each.name, {"jobs": part, "pad": pad}, round)
+    if not each.boots:
+        for processes in (2, 4):
+            yield Run("drain", each.name, {"jobs": jobs, "processes": processes}, round)
+
+
+def _chosen(names: list[str]) -> list[Contender]:
+    return [each for each in CONTENDERS if not names or each.name in names]
+
+
+def _size(jobs: int, scale: float, least: int = 200) -> int:
+    return jobs if scale == 1 else max(least, round(jobs * scale))
+
+
+def _unique(runs: list[Run]) -> Iterator[Run]:
+    seen: set[str] = set()
+    for run in runs:
+        if run.key not in seen:
+            seen.add(run.key)
+            yield run

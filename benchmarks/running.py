@@ -1,0 +1,78 @@
+"""Making the runs of a plan that are not in the results file yet."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from benchmarks.contenders import BY_NAME
+from benchmarks.environments import Missing
+from benchmarks.limit import measure
+from benchmarks.machine import describe, load
+from benchmarks.results import Results, Run
+from benchmarks.scenarios import backlogs, drains, pickups, snapshots
+from benchmarks.trial import Servers, Trial
+from benchmarks.workers import ContenderFailed
+
+
+def _bare_loop(trial: Trial, jobs: int, mode: str) -> dict[str, Any]:
+    return {"jobs": jobs, "rate": measure("limit", trial.dsn, jobs, mode)}
+
+
+SCENARIOS: Mapping[str, Callable[..., dict[str, Any]]] = {
+    "bare_loop": _bare_loop,
+    "one": drains.enqueue_one,
+    "drain": drains.drain,
+    "memory": drains.memory,
+    "pickup": pickups.pickup,
+    "pinned": snapshots.pinned,
+    "readers": snapshots.readers,
+    "claims": backlogs.claims,
+    "backlog": backlogs.backlog,
+    "scheduled": backlogs.scheduled,
+}
+
+
+def run_all(plan: Sequence[Run], results: Results) -> None:
+    """Make what is missing; an error of one contender is written down and does not stop the others."""
+    open_runs = [run for run in plan if not results.has(run)]
+    print(f"{len(plan)} runs, {len(plan) - len(open_runs)} of them done before: {results.path}", file=sys.stderr)
+    if not open_runs:
+        return
+    with Servers() as servers:
+        results.begin(describe(servers))
+        for count, run in enumerate(open_runs, 1):
+            print(f"[{count}/{len(open_runs)}] {run.key}", file=sys.stderr, end=" ", flush=True)
+            line = _make(run, servers, results)
+            print(_gist(line), file=sys.stderr, flush=True)
+
+
+def _make(run: Run, servers: Servers, results: Results) -> dict[str, Any]:
+    told: dict[str, Any] = {"at": time.strftime("%Y-%m-%d %H:%M:%S"), "load": load()}
+    began = time.perf_counter()
+    try:
+        with Trial(servers, BY_NAME[run.contender]) as trial:
+            told["about"] = {**trial.about, "options": dict(trial.contender.options)}
+            told["figures"] = SCENARIOS[run.scenario](trial, **run.given)
+    except Missing as reason:
+        told["missing"] = str(reason)
+    except (ContenderFailed, subprocess.CalledProcessError) as error:
+        told["error"] = str(error)
+    return results.add(run, **told, seconds=time.perf_counter() - began)
+
+
+def _gist(line: dict[str, Any]) -> str:
+    """One line for who watches."""
+    took = f"({line['seconds']:.0f} s)"
+    if "figures" not in line:
+        return f"{line.get('missing') or 'FAILED: ' + line['error']} {took}"
+    figures = line["figures"]
+    parts = [f"{figures['rate']:,.0f}/s"] if "rate" in figures else []
+    parts += [f"p50 {figures['ms']['p50']:.2f} p99 {figures['ms']['p99']:.2f} ms"] if figures.get("ms") else []
+    parts += [f"{figures['ratio']:.2f} after {figures['churned']:,}"] if "churned" in figures else []
+    parts += [f"{name.upper()} {figures[name]}" for name in ("lost", "doubled") if figures.get(name)]
+    parts += ["capped"] if figures.get("capped") else []
+    return f"{', '.join(parts)} {took}"
