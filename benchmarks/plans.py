@@ -8,7 +8,7 @@ from benchmarks.contenders import BY_NAME, CONTENDERS, Contender
 from benchmarks.results import Run
 
 MODES = {"history": "pgqueue", "no_history": "pgqueue_no_history"}
-INTERVAL = 0.05
+INTERVAL = 0.03
 CHURN = 500_000
 
 
@@ -22,8 +22,8 @@ def short(scale: float, rounds: int, names: list[str]) -> list[Run]:
         runs += [Run("drain", each.name, {"jobs": _size(each.jobs, scale)}, round) for each in contenders]
     for round in range(1, rounds + 1):
         runs += [Run("one", each.name, {"jobs": _size(1000, scale)}, round) for each in contenders]
-    for round in range(1, max(2, rounds)):
-        pickups = {"jobs": _size(150, scale, 20), "interval": INTERVAL}
+    for round in range(1, rounds + 1):
+        pickups = {"jobs": _size(200, scale, 20), "interval": INTERVAL}
         runs += [Run("pickup", name, pickups, round) for name in ("notify", *(each.name for each in contenders))]
     for each in on_postgres:
         ours = each.name in MODES.values()
@@ -32,6 +32,7 @@ def short(scale: float, rounds: int, names: list[str]) -> list[Run]:
     if "pgqueue" in [each.name for each in contenders]:
         for backlog in (10_000, _size(1_000_000, scale, 10_000)):
             runs.append(Run("claims", "pgqueue", {"backlog": backlog, "count": 100, "batch": 100}))
+        runs.append(Run("enqueue_ratios", "pgqueue", {"jobs": _size(100_000, scale), "rounds": rounds}))
         runs.append(Run("memory", "pgqueue", {"jobs": _size(200_000, scale), "limit": 60}))
     return list(_unique(runs))
 

@@ -108,7 +108,10 @@ class Postgres:
         return Counters(
             self.wal(),
             int(connection.execute(commits.encode()).fetchall()[0][0]),
-            {row[0]: tuple(map(int, row[1:])) for row in connection.execute(TABLES.encode())},
+            {
+                table: (int(inserted), int(updated), int(hot), int(deleted))
+                for table, inserted, updated, hot, deleted in connection.execute(TABLES.encode())
+            },
         )
 
     def wal(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -22,8 +23,17 @@ def _bare_loop(trial: Trial, jobs: int, mode: str) -> dict[str, Any]:
     return {"jobs": jobs, "rate": measure("limit", trial.dsn, jobs, mode)}
 
 
+def _enqueue_ratios(trial: Trial, jobs: int, rounds: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.enqueue", "--json", "--dsn", trial.dsn]
+    told = subprocess.run(
+        [*command, "--jobs", str(jobs), "--rounds", str(rounds)], check=True, stdout=subprocess.PIPE, text=True
+    )
+    return {"jobs": jobs, "rounds": rounds, **json.loads(told.stdout)["per_second"]}
+
+
 SCENARIOS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "bare_loop": _bare_loop,
+    "enqueue_ratios": _enqueue_ratios,
     "one": drains.enqueue_one,
     "drain": drains.drain,
     "memory": drains.memory,

@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 from benchmarks.bare import claim_seconds
-from benchmarks.scenarios.pickups import percentiles
 from benchmarks.scenarios.working import LIMIT
+from benchmarks.spread import percentiles
 from benchmarks.trial import Trial
 
 PIECE = 1_000_000

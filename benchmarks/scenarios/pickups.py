@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.spread import percentiles
 from benchmarks.trial import Trial
 
 IDLE_BEFORE = 1.5
 ARRIVAL_LIMIT = 15.0
 BOOT = 5.0
-KNOTS = (50, 95, 99)
-
-
-def percentiles(values: Sequence[float]) -> dict[str, float]:
-    """p50, p95, p99 and max, interpolated."""
-    ordered = sorted(values)
-    found = {}
-    for knot in KNOTS:
-        place = (len(ordered) - 1) * knot / 100
-        low = int(place)
-        high = min(low + 1, len(ordered) - 1)
-        found[f"p{knot}"] = ordered[low] + (ordered[high] - ordered[low]) * (place - low)
-    return {**found, "max": ordered[-1]}
 
 
 def pickup(trial: Trial, jobs: int, interval: float) -> dict[str, Any]:
@@ -42,11 +29,14 @@ def pickup(trial: Trial, jobs: int, interval: float) -> dict[str, Any]:
     ran = [number for number, at in enumerate(times) if at]
     if not ran:
         return {"jobs": jobs, "lost": tally.lost, "doubled": tally.doubled}
+    samples = [(times[n] - made["before"][n]) / 1e6 for n in ran]
+    after = [(times[n] - made["after"][n]) / 1e6 for n in ran]
     return {
         "jobs": jobs,
         "lost": tally.lost,
         "doubled": tally.doubled,
-        "ms": percentiles([(times[n] - made["before"][n]) / 1e6 for n in ran]),
-        "after_ms": percentiles([(times[n] - made["after"][n]) / 1e6 for n in ran]),
-        "enqueue_ms": percentiles([(made["after"][n] - made["before"][n]) / 1e6 for n in ran]),
+        "ms": percentiles(samples),
+        "after_ms": percentiles(after),
+        "samples": [round(each, 3) for each in samples],
+        "after_samples": [round(each, 3) for each in after],
     }
