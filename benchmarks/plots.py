@@ -78,10 +78,9 @@ def _draw_spreads(axes: Axes, rows: list[Row], colours: dict[str, str]) -> None:
     errors = [[row.median - row.low for _, row in rows], [row.high - row.median for _, row in rows]]
     values = [row.median for _, row in rows]
     axes.barh(range(len(rows)), values, color=_colours(rows, colours), xerr=errors, ecolor=colours["ink"])
-    for place, value in enumerate(values):
-        axes.annotate(
-            f"{value:,.0f}", (value, place), (6, 8), textcoords="offset points", color=colours["ink"], fontsize=8
-        )
+    for place, row in enumerate(rows):
+        _note(axes, f"{row[1].median:,.0f}", row[1].high, place, colours)
+    axes.set_xlim(0, 1.12 * max(row.high for _, row in rows))
     axes.xaxis.set_major_formatter("{x:,.0f}")
 
 
@@ -99,9 +98,10 @@ def _draw_pickups(axes: Axes, rows: list[Row], colours: dict[str, str]) -> None:
             [pickup["p99"]], [place], color=colour, marker="|", s=120, zorder=3, label="p99" if not place else None
         )
     axes.set_xscale("log")
+    axes.set_xticks([1, 2, 5, 10, 20, 50, 100])
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("")
-    axes.legend(frameon=False, labelcolor=colours["ink"], loc="lower right")
+    axes.minorticks_off()
+    axes.legend(frameon=False, labelcolor=colours["ink"], loc="upper right")
 
 
 def _ratios(results: Results) -> list[Row]:
@@ -118,9 +118,7 @@ def _draw_ratios(axes: Axes, rows: list[Row], colours: dict[str, str]) -> None:
     axes.barh(range(len(rows)), values, color=_colours(rows, colours))
     for place, (_, found) in enumerate(rows):
         text = f"{found['ratio']:.2f} after {found['churned']:,}"
-        axes.annotate(
-            text, (found["ratio"], place), (4, -3), textcoords="offset points", color=colours["ink"], fontsize=8
-        )
+        _note(axes, text, found["ratio"], place, colours)
     axes.axvline(0.9, color=colours["ink"], linewidth=0.8, linestyle="--")
     axes.set_xlim(0, max(1.25, max(values) * 1.25))
 
@@ -141,11 +139,14 @@ def _draw_costs(axes: Axes, rows: list[Row], colours: dict[str, str]) -> None:
     axes.barh(range(len(rows)), servers, left=workers, color=colours["peer"], label="server")
     for place, (worker, server) in enumerate(zip(workers, servers, strict=True)):
         text = f"{worker:,.0f} + {server:,.0f}"
-        axes.annotate(
-            text, (worker + server, place), (4, -3), textcoords="offset points", color=colours["ink"], fontsize=8
-        )
+        _note(axes, text, worker + server, place, colours)
     axes.legend(frameon=False, labelcolor=colours["ink"], loc="upper right")
+    axes.set_xlim(0, 1.15 * max(sum(row) for _, row in rows))
     axes.xaxis.set_major_formatter("{x:,.0f}")
+
+
+def _note(axes: Axes, text: str, at: float, place: int, colours: dict[str, str]) -> None:
+    axes.annotate(text, (at, place), (4, -3), textcoords="offset points", color=colours["ink"], fontsize=8)
 
 
 def _colours(rows: list[Row], colours: dict[str, str]) -> list[str]:

@@ -58,7 +58,6 @@ class Trial:
             if servers.redis is None:
                 raise Missing("needs redis-server on the PATH")
             self.server = servers.redis
-        self.enqueued = 0
         self.about: dict[str, Any] = {}
         self.sleep = 0.0
         self.failing = 0
@@ -88,15 +87,15 @@ class Trial:
 
     def one(self, jobs: int, start: int = 0) -> dict[str, Any]:
         """Enqueue one by one, a commit each: seconds, and CPU seconds of the producer."""
-        return self._enqueue("one", jobs, start=start)
+        return self._ask("one", jobs=jobs, start=start)
 
     def bulk(self, jobs: int, start: int = 0, **given: Any) -> float:
         """Enqueue all at once, as the contender does it best; returns seconds."""
-        return float(self._enqueue("bulk", jobs, start=start, **given)["seconds"])
+        return float(self._ask("bulk", jobs=jobs, start=start, **given)["seconds"])
 
     def paced(self, jobs: int, interval: float) -> dict[str, Any]:
         """Enqueue one every `interval` seconds: when each call began and ended, in nanoseconds."""
-        return self._enqueue("paced", jobs, interval=interval)
+        return self._ask("paced", jobs=jobs, interval=interval)
 
     @contextmanager
     def workers(self, size: int, *, processes: int = 1, timed: bool = False) -> Iterator[Workers]:
@@ -122,18 +121,12 @@ class Trial:
         """Jobs that have not ended, as the contender's own storage has it."""
         how = self.about["unfinished"]
         if isinstance(how, str):
-            query = how.replace("%(enqueued)s", str(self.enqueued))
-            return int(self.connection.execute(query.encode()).fetchall()[0][0])
+            return int(self.connection.execute(how.encode()).fetchall()[0][0])
         assert isinstance(self.server, Redis)
         return sum(int(self.server.command(*words)) for words in how)
 
     def counters(self) -> Counters | None:
         return None if self.contender.redis else self.servers.postgres.counters(self.connection)
-
-    def _enqueue(self, role: str, jobs: int, **given: Any) -> dict[str, Any]:
-        answer = self._ask(role, jobs=jobs, **given)
-        self.enqueued += jobs + answer.get("extra", 0)
-        return answer
 
     def _setting(self, **given: Any) -> Setting:
         redis = self.servers.redis

@@ -10,8 +10,13 @@ import awa
 
 from benchmarks.peers.contender import Contender, Payload, Unsupported, main
 
-# awa.queue_stats() takes tens of seconds under an old snapshot, so completions are counted where they are recorded.
-UNFINISHED = "select %(enqueued)s - coalesce(sum(completed_count), 0) from awa.receipt_completion_batches"
+# awa.queue_stats() takes tens of seconds under an old snapshot, so completions are counted where they are recorded:
+# entries, and what completed them, are pruned together.
+UNFINISHED = """
+select (select count(*) from awa.ready_entries)
+    - (select coalesce(sum(completed_count), 0) from awa.receipt_completion_batches)
+    - (select count(*) from awa.done_entries)
+"""
 
 
 @dataclass

@@ -24,7 +24,7 @@ const roles = {
     for (let n = start; n < start + jobs; n++) await contender.enqueue({ id: n });
     const seconds = (now() - began) / 1e9;
     const { user, system } = process.cpuUsage(cpu);
-    return { seconds, cpu: (user + system) / 1e6, extra: WARM_UP };
+    return { seconds, cpu: (user + system) / 1e6 };
   },
 
   async bulk(contender, { jobs, start = 0, pad = 0, due = null, step = 0 }) {
@@ -52,7 +52,7 @@ const roles = {
       after.push(now());
       at += interval * 1e9;
     }
-    return { before, after, extra: WARM_UP };
+    return { before, after };
   },
 
   async work(contender) {
