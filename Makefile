@@ -5,7 +5,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: .venv demo test lint format bench chaos lock clean
+.PHONY: .venv demo test lint format bench bench-full bench-report chaos lock clean
 
 .venv: .venv/installed
 
@@ -33,8 +33,16 @@ format: .venv
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# Under 20 minutes: targets, and the peers side by side. The peers are installed below .benchmarks on first use.
 bench: .venv
-	$(BIN)/python -m benchmarks $(ARGS)
+	$(BIN)/python -m benchmarks short --fresh $(ARGS)
+
+# Hours; stopped, it goes on where it was. Its results are committed, and bench-report makes docs/benchmarks of them.
+bench-full: .venv
+	$(BIN)/python -m benchmarks full $(ARGS)
+
+bench-report: .venv
+	$(BIN)/python -m benchmarks report $(ARGS)
 
 chaos: .venv
 	PGQUEUE_CHAOS=long $(BIN)/pytest tests/crash $(ARGS)

@@ -9,6 +9,7 @@ from typing import Any
 import awa
 
 from benchmarks.peers.contender import Contender, Payload, Unsupported, main
+from benchmarks.peers.ledger import TaskFailed
 
 # awa.queue_stats() takes tens of seconds under an old snapshot, so completions are counted where they are recorded:
 # entries, and what completed them, are pruned together.
@@ -55,7 +56,11 @@ class AwaContender(Contender):
 
         @self.client.task(Noop, queue="default")
         async def noop(job: Any) -> None:
-            if pause := hit(job.args.id):
+            try:
+                pause = hit(job.args.id)
+            except TaskFailed as failure:
+                raise awa.TerminalError(str(failure)) from failure
+            if pause:
                 await asyncio.sleep(pause)
 
     async def start_worker(self) -> None:
