@@ -19,6 +19,7 @@ from benchmarks.environments import FOLDER, ROOT
 
 PUBLISHED = ROOT / "docs" / "benchmarks"
 PLANS = {"short": plans.short, "full": plans.full}
+MINUTES = {"short": 18.5, "full": None}
 FILES = {"short": FOLDER / "short.jsonl", "full": PUBLISHED / "results.jsonl"}
 
 
@@ -31,6 +32,7 @@ def main() -> None:
         command.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these contenders")
         command.add_argument("--scale", type=float, default=1.0, help="of the numbers of jobs")
         command.add_argument("--rounds", type=int, default=3)
+        command.add_argument("--minutes", type=float, default=MINUTES[name], help="begin no run after so many")
         command.add_argument("--fresh", action="store_true", help="forget earlier results")
         command.add_argument("--results", type=Path, default=FILES[name], metavar="FILE")
     command = commands.add_parser("report", help="tables and plots of a results file")
@@ -55,7 +57,7 @@ def _run(given: argparse.Namespace) -> None:
         given.results.unlink(missing_ok=True)
     results = Results(given.results)
     try:
-        run_all(PLANS[given.command](given.scale, given.rounds, given.only), results)
+        run_all(PLANS[given.command](given.scale, given.rounds, given.only), results, given.minutes)
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
     print(summary(results))

@@ -29,8 +29,8 @@ class Contender:
 
 PGQUEUE = {"slots": 100, "chunk": 100_000}
 CONTENDERS = (
-    Contender("pgqueue", "pgqueue, with history", "pgqueue", Own(), 200_000, {**PGQUEUE, "history": True}),
-    Contender("pgqueue_no_history", "pgqueue, no history", "pgqueue", Own(), 200_000, {**PGQUEUE, "history": False}),
+    Contender("pgqueue", "pgqueue, with history", "pgqueue", Own(), 150_000, {**PGQUEUE, "history": True}),
+    Contender("pgqueue_no_history", "pgqueue, no history", "pgqueue", Own(), 150_000, {**PGQUEUE, "history": False}),
     Contender(
         "graphile",
         "Graphile Worker, tuned",
@@ -127,7 +127,7 @@ CONTENDERS = (
     ),
 )
 BARE = (
-    Contender("bare", "bare loop: the same claim and finish, no tasks", "", Own(), 200_000),
+    Contender("bare", "bare loop: the same claim and finish, no tasks", "", Own(), 150_000),
     Contender("notify", "bare NOTIFY", "notify", Own(), 0),
 )
 BY_NAME = {contender.name: contender for contender in (*CONTENDERS, *BARE)}

@@ -46,8 +46,12 @@ SCENARIOS: Mapping[str, Callable[..., dict[str, Any]]] = {
 }
 
 
-def run_all(plan: Sequence[Run], results: Results) -> None:
-    """Make what is missing; an error of one contender is written down and does not stop the others."""
+def run_all(plan: Sequence[Run], results: Results, minutes: float | None = None) -> None:
+    """Make what is missing; an error of one contender is written down and does not stop the others.
+
+    After `minutes` no further run begins.
+    """
+    began = time.monotonic()
     open_runs = [run for run in plan if not results.has(run)]
     print(f"{len(plan)} runs, {len(plan) - len(open_runs)} of them done before: {results.path}", file=sys.stderr)
     if not open_runs:
@@ -55,6 +59,9 @@ def run_all(plan: Sequence[Run], results: Results) -> None:
     with Servers() as servers:
         results.begin(describe(servers))
         for count, run in enumerate(open_runs, 1):
+            if minutes is not None and time.monotonic() - began > minutes * 60:
+                print(f"{minutes:g} minutes are over: {len(open_runs) - count + 1} runs left out", file=sys.stderr)
+                return
             print(f"[{count}/{len(open_runs)}] {run.key}", file=sys.stderr, end=" ", flush=True)
             line = _make(run, servers, results)
             print(_gist(line), file=sys.stderr, flush=True)
