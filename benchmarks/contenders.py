@@ -13,6 +13,7 @@ from benchmarks.environments import Environment, Node, Own, Python
 class Contender:
     """`jobs` is what it drains in a few seconds on two cores, so that a round of all stays short.
 
+    `hundred` changes its settings to a hundred tasks at once, for tasks that take time.
     `boots`: its own program starts the worker, so that a drain can only be timed from its first job.
     """
 
@@ -22,6 +23,7 @@ class Contender:
     environment: Environment
     jobs: int
     options: Mapping[str, Any] = field(default_factory=dict)
+    hundred: Mapping[str, Any] = field(default_factory=dict)
     redis: bool = False
     boots: bool = False
     language: str = "Python"
@@ -38,6 +40,7 @@ CONTENDERS = (
         Node(),
         100_000,
         {"concurrency": 24, "pool": 25, "localQueue": 500, "refetchDelay": 10, "batchDelay": 0, "chunk": 20_000},
+        {"concurrency": 100},
         language="Node",
     ),
     Contender(
@@ -47,10 +50,17 @@ CONTENDERS = (
         Node(),
         60_000,
         {"batchSize": 500, "localConcurrency": 2, "notify": True, "pool": 10, "chunk": 20_000},
+        {"batchSize": 50},
         language="Node",
     ),
     Contender(
-        "pgqueuer", "PgQueuer", "pgqueuer", Python("pgqueuer"), 30_000, {"batch_size": 250, "pool": 4, "chunk": 20_000}
+        "pgqueuer",
+        "PgQueuer",
+        "pgqueuer",
+        Python("pgqueuer"),
+        30_000,
+        {"batch_size": 250, "pool": 4, "chunk": 20_000, "max_concurrent_tasks": None},
+        {"batch_size": 50, "max_concurrent_tasks": 100},
     ),
     Contender(
         "awa",
@@ -59,6 +69,7 @@ CONTENDERS = (
         Python("awa"),
         15_000,
         {"max_workers": 1000, "pool": 30, "claim_batch_size": 512, "poll_interval_ms": 200, "chunk": 20_000},
+        {"max_workers": 100},
     ),
     Contender("chancy", "Chancy", "chancy", Python("chancy"), 6_000, {"concurrency": 100, "pool": 10, "chunk": 1000}),
     Contender(
@@ -103,6 +114,7 @@ CONTENDERS = (
         Python("dramatiq"),
         10_000,
         {"processes": 2, "threads": 8},
+        {"threads": 50},
         redis=True,
         boots=True,
     ),
@@ -122,6 +134,7 @@ CONTENDERS = (
         Python("celery"),
         3_000,
         {"pool": "prefork", "concurrency": 2, "prefetch": 128},
+        {"pool": "threads", "concurrency": 100},
         redis=True,
         boots=True,
     ),

@@ -136,7 +136,7 @@ class Trial:
             redis="" if redis is None else redis.url,
             sleep=self.sleep,
             failing=self.failing,
-            options=dict(self.contender.options),
+            options={**self.contender.options, **(self.contender.hundred if self.sleep else {})},
             **common,
         )
 

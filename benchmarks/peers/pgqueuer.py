@@ -55,7 +55,11 @@ class PgQueuerContender(Contender):
 
     async def start_worker(self) -> None:
         self.worker = asyncio.create_task(
-            self.queue.run(batch_size=self.options["batch_size"], dequeue_timeout=timedelta(seconds=30))
+            self.queue.run(
+                batch_size=self.options["batch_size"],
+                dequeue_timeout=timedelta(seconds=30),
+                max_concurrent_tasks=self.options["max_concurrent_tasks"],
+            )
         )
 
     async def stop_worker(self) -> None:
