@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from benchmarks.contenders import BY_NAME
@@ -49,13 +50,16 @@ SCENARIOS: Mapping[str, Callable[..., dict[str, Any]]] = {
 def run_all(plan: Sequence[Run], results: Results, minutes: float | None = None) -> None:
     """Make what is missing; an error of one contender is written down and does not stop the others.
 
-    After `minutes` no further run begins.
+    After `minutes` no further run begins; installing contenders does not count.
     """
-    began = time.monotonic()
     open_runs = [run for run in plan if not results.has(run)]
     print(f"{len(plan)} runs, {len(plan) - len(open_runs)} of them done before: {results.path}", file=sys.stderr)
     if not open_runs:
         return
+    for contender in {run.contender for run in open_runs}:
+        with suppress(Missing):
+            BY_NAME[contender].environment.command("")
+    began = time.monotonic()
     with Servers() as servers:
         results.begin(describe(servers))
         for count, run in enumerate(open_runs, 1):
