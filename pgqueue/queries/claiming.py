@@ -114,7 +114,7 @@ def holds_drain(schema: str, queues: list[str], tasks: list[str]) -> Statement[A
         inline(
             "select exists (select from {schema}.jobs where queue = any (%(queues)s) and position is not null and task = any (%(tasks)s)) "
             "or exists (select from {schema}.jobs where queue = any (%(queues)s) and position is null and task = any (%(tasks)s) "
-            "and (attempt > 0 or state = 'blocked'))",
+            "and (attempt > 0 or suspicions > 0 or state = 'blocked'))",
             schema,
         ),
         {"queues": queues, "tasks": tasks},
