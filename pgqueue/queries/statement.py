@@ -16,11 +16,15 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Statement(Generic[Row]):
-    """Text with `%(name)s` placeholders, its parameters, and what makes a row of a tuple."""
+    """Text with `%(name)s` placeholders, its parameters, and what makes a row of a tuple.
+
+    `alone`: PostgreSQL refuses it in a transaction block.
+    """
 
     text: str
     params: Mapping[str, Any] = field(default_factory=dict)
     row: Callable[[tuple[Any, ...]], Row] | None = None
+    alone: bool = False
 
     def rows(self, tuples: list[tuple[Any, ...]]) -> list[Any]:
         return tuples if self.row is None else [self.row(values) for values in tuples]

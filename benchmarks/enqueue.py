@@ -1,0 +1,144 @@
+"""Enqueues against what they cost at least: `python -m benchmarks.enqueue [--jobs N] [--rounds N] [--dsn DSN]`.
+
+- one: `task.enqueue()` against a bare INSERT of such a row and its COMMIT on psycopg
+- one alone: the same against an INSERT in autocommit, which is one round trip too
+- bulk: `enqueue_many` of jobs that are made already against a bare COPY of the same rows, as text made already
+- bulk made: the same, with `task.job()` for each of them
+
+Rounds alternate, each on an emptied table; the ratio is the median of the rounds' own ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+
+import psycopg
+
+from benchmarks.__main__ import SETTINGS
+from benchmarks.drain import SCHEMA
+from pgqueue import PgQueue, migrate
+from pgqueue.dev import EmbeddedServer
+
+COLUMNS = "id, position, args, run_at, created_at, max_attempts, priority, state, queue, task, options, headers, tags"
+INSERT = f"""
+    insert into {SCHEMA}.jobs (position, args, state, queue, task)
+    values (nextval('{SCHEMA}.jobs_position'), %s::jsonb, 'available', 'default', 'noop') returning id
+"""
+SINGLES = 1_000
+TURN = 10
+
+
+class Bench:
+    """An app, and a connection of its own for what is bare."""
+
+    def __init__(self, dsn: str, jobs: int) -> None:
+        self.jobs = jobs
+        self.app = PgQueue(dsn, schema=SCHEMA)
+        self.task = self.app.task(name="noop")(noop)
+        self.conn = psycopg.connect(dsn, autocommit=True, prepare_threshold=1)
+        self.committing = psycopg.connect(dsn, prepare_threshold=1)
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        self.conn.execute(f"truncate {SCHEMA}.jobs".encode())
+        self.conn.execute("checkpoint")
+        gc.collect()
+        began = time.perf_counter()
+        work()
+        return time.perf_counter() - began
+
+    def bare_insert(self, conn: psycopg.Connection) -> None:
+        conn.execute(INSERT, ['{"number":1}']).fetchall()
+        if not conn.autocommit:
+            conn.commit()
+
+    def singles(self) -> dict[str, tuple[float, float]]:
+        """In turns of a few, since what else happens on the machine weighs more than the difference."""
+        work: list[Callable[[], object]] = [
+            lambda: self.task.enqueue(1),
+            lambda: self.bare_insert(self.committing),
+            lambda: self.bare_insert(self.conn),
+        ]
+        seconds = [0.0, 0.0, 0.0]
+        self.conn.execute(f"truncate {SCHEMA}.jobs".encode())
+        for _ in range(SINGLES // TURN):
+            for place, one in enumerate(work):
+                began = time.perf_counter()
+                for _ in range(TURN):
+                    one()
+                seconds[place] += time.perf_counter() - began
+        enqueued, committed, alone = (SINGLES / spent for spent in seconds)
+        return {"one": (committed, enqueued), "one alone": (alone, enqueued)}
+
+    def rows(self) -> list[str]:
+        """The rows as COPY reads them, in blocks."""
+        [(now,)] = self.conn.execute("select clock_timestamp()").fetchall()
+        rest = f"\t{now}\t{now}\t25\t0\tavailable\tdefault\tnoop\t\\N\t\\N\t\\N\n"
+        lines = [f'{number}\t{number}\t{{"number":{number}}}{rest}' for number in range(1, self.jobs + 1)]
+        return ["".join(lines[start : start + 500]) for start in range(0, self.jobs, 500)]
+
+    def bare_copy(self, blocks: Iterable[str]) -> None:
+        with self.conn.cursor().copy(f"copy {SCHEMA}.jobs ({COLUMNS}) from stdin".encode()) as copy:
+            for block in blocks:
+                copy.write(block)
+
+    def round(self) -> dict[str, tuple[float, float]]:
+        """Rows a second, bare and ours, of each kind."""
+        jobs = [self.task.job(number) for number in range(self.jobs)]
+        blocks = self.rows()
+        bare = self.jobs / self.seconds(lambda: self.bare_copy(blocks))
+        bulk = self.jobs / self.seconds(lambda: self.app.enqueue_many(jobs))
+        made = self.jobs / self.seconds(
+            lambda: self.app.enqueue_many([self.task.job(number) for number in range(self.jobs)])
+        )
+        return {**self.singles(), "bulk": (bare, bulk), "bulk made": (bare, made)}
+
+    def close(self) -> None:
+        self.app.close()
+        self.conn.close()
+        self.committing.close()
+
+
+async def noop(number: int) -> None: ...
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.enqueue", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dsn", help="a database of its own on your server: its schema pgqueue_benchmark is made anew")
+    parser.add_argument("--json", action="store_true", help="one JSON line")
+    given = parser.parse_args()
+    with ExitStack() as stack:
+        dsn = given.dsn or stack.enter_context(EmbeddedServer(settings=SETTINGS)).dsn
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            conn.execute(f"drop schema if exists {SCHEMA} cascade".encode())
+        migrate.upgrade(dsn, schema=SCHEMA)
+        bench = Bench(dsn, given.jobs)
+        bench.round()
+        rounds = [bench.round() for _ in range(given.rounds)]
+        bench.close()
+    figures = {
+        kind: {
+            "bare": statistics.median(found[kind][0] for found in rounds),
+            "pgqueue": statistics.median(found[kind][1] for found in rounds),
+            "ratio": statistics.median(found[kind][1] / found[kind][0] for found in rounds),
+        }
+        for kind in rounds[0]
+    }
+    if given.json:
+        print(json.dumps({"jobs": given.jobs, "rounds": given.rounds, "per_second": figures}))
+        return
+    print(f"{given.jobs:,} jobs, median of {given.rounds} rounds, rows a second")
+    for kind, figure in figures.items():
+        bare, ours, ratio = figure["bare"], figure["pgqueue"], figure["ratio"]
+        print(f"{kind:<10} bare {bare:>9,.0f}   pgqueue {ours:>9,.0f}   ratio {ratio:.2f}")
+
+
+if __name__ == "__main__":
+    main()
