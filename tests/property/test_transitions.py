@@ -23,7 +23,8 @@ from hypothesis.stateful import (
 from pgqueue.database import Database, fetch, run
 from pgqueue.job import NewJob
 from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome, Retry, Snooze
-from pgqueue.queries import claiming, enqueuing, finishing, fleet, inspecting, rescuing
+from pgqueue.queries import claiming, enqueuing, failures, finishing, fleet, inspecting, rescuing
+from pgqueue.queries.failures import FailureFilter
 from pgqueue.queries.finishing import Finished
 from tests.property.model import Model, ModelJob
 
@@ -244,7 +245,7 @@ class Transitions(RuleBasedStateMachine):
             f"update {SCHEMA}.workers set expires_at = '-infinity' where id = %s".encode(), [self.ids[worker]]
         )
         assert fetch(self.db, fleet.heartbeat(SCHEMA, uuid4(), 3600.0)) == []
-        fetch(self.db, fleet.bury(SCHEMA))
+        fetch(self.db, rescuing.bury(SCHEMA))
         assert fetch(self.db, fleet.heartbeat(SCHEMA, self.ids[worker], 3600.0)) == []
         self.dead.add(self.life(worker))
         self.register(worker)
@@ -266,10 +267,8 @@ class Transitions(RuleBasedStateMachine):
         ids = failed if every else data.draw(st.lists(st.sampled_from(failed), min_size=1, unique=True))
 
         def change() -> None:
-            statement = inspecting.redrive(
-                SCHEMA, ids=None if every else ids, queue=None, task=None, error=None, limit=None
-            )
-            back = fetch(self.db, statement)
+            which = FailureFilter(None if every else tuple(ids))
+            back = fetch(self.db, failures.redrive(SCHEMA, which))
             if commit:
                 assert sorted(back) == self.model.redriven(ids)
 

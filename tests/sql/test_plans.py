@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from pgqueue.outcome import Cancelled, Completed, Failed, Outcome, Retry
-from pgqueue.queries import claiming, fleet
+from pgqueue.queries import claiming, fleet, rescuing
 from pgqueue.queries.claiming import claims_of, drop_claims, lanes, release
 from pgqueue.queries.finishing import Finished, finish, lock_claimed
 from pgqueue.queries.statement import Operation, Statement
@@ -74,7 +74,7 @@ HOT: dict[str, Statement[Any]] = {
 }
 BY_CLAIM: dict[str, Statement[Any]] = {
     "drop_claims": drop_claims(SCHEMA, FENCES),
-    "orphans": fleet.orphans(SCHEMA),
+    "orphans": rescuing.orphans(SCHEMA),
     "claims_of": claims_of(SCHEMA, WORKER),
 }
 JOINS = {"Nested Loop", "Hash Join", "Merge Join"}
@@ -188,6 +188,17 @@ def test_what_starts_from_claims_reaches_jobs_by_id(session: Connection, name: s
         if is_scan_of_jobs(node):
             assert node["Node Type"] in ("Index Scan", "Index Only Scan"), node
             assert "(id = ANY" in condition(node), node
+
+
+def test_the_search_for_unknown_tasks_walks_two_indexes_and_stops(session: Connection) -> None:
+    plan = list(nodes(explain(session, fleet.unknown_tasks(SCHEMA, "q1", 10))))
+    scans = [node for node in plan if is_scan_of_jobs(node)]
+    assert {node.get("Index Name") for node in scans} == {"jobs_claim", "jobs_due"}
+    assert all(condition(node).startswith("(queue = ") for node in scans)
+    assert len([node for node in plan if node["Node Type"] == "Limit"]) == 2
+    assert not [
+        part for node in plan if node["Node Type"] == "Limit" for part in inputs(node) if "Sort" in part["Node Type"]
+    ]
 
 
 def test_a_finish_looks_at_no_more_jobs_than_it_names(large: str) -> None:
