@@ -62,6 +62,7 @@ def limit(app: PgQueue, dsn: str, mode: str) -> int:
                     queue="default",
                     priority=0,
                     mark=mark,
+                    known=mark,
                     tasks=["noop"],
                     count=BATCH,
                     slots=BATCH,

@@ -49,6 +49,10 @@ class Subscribers:
         if not self._callbacks[name]:
             del self._callbacks[name]
 
+    def __bool__(self) -> bool:
+        """Whether anybody listens to anything."""
+        return bool(self._callbacks)
+
     def wants(self, name: str) -> bool:
         """Whether anybody listens: the hot path builds no event for nobody."""
         return name in self._callbacks

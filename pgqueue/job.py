@@ -130,6 +130,7 @@ class ClaimedJob:
     __slots__ = (
         "args",
         "attempt",
+        "began",
         "crashes",
         "fence",
         "headers",
@@ -145,6 +146,7 @@ class ClaimedJob:
     def __init__(self, queue: str, fence: int, row: tuple[Any, ...]) -> None:
         self.queue = queue
         self.fence = fence
+        self.began: float | None = None
         (
             self.id,
             self.position,

@@ -42,8 +42,8 @@ Operation = Generator[Statement[Any] | Copy, Any, Result]
 """Several statements in turn: it yields each and is sent its rows; what it returns is the result."""
 
 
-def array(values: Iterable[int]) -> str:
-    """Whole numbers as an array literal, which takes the type that the statement declares.
+def array(values: Iterable[float]) -> str:
+    """Numbers as an array literal, which takes the type that the statement declares.
 
     The driver would send the smallest type that fits, and the server would cast the whole array for each row.
     """

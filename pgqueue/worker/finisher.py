@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,8 @@ from pgqueue.worker.connection import TRANSIENT, WorkerConnection, pauses
 logger = logging.getLogger("pgqueue.worker")
 
 BATCH = 500
+DROP_BATCH = 20
+DROP_SECONDS = 0.2
 LOCK_TIMEOUT = "200ms"
 CONTENDED = (pg_errors.SerializationFailure, pg_errors.DeadlockDetected)
 
@@ -42,6 +45,8 @@ class Finisher:
         self._written = asyncio.Event()
         self._writing = False
         self._drained: list[int] = []
+        self._drop_now = False
+        self._drop_later: asyncio.TimerHandle | None = None
         self._superseded: set[int] = set()
         self._fences: dict[int, int] = {}
         self.held: dict[int, int] = {}
@@ -102,7 +107,8 @@ class Finisher:
                     await self._write(batch)
                 # What is written is not written again, and not counted again, if the next statement fails.
                 batch = []
-                await self._drop_claims()
+                if self._drop_now or len(self._drained) >= DROP_BATCH:
+                    await self._drop_claims()
                 pause = pauses()
             except (*TRANSIENT, SchemaOutOfDate, pg_errors.InsufficientPrivilege) as error:
                 logger.warning(
@@ -124,6 +130,8 @@ class Finisher:
     async def flushed(self) -> None:
         """Wait until nothing waits to be written."""
         while self._waiting or self._writing or self._locked or self._drained:
+            if self._drained:
+                self._drop_soon()
             self._written.clear()
             await self._written.wait()
 
@@ -157,8 +165,8 @@ class Finisher:
             return
         if stale:
             self._on_stale(stale)
-        for one in batch:
-            self._count(one.fence)
+        for fence, count in Counter(one.fence for one in batch).items():
+            self._count(fence, count)
 
     async def _write_unlocked(self, batch: list[Finished]) -> None:
         """Somebody holds a row of the batch: the others end now, that one when it is free."""
@@ -177,23 +185,36 @@ class Finisher:
         self._locked = []
         self._arrived.set()
 
-    def _count(self, fence: int) -> None:
-        left = self.held.get(fence, 0) - 1
+    def _count(self, fence: int, count: int = 1) -> None:
+        left = self.held.get(fence, 0) - count
         if left > 0:
             self.held[fence] = left
-        else:
-            self.held.pop(fence, None)
-            self._drained.append(fence)
-            self._arrived.set()
+            return
+        # Held until its row is gone: a reconcile must not take it for a claim whose answer was lost.
+        self.held[fence] = 0
+        self._drained.append(fence)
+        if self._drop_later is None:
+            self._drop_later = asyncio.get_running_loop().call_later(DROP_SECONDS, self._drop_soon)
+
+    def _drop_soon(self) -> None:
+        self._drop_now = True
+        self._arrived.set()
 
     async def _drop_claims(self) -> None:
         drained, self._drained = self._drained, []
+        self._drop_now = False
+        if self._drop_later is not None:
+            self._drop_later.cancel()
+            self._drop_later = None
         if drained:
             try:
                 await self._connection.fetch(claiming.drop_claims(self._schema, drained))
             except BaseException:
                 self._drained[:0] = drained
+                self._drop_soon()
                 raise
+            for fence in drained:
+                self.held.pop(fence, None)
 
     async def _isolate(self, batch: list[Finished]) -> None:
         """Something in the batch cannot be written: halve it until that stands alone, and write the job without it."""

@@ -31,20 +31,19 @@ class Limits:
         self._idle_timeout = idle_timeout
         self._max_jobs = max_jobs
         self._max_memory = max_memory
-        self._jobs = 0
+        self._seen = 0
         self._busy_at = time.monotonic()
 
-    def job_ended(self) -> bool:
-        """Count it; whether it was the last one."""
-        self._jobs += 1
-        self._busy_at = time.monotonic()
-        return self._max_jobs is not None and self._jobs >= self._max_jobs
+    def was_last(self, ended: int) -> bool:
+        """Whether `ended` jobs are all that the worker is to run."""
+        return self._max_jobs is not None and ended >= self._max_jobs
 
     async def reached(self, worker: Worker) -> bool:
         """Whether to stop now."""
         if self._max_memory is not None and memory_in_use() > self._max_memory:
             return True
-        if not worker.idle:
+        if not worker.idle or worker.ended != self._seen:
+            self._seen = worker.ended
             self._busy_at = time.monotonic()
             return False
         if self._idle_timeout is not None and time.monotonic() - self._busy_at >= self._idle_timeout:

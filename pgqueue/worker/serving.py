@@ -41,6 +41,7 @@ class Serving:
         self._poll_interval = poll_interval
         self._start = start
         self._settings: dict[str, QueueSettings] = {}
+        self._without_history: frozenset[str] = frozenset()
         self._idle: set[str] = set()
         self.slots: dict[str, Slots] = {}
         self.claimers: dict[str, Claimer] = {}
@@ -48,6 +49,7 @@ class Serving:
     def read_settings(self, settings: dict[str, QueueSettings], names: set[str]) -> None:
         """Take over what the table says; `names` are the queues that there are."""
         self._settings = settings
+        self._without_history = frozenset(name for name, one in settings.items() if not one.keeps_history)
         served = len(self.slots)
         for queue, count in self._spec.resolve(self.known_queues(names)).items():
             if queue not in self.slots and not self._worker.stopping:
@@ -68,7 +70,7 @@ class Serving:
         return sum(self._spec.resolve(self.known_queues(set())).values())
 
     def keeps_history(self, queue: str) -> bool:
-        return self._settings.get(queue, NO_SETTINGS).keeps_history
+        return queue not in self._without_history
 
     def paused(self) -> set[str]:
         """Queues that were paused when their settings were last read."""

@@ -332,14 +332,15 @@ class Worker:
             self.finisher.add(Finished(job.id, job.fence, job.task, outcome, seconds, kept))
         if outcome is not None:
             self.ended += 1
-        if isinstance(outcome, Retry | Snooze) and outcome.delay < LONGEST:
-            # The promoter does not look again that soon by itself.
-            asyncio.get_running_loop().call_later(outcome.delay + WRITE_SECONDS, self.promoter.wake)
-        if outcome is not None and self._limits.job_ended():
-            self.stop()
-        event = event_of(job, outcome, seconds, self.app.subscribers)
-        if event is not None:
-            self.app.subscribers.emit(event)
+            if isinstance(outcome, Retry | Snooze) and outcome.delay < LONGEST:
+                # The promoter does not look again that soon by itself.
+                asyncio.get_running_loop().call_later(outcome.delay + WRITE_SECONDS, self.promoter.wake)
+            if self._limits.was_last(self.ended):
+                self.stop()
+        if self.app.subscribers:
+            event = event_of(job, outcome, seconds, self.app.subscribers)
+            if event is not None:
+                self.app.subscribers.emit(event)
 
     def _stale(self, count: int) -> None:
         logger.warning("%d outcomes were refused: their jobs had been rescued and belong to others now", count)

@@ -153,6 +153,7 @@ class Transitions(RuleBasedStateMachine):
             queue=queue,
             priority=0,
             mark=0,
+            known=0,
             tasks=[TASK],
             count=count,
             slots=slots,
@@ -226,10 +227,10 @@ class Transitions(RuleBasedStateMachine):
 
     @rule(queue=QUEUES)
     def promote(self, queue: str) -> None:
-        [(count, due_in)] = fetch(self.db, claiming.promote(SCHEMA, queue=queue, count=500))
-        assert count == self.model.promoted(queue)
+        [promoted] = fetch(self.db, claiming.promote(SCHEMA, queue=queue, count=500))
+        assert promoted.count == self.model.promoted(queue)
         waits = any(job.queue == queue for job in self.model.in_state("scheduled"))
-        assert (due_in is not None) is waits
+        assert (promoted.due_in is not None) is waits
 
     @precondition(lambda self: self.model.in_state("available", "scheduled", "running"))
     @rule(data=st.data(), later=st.booleans())

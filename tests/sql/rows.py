@@ -115,6 +115,7 @@ def claim(
     queue: str = "mail",
     priority: int = 0,
     mark: int = 0,
+    known: int = 0,
     tasks: Sequence[str] = ("send",),
     count: int = 100,
     slots: int = 100,
@@ -127,6 +128,7 @@ def claim(
         queue=queue,
         priority=priority,
         mark=mark,
+        known=known,
         tasks=list(tasks),
         count=count,
         slots=slots,
@@ -145,7 +147,7 @@ def claim_one(conn: Connection, by: UUID | None = None, **options: Any) -> Claim
 def scan(conn: Connection, lane: Lane, **options: Any) -> Scan:
     """One claim from the mark of `lane`, which learns from it."""
     started_at = lane.mark
-    seen = claim(conn, mark=started_at, **options)
+    seen = claim(conn, mark=started_at, known=lane.known, **options)
     lane.observe(seen, started_at, lifo=bool(options.get("lifo")))
     return seen
 
@@ -175,7 +177,7 @@ def bury(conn: Connection) -> set[UUID]:
 def promote(conn: Connection, *, queue: str = "mail", count: int = 500) -> tuple[int, float | None]:
     """How many became available, and the seconds until the next."""
     [found] = fetch(conn, claiming.promote(SCHEMA, queue=queue, count=count))
-    return found  # type: ignore[no-any-return]
+    return found.count, found.due_in
 
 
 def make_due(conn: Connection, *ids: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -18,6 +19,7 @@ from tests.conftest import Server
 from tests.sql.rows import ERROR, SCHEMA, Connection, connect, explain, value
 
 WORKER = uuid4()
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
 IDS, FENCES = list(range(1, 501)), [1, 2]
 STATISTICS = {
     # Plans are made by these, not by the rows: a table may look like any of them long after it has changed.
@@ -51,7 +53,7 @@ def first(operation: Operation[Any]) -> Statement[Any]:
 
 
 def claim(lifo: bool) -> Statement[Any]:
-    lane = {"queue": "q1", "priority": 0, "mark": 9, "tasks": ["send"]}
+    lane = {"queue": "q1", "priority": 0, "mark": 9, "known": 9, "tasks": ["send"]}
     return first(claiming.claim(SCHEMA, **lane, count=500, slots=9, fence=2**62, worker=WORKER, lifo=lifo))  # type: ignore[arg-type]
 
 
@@ -69,7 +71,7 @@ HOT: dict[str, Statement[Any]] = {
     "cancel_claimed": finishing(Cancelled("no")),
     "release": release(SCHEMA, IDS, FENCES),
     "lock_claimed": lock_claimed(SCHEMA, [Finished(id_, 1, "send", None) for id_ in IDS]),
-    "promote": claiming.promote(SCHEMA, queue="q1", count=500),
+    "promote": claiming.promote(SCHEMA, queue="q1", count=500, since=NOW),
     "lanes": lanes(SCHEMA, queue="q1", tasks=["send"]),
 }
 BY_CLAIM: dict[str, Statement[Any]] = {
