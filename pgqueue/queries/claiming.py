@@ -111,7 +111,7 @@ class Promotion(NamedTuple):
     """One turn: how many became available, in how many seconds the next is due (None: nothing is scheduled), when it
     was, and what is needed to move the mark. `xact_id` is None for a turn that promoted nothing."""
 
-    count: int
+    promoted: int
     due_in: float | None
     now: datetime
     xact_id: int | None

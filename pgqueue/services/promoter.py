@@ -71,10 +71,10 @@ class Promoter(Service):
             mark = self._marks[queue]
             since = mark.since(time.monotonic())
             [seen] = await self.runner.fetch(claiming.promote(self.schema, queue=queue, count=BATCH, since=since))
-            mark.observe(seen, full=seen.count == BATCH)
-            if seen.count:
+            mark.observe(seen, full=seen.promoted == BATCH)
+            if seen.promoted:
                 self._on_promoted(queue)
-            if seen.count == BATCH:
+            if seen.promoted == BATCH:
                 return 0.0
             if seen.due_in is not None:
                 pause = min(pause, max(seen.due_in, 0.0))

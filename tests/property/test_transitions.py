@@ -227,10 +227,10 @@ class Transitions(RuleBasedStateMachine):
 
     @rule(queue=QUEUES)
     def promote(self, queue: str) -> None:
-        [promoted] = fetch(self.db, claiming.promote(SCHEMA, queue=queue, count=500))
-        assert promoted.count == self.model.promoted(queue)
+        [seen] = fetch(self.db, claiming.promote(SCHEMA, queue=queue, count=500))
+        assert seen.promoted == self.model.promoted(queue)
         waits = any(job.queue == queue for job in self.model.in_state("scheduled"))
-        assert (promoted.due_in is not None) is waits
+        assert (seen.due_in is not None) is waits
 
     @precondition(lambda self: self.model.in_state("available", "scheduled", "running"))
     @rule(data=st.data(), later=st.booleans())

@@ -177,7 +177,7 @@ def bury(conn: Connection) -> set[UUID]:
 def promote(conn: Connection, *, queue: str = "mail", count: int = 500) -> tuple[int, float | None]:
     """How many became available, and the seconds until the next."""
     [found] = fetch(conn, claiming.promote(SCHEMA, queue=queue, count=count))
-    return found.count, found.due_in
+    return found.promoted, found.due_in
 
 
 def make_due(conn: Connection, *ids: int) -> None:

@@ -133,7 +133,7 @@ def turns(conn: Connection, mark: DueMark, *, at: float = 0.0) -> Callable[[], i
         since = mark.since(at)
         [seen] = fetch(conn, claiming.promote(SCHEMA, queue="mail", count=500, since=since))
         mark.observe(seen, full=False)
-        return seen.count
+        return seen.promoted
 
     turn()
     return turn
@@ -145,7 +145,7 @@ def test_what_was_due_before_the_mark_is_passed_by(db: Connection) -> None:
     db.execute("update pgqueue.jobs set run_at = %s - interval '1 s' where id = %s", [hour_ago, early])
     db.execute("update pgqueue.jobs set run_at = %s where id = %s", [hour_ago, late])
     [seen] = fetch(db, claiming.promote(SCHEMA, queue="mail", count=500, since=hour_ago))
-    assert (seen.count, state_of(db, early), state_of(db, late)) == (1, "scheduled", "available")
+    assert (seen.promoted, state_of(db, early), state_of(db, late)) == (1, "scheduled", "available")
 
 
 def test_the_mark_follows_the_clock_once_no_transaction_of_that_time_is_left(db: Connection, dsn: str) -> None:
@@ -186,7 +186,7 @@ def test_what_lies_below_the_mark_is_found_by_the_next_sweep(db: Connection) -> 
     assert turn() == 0
     assert mark.since(2 * SWEEP_INTERVAL) is None
     [seen] = fetch(db, claiming.promote(SCHEMA, queue="mail", count=500))
-    assert (seen.count, state_of(db, stranded)) == (1, "available")
+    assert (seen.promoted, state_of(db, stranded)) == (1, "available")
 
 
 def test_a_turn_that_promotes_nothing_uses_no_transaction_id(db: Connection) -> None:
