@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -117,6 +118,7 @@ def _complete(schema: str, worker: UUID | None, group: list[Finished], name: str
 
 
 def _retry(schema: str, worker: UUID | None, group: list[Finished]) -> Statement[Any]:
+    group = sorted(group, key=attrgetter("id"))
     params = _common(worker, group)
     outcomes = [one.outcome for one in group if isinstance(one.outcome, Retry | Snooze)]
     params["delays"] = [outcome.delay for outcome in outcomes]
