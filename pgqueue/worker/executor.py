@@ -25,7 +25,7 @@ from pgqueue.worker.transactional import Transactions
 logger = logging.getLogger("pgqueue.worker")
 
 PREFETCH_SECONDS = 0.1
-PREFETCH_LIMIT = 500
+PREFETCH_LIMIT = 1000
 STUCK_SECONDS = 1.0
 
 COMPLETED = Completed()
