@@ -92,6 +92,16 @@ def drain(app: PgQueue) -> None:
         runner.run(app.worker(queues={"default": SLOTS}, drain=True).run())
 
 
+def worker_process(dsn: str) -> None:
+    """A worker of the schema until it is terminated."""
+    app = PgQueue(dsn, schema=SCHEMA)
+
+    @app.task(name="noop", keep_completed=False)
+    async def noop(number: int) -> None: ...
+
+    asyncio.run(app.worker(queues={"default": SLOTS}).run())
+
+
 def main(what: str, dsn: str, jobs: int, mode: str) -> None:
     app, ran = prepare(dsn, jobs, mode)
     start = time.perf_counter()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +25,7 @@ from pgqueue.worker.connection import TRANSIENT, WorkerConnection, pauses
 logger = logging.getLogger("pgqueue.worker")
 
 BATCH = 500
+GATHER_SECONDS = 0.005
 DROP_BATCH = 20
 DROP_SECONDS = 0.2
 LOCK_TIMEOUT = "200ms"
@@ -41,6 +44,7 @@ class Finisher:
         self._on_stale = on_stale
         self._waiting: list[Finished] = []
         self._locked: list[Finished] = []
+        self._wrote_at = -math.inf
         self._arrived = asyncio.Event()
         self._written = asyncio.Event()
         self._writing = False
@@ -92,11 +96,13 @@ class Finisher:
 
     async def run(self) -> None:
         """Write for ever."""
-        pause = pauses()
+        retries = pauses()
         while True:
             await self._arrived.wait()
-            # Outcomes of the same turn of the event loop belong together.
-            await asyncio.sleep(0)
+            # Outcomes of the same turn of the event loop belong together; while many come, those of a few milliseconds.
+            pause = self._wrote_at + GATHER_SECONDS - time.monotonic()
+            await asyncio.sleep(max(0.0, pause) if len(self._waiting) < BATCH else 0)
+            self._wrote_at = time.monotonic()
             batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
             if not self._waiting:
                 self._arrived.clear()
@@ -109,13 +115,13 @@ class Finisher:
                 batch = []
                 if self._drop_now or len(self._drained) >= DROP_BATCH:
                     await self._drop_claims()
-                pause = pauses()
+                retries = pauses()
             except (*TRANSIENT, SchemaOutOfDate, pg_errors.InsufficientPrivilege) as error:
                 logger.warning(
                     "%d outcomes wait for PostgreSQL: %s", len(batch) + len(self._waiting), _first_line(error)
                 )
                 self._again(batch)
-                await asyncio.sleep(next(pause))
+                await asyncio.sleep(next(retries))
             except asyncio.CancelledError:
                 self._again(batch)
                 raise
