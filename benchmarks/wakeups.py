@@ -1,9 +1,9 @@
 """What a notification costs eight producers that commit single jobs: `python -m benchmarks.wakeups DSN [JOBS]`.
 
-NOTIFY takes a lock at commit that the whole cluster shares. Four placements, in turn, three rounds: no notification; one
-per enqueue in its transaction; one per enqueue in a transaction of its own after the commit; and pgqueue's own, which
-notifies only while a worker is recorded idle, beside a worker that runs the jobs. The producers are loops in the server,
-so that no client's own cost hides the lock. Prints commits of jobs a second.
+NOTIFY takes a lock at commit that the whole cluster shares. Four placements, in turn, three rounds: no notification;
+one per enqueue in its transaction; one per enqueue in a transaction of its own after the commit; and pgqueue's own,
+which notifies only while a worker is recorded idle, beside a worker that runs the jobs. The producers are loops in the
+server, so that no client's own cost hides the lock. Prints commits of jobs a second.
 """
 
 from __future__ import annotations

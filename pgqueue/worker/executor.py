@@ -31,7 +31,7 @@ STUCK_SECONDS = 1.0
 COMPLETED = Completed()
 
 Interruption = Literal["released", "cancelled"]
-Finish = Callable[[ClaimedJob, Outcome | None, float], None]
+Finish = Callable[[Task[..., Any], ClaimedJob, Outcome | None, float], None]
 
 
 class Slots:
@@ -187,7 +187,7 @@ class Executor:
             self._on_start(job)
         job.began = time.perf_counter()
         if self._interrupted and job in self._interrupted:
-            self._end(slots, job, None)
+            self._end(slots, task, job, None)
             return
         try:
             headers = arguments.loads(job.headers) if job.headers else {}
@@ -212,15 +212,15 @@ class Executor:
                     outcome = None
         except BaseException as error:
             outcome = self._decide(task, job, error)
-        self._end(slots, job, outcome)
+        self._end(slots, task, job, outcome)
 
-    def _end(self, slots: Slots, job: ClaimedJob, outcome: Outcome | None) -> None:
+    def _end(self, slots: Slots, task: Task[..., Any], job: ClaimedJob, outcome: Outcome | None) -> None:
         seconds = time.perf_counter() - (job.began or 0.0)
         del self._runs[job]
         if self._interrupted:
             self._interrupted.pop(job, None)
         slots.ended(seconds)
-        self._on_finish(job, outcome, seconds)
+        self._on_finish(task, job, outcome, seconds)
         if self._changed is not None:
             changed, self._changed = self._changed, None
             changed.set_result(None)

@@ -26,6 +26,7 @@ from pgqueue.services.pruner import Pruner
 from pgqueue.services.rescuer import Rescuer
 from pgqueue.services.scheduler import Scheduler
 from pgqueue.services.service import Runner, Service
+from pgqueue.task import Task
 from pgqueue.worker import limits
 from pgqueue.worker.connection import WorkerConnection
 from pgqueue.worker.executor import Executor
@@ -323,8 +324,7 @@ class Worker:
     def _started(self, job: ClaimedJob) -> None:
         self.app.subscribers.emit(Event("started", job.id, job.task, job.queue, job.attempt))
 
-    def _finished(self, job: ClaimedJob, outcome: Outcome | None, seconds: float) -> None:
-        task = self.app.tasks[job.task]
+    def _finished(self, task: Task[..., Any], job: ClaimedJob, outcome: Outcome | None, seconds: float) -> None:
         if task.options.transactional and isinstance(outcome, Completed):
             self.finisher.settled(job.id, job.fence)
         else:
@@ -337,7 +337,7 @@ class Worker:
                 asyncio.get_running_loop().call_later(outcome.delay + WRITE_SECONDS, self.promoter.wake)
             if self._limits.was_last(self.ended):
                 self.stop()
-        if self.app.subscribers:
+        if self.app.subscribers.callbacks:
             event = event_of(job, outcome, seconds, self.app.subscribers)
             if event is not None:
                 self.app.subscribers.emit(event)
