@@ -160,7 +160,8 @@ def start_with_prefetched_jobs(fleet: Fleet, gate: Path) -> tuple[WorkerProcess,
         order.enqueue()
     fleet.drained()
     jobs = [job.id for job in app.enqueue_many([wait_for.job(str(gate)) for _ in range(12)])]
-    [(held,)] = eventually(lambda: fleet.query("select job_ids from {schema}.claims"), "nothing was claimed")
+    query = "select job_ids from {schema}.claims where %s = any (job_ids)"
+    [(held,)] = eventually(lambda: fleet.query(query, jobs[0]), "nothing was claimed")
     assert len(held) > 2, "the worker has not claimed ahead"
     eventually(lambda: len(fleet.noted("begin", pid=worker.pid)) == 62, "not all slots are taken")
     return worker, jobs[:2], jobs[2:]
