@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from uuid import uuid4
 
 import psycopg
 
+from benchmarks.bare import BareLoop
 from pgqueue import PgQueue, migrate
-from pgqueue.database import Database, fetch, run
-from pgqueue.outcome import Completed
-from pgqueue.queries import claiming, fleet
-from pgqueue.queries.finishing import Finished, finish
 
 SCHEMA = "pgqueue_benchmark"
 MODES = ("history", "no_history")
@@ -43,41 +38,14 @@ def prepare(dsn: str, jobs: int, mode: str) -> tuple[PgQueue, list[int]]:
     return app, ran
 
 
-def limit(app: PgQueue, dsn: str, mode: str) -> int:
+def limit(dsn: str, mode: str) -> int:
     """Claim and finish on one connection until nothing is left; returns how many jobs that was."""
-    options = Database(dsn).session_options("benchmark")
-    done = mark = 0
-    worker = uuid4()
-    registration = fleet.register_worker(
-        SCHEMA, worker=worker, name="limit", host="", pid=0, version="", queues={}, tasks=[], lease=3600.0
-    )
-    with psycopg.Connection.connect(dsn, autocommit=True, **options) as conn:
-        fetch(conn, registration)
-        while True:
-            fence = secrets.randbits(63)
-            scan = run(
-                conn,
-                claiming.claim(
-                    SCHEMA,
-                    queue="default",
-                    priority=0,
-                    mark=mark,
-                    tasks=["noop"],
-                    count=BATCH,
-                    slots=BATCH,
-                    fence=fence,
-                    worker=worker,
-                    lifo=False,
-                ),
-            )
-            if not scan.jobs:
-                return done
-            mark = scan.jobs[-1].position
-            batch = [Finished(job.id, fence, job.task, Completed(), 0.0, mode == "history") for job in scan.jobs]
-            if run(conn, finish(SCHEMA, worker, batch)):
-                raise SystemExit("an outcome was refused")
-            fetch(conn, claiming.drop_claims(SCHEMA, [fence]))
-            done += len(scan.jobs)
+    done = 0
+    with BareLoop(dsn, SCHEMA) as loop:
+        while jobs := loop.claim(BATCH):
+            loop.finish(jobs, history=mode == "history")
+            done += len(jobs)
+    return done
 
 
 def drain(app: PgQueue) -> None:
@@ -91,11 +59,21 @@ def drain(app: PgQueue) -> None:
         runner.run(app.worker(queues={"default": SLOTS}, drain=True).run())
 
 
+def worker_process(dsn: str) -> None:
+    """A worker of the schema until it is terminated."""
+    app = PgQueue(dsn, schema=SCHEMA)
+
+    @app.task(name="noop", keep_completed=False)
+    async def noop(number: int) -> None: ...
+
+    asyncio.run(app.worker(queues={"default": SLOTS}).run())
+
+
 def main(what: str, dsn: str, jobs: int, mode: str) -> None:
     app, ran = prepare(dsn, jobs, mode)
     start = time.perf_counter()
     if what == "limit":
-        ran.extend(range(limit(app, dsn, mode)))
+        ran.extend(range(limit(dsn, mode)))
     else:
         drain(app)
     seconds = time.perf_counter() - start

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from pgqueue import arguments, config
 from pgqueue.backoff import Backoff
-from pgqueue.client import FailedJobs, Jobs, Queues, Schedules, Workers
+from pgqueue.client import FailedJobs, Inserter, Jobs, Queues, Schedules, Workers, staggered
 from pgqueue.context import Context
 from pgqueue.database import Database
 from pgqueue.errors import ArgumentError, ConfigurationError, seconds
-from pgqueue.events import Callback, Event, EventName, Subscribers
+from pgqueue.events import Callback, EventName, Subscribers
 from pgqueue.job import Job, NewJob
 from pgqueue.names import data_name, schema_name
-from pgqueue.queries import enqueuing
 from pgqueue.queries.fleet import QueueRow
 from pgqueue.schedule import Cron, Every
 from pgqueue.schedules import Schedule
@@ -77,6 +76,9 @@ class PgQueue:
         self.queues = Queues(self.database, self.schema)
         self.schedules = Schedules(self.database, self.schema)
         self.workers = Workers(self.database, self.schema)
+        self.inserter = Inserter(
+            self.database, self.schema, self.jobs, self.max_attempts, self.declared_queues, self.subscribers
+        )
 
     @overload
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
@@ -157,12 +159,13 @@ class PgQueue:
     ) -> Callable[[Task[P, R]], Task[P, R]]:
         """Enqueue the task every `interval` (seconds or timedelta), anchored at 1970-01-01 00:00 UTC.
 
-        @app.every(timedelta(minutes=5))
-        @app.task()
-        def refresh() -> None: ...
+        Raises ConfigurationError for an interval below a second or above ten years.
+
+            @app.every(timedelta(minutes=5))
+            @app.task()
+            def refresh() -> None: ...
         """
-        step = interval if isinstance(interval, timedelta) else timedelta(seconds=interval)
-        return self._scheduled(Every(step), name, args)
+        return self._scheduled(Every.of(interval), name, args)
 
     def _scheduled(
         self, rule: Cron | Every, name: str | None, args: dict[str, Any]
@@ -191,15 +194,21 @@ class PgQueue:
     ) -> None:
         """Declare a queue's defaults; workers write them to the table `queues` at their start.
 
-        `lifo` runs the newest job first within a priority. `keep_completed` is how long ended jobs are kept.
+        `lifo` runs the newest job first within a priority. `keep_completed` is how long ended jobs are kept. Raises
+        ConfigurationError for a queue that is declared twice and differently.
 
             app.queue("email", max_attempts=5, keep_completed=timedelta(hours=24))
         """
         new_job(f"queue {name}", "{}", priority=priority, max_attempts=max_attempts, timeout=timeout)
         bound = None if timeout is None else seconds(timeout)
-        self.declared_queues[name] = QueueRow(
-            data_name("queue", name), priority, max_attempts, bound, lifo, keep_completed
-        )
+        declared = QueueRow(data_name("queue", name), priority, max_attempts, bound, lifo, keep_completed)
+        before = self.declared_queues.setdefault(name, declared)
+        if before != declared:
+            differ = [one.name for one in fields(QueueRow) if getattr(before, one.name) != getattr(declared, one.name)]
+            first, second = (", ".join(f"{one}={getattr(row, one)}" for one in differ) for row in (before, declared))
+            raise ConfigurationError(
+                f"queue {name} is declared twice: with {first}, then with {second}; declare it once"
+            )
 
     def enqueue(
         self, task: str, args: Mapping[str, Any] | None = None, *, using: Using | None = None, **options: Any
@@ -208,13 +217,13 @@ class PgQueue:
 
         app.enqueue("shop.tasks.send_email", {"to": "a@b.c"}, delay=60)
         """
-        return self.insert([self.new_job(task, args, **options)], using)[0]
+        return self.inserter.insert([self.new_job(task, args, **options)], using)[0]
 
     async def aenqueue(
         self, task: str, args: Mapping[str, Any] | None = None, *, using: Using | None = None, **options: Any
     ) -> Job:
         """As `enqueue`."""
-        return (await self.ainsert([self.new_job(task, args, **options)], using))[0]
+        return (await self.inserter.ainsert([self.new_job(task, args, **options)], using))[0]
 
     def new_job(self, task: str, args: Mapping[str, Any] | None = None, **options: Any) -> NewJob:
         """A job by name, checked, not enqueued; against the signature where this app has the task."""
@@ -225,48 +234,27 @@ class PgQueue:
             raise ArgumentError(f"{task}: args must be a mapping of names to values, not {kind}")
         if known is not None:
             return known.using(**options).job(**dict(given))
-        text = arguments.dumps(dict(given), what=f"args of {task}", limit=arguments.ARGUMENTS_LIMIT)
+        text = arguments.dumps(
+            dict(given), what=f"args of {task}", limit=arguments.ARGUMENTS_LIMIT, depth=arguments.ARGUMENTS_DEPTH
+        )
         return new_job(task, text, **options)
 
     def enqueue_many(
         self, jobs: Sequence[NewJob], using: Using | None = None, *, spread: float | timedelta | None = None
-    ) -> list[Job]:
+    ) -> Sequence[Job]:
         """Enqueue many jobs in one transaction; returned in order. From 2,000 on by COPY, where no job has a key.
 
         `spread` (seconds or timedelta) staggers them: the nth may run n times that much later.
 
             app.enqueue_many([send_email.job(to) for to in addresses], spread=0.1)
         """
-        return self.insert(_spread(jobs, spread), using)
+        return self.inserter.insert(staggered(jobs, spread), using)
 
     async def aenqueue_many(
         self, jobs: Sequence[NewJob], using: Using | None = None, *, spread: float | timedelta | None = None
-    ) -> list[Job]:
+    ) -> Sequence[Job]:
         """As `enqueue_many`."""
-        return await self.ainsert(_spread(jobs, spread), using)
-
-    def insert(self, jobs: Sequence[NewJob], using: Any = None) -> list[Job]:
-        """Every enqueue ends here, or in `ainsert`."""
-        return self._made(self.database.run(self._operation(jobs), using, atomic=len(jobs) > 1))
-
-    async def ainsert(self, jobs: Sequence[NewJob], using: Any = None) -> list[Job]:
-        """As `insert`."""
-        return self._made(await self.database.arun(self._operation(jobs), using, atomic=len(jobs) > 1))
-
-    def _operation(self, jobs: Sequence[NewJob]) -> Any:
-        insert = enqueuing.copy if enqueuing.can_copy(jobs) else enqueuing.enqueue
-        declared = {queue.name: (queue.priority, queue.max_attempts) for queue in self.declared_queues.values()}
-        return insert(self.schema, jobs, self.max_attempts, self.jobs, declared)
-
-    def _made(self, jobs: list[Job]) -> list[Job]:
-        if self.subscribers.wants("enqueued"):
-            for job in jobs:
-                if job.created:
-                    self.subscribers.emit(Event("enqueued", job.id, job.task, job.queue))
-        return jobs
-
-    def backoff_of(self, task: Task[..., Any]) -> Backoff:
-        return task.options.backoff or self.backoff
+        return await self.inserter.ainsert(staggered(jobs, spread), using)
 
     def on(self, event: EventName, callback: Callback) -> Callback:
         """Call `callback(event)` in this process when it happens.
@@ -297,19 +285,3 @@ class PgQueue:
     async def aclose(self) -> None:
         """Close the pools of this event loop."""
         await self.database.aclose()
-
-
-def _spread(jobs: Sequence[NewJob], spread: float | timedelta | None) -> Sequence[NewJob]:
-    jobs = list(jobs)
-    for job in jobs:
-        if not isinstance(job, NewJob):
-            raise ArgumentError(f"enqueue_many takes jobs made by task.job(…), not {type(job).__name__}")
-    if spread is None:
-        return jobs
-    step = seconds(spread)
-    return [
-        replace(job, run_at=job.run_at + timedelta(seconds=n * step))
-        if job.run_at is not None
-        else replace(job, delay=(job.delay or 0.0) + n * step)
-        for n, job in enumerate(jobs)
-    ]

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any
 
 from pgqueue.errors import ArgumentError, ConfigurationError
@@ -25,27 +26,28 @@ from pgqueue.typed.plain import DEPTH_LIMIT
 from pgqueue.typed.text import decode, encode, too_deep
 
 ARGUMENTS_LIMIT = 1024 * 1024
+ARGUMENTS_DEPTH = DEPTH_LIMIT + 1
 
 _STORED = "correct the stored arguments, or let the task accept them"
 _GIVEN = "pass what the annotation says, or change it"
 
 
-def dumps(value: Any, *, what: str, limit: int, depth: int = DEPTH_LIMIT) -> str:
+def dumps(value: Any, *, what: str, limit: int, depth: int = DEPTH_LIMIT, returned: bool = False) -> str:
     """A value without a type hint as compact JSON text.
 
-    `what` names it in messages, `limit` is in bytes, `depth` in nested containers. Raises ArgumentError for what JSON
-    or PostgreSQL's jsonb cannot hold.
+    `what` names it in messages, `limit` is in bytes, `depth` in nested containers; what is `returned` is a result.
+    Raises ArgumentError for what JSON or PostgreSQL's jsonb cannot hold.
 
-        dumps({"at": datetime.now(UTC)}, what="the result of task shop.send", limit=65536)
+        dumps({"at": datetime.now(UTC)}, what="the headers of task shop.send", limit=65536)
     """
     try:
         return encode(plain(value, depth), limit, depth)
     except Refusal as refusal:
-        raise ArgumentError(refusal.message(what, "value")) from refusal.__cause__
+        raise ArgumentError(refusal.message(what, "value", returned=returned)) from refusal.__cause__
 
 
-def loads(text: str, *, depth: int = DEPTH_LIMIT) -> Any:
-    """The plain JSON data of a text. Raises ArgumentError for what is not JSON, or deeper than `depth`.
+def loads(text: str, *, depth: int = ARGUMENTS_DEPTH) -> Any:
+    """The plain JSON data of a text. Raises ArgumentError for what is not JSON, or deeper than arguments may be.
 
     loads('{"a":1}')   # {"a": 1}
     """
@@ -89,6 +91,7 @@ class Signature:
         self._defaults = {one.name: one.default for one in named if one.name not in self._required}
         self._takes = ", ".join(one.name if one.name in self._required else f"{one.name}=…" for one in named)
         self._fields: dict[str, Converter] | None = None
+        self._exact: tuple[type | None, ...] | None = None
         self._extra = PLAIN
 
     def dump(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
@@ -98,9 +101,11 @@ class Signature:
         resolved or read back.
         """
         fields = self.resolve() if self._fields is None else self._fields
-        given = dict(zip(self._positional, args, strict=False))
-        if kwargs:
-            given |= kwargs
+        # Most calls: every argument by position, of the type that the annotation says.
+        if not kwargs and tuple(map(type, args)) == self._exact:
+            given = dict(zip(self._names, args))  # noqa: B905 - `strict` costs as much as the rest
+            return self._encoded(given)
+        given = dict(zip(self._positional, args, strict=False)) | kwargs
         if given.keys() != self._names.keys() or len(given) != len(args) + len(kwargs):
             self._check_call(args, kwargs)
         name = ""
@@ -113,8 +118,11 @@ class Signature:
             raise self._refused(name, refusal, _GIVEN) from refusal.__cause__
         except RecursionError:
             raise self._refused(name, too_deep()) from None
+        return self._encoded(given)
+
+    def _encoded(self, given: dict[str, Any]) -> str:
         try:
-            return encode(given, ARGUMENTS_LIMIT, DEPTH_LIMIT + 1)
+            return encode(given, ARGUMENTS_LIMIT, ARGUMENTS_DEPTH)
         except Refusal as refusal:
             raise self._unwritable(given, refusal) from None
 
@@ -122,7 +130,7 @@ class Signature:
         """A stored JSON object as keyword arguments. Raises ArgumentError when it does not fit this signature."""
         fields = self.resolve() if self._fields is None else self._fields
         try:
-            given = decode(text, DEPTH_LIMIT + 1)
+            given = decode(text, ARGUMENTS_DEPTH)
         except Refusal as refusal:
             raise ArgumentError(refusal.message(f"the stored arguments of task {self.name}", "arguments")) from None
         if type(given) is not dict:
@@ -163,6 +171,8 @@ class Signature:
                 self._extra = converter
             else:
                 fields[one.name] = converter
+        if len(self._positional) == len(self._names):
+            self._exact = tuple(fields[name].exact for name in self._names)
         self._fields = fields
         return fields
 
@@ -213,19 +223,21 @@ class Signature:
         self._check_names(dict.fromkeys(self._positional[: len(args)]) | kwargs, what, "correct the call")
 
     def _check_names(self, given: dict[str, Any], what: str, fix: str) -> None:
-        missing = [name for name in self._names if name in self._required and name not in given]
-        if missing:
-            raise ArgumentError(f"{what}: argument {missing[0]!r} is missing: {fix}")
         for name in given:
             if name == self.context_name != "":
                 raise ArgumentError(f"{what}: {name!r} is the Context, which the worker passes: leave it out")
             if name not in self._names and not self._variadic:
+                near = get_close_matches(name, self._names, n=1)
                 raise ArgumentError(
-                    f"{what}: there is no argument {name!r}, only ({', '.join(self._names) or 'none'}): {fix}"
+                    f"{what}: there is no argument {name!r}, only ({', '.join(self._names) or 'none'}): "
+                    + (f"did you mean {near[0]!r}?" if near else fix)
                 )
+        missing = [name for name in self._names if name in self._required and name not in given]
+        if missing:
+            raise ArgumentError(f"{what}: argument {missing[0]!r} is missing: {fix}")
 
     def _refused(self, name: str, refusal: Refusal, fix: str = "") -> ArgumentError:
-        return ArgumentError(refusal.message(f"argument {name!r} of task {self.name}", name, fix))
+        return ArgumentError(refusal.message(f"argument {name!r} of task {self.name}", name, fix, annotated=True))
 
     def _unwritable(self, given: dict[str, Any], refusal: Refusal) -> ArgumentError:
         """Names the argument that is too large, too deep or not storable; all together where none alone is."""

@@ -19,7 +19,7 @@ class Context:
 
     `attempt` counts from 1. `scheduled_for` is the nominal time of a schedule's job, else None. `connection` is set in
     a `transactional=True` task: the transaction in which the job completes, a psycopg connection, or SQLAlchemy's for
-    PgQueue(engine=…), except in a coroutine beside a sync engine. Leave its commit to the worker.
+    PgQueue(engine=…), except in a coroutine beside a sync engine. Its commit is the worker's: another is refused.
 
         @app.task(bind=True)
         def report(ctx: Context) -> str:

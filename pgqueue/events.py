@@ -37,24 +37,24 @@ Callback = Callable[[Event], Any]
 class Subscribers:
     """Callbacks by event. One that raises is logged; it never hurts the job."""
 
-    _callbacks: dict[str, list[Callback]] = field(default_factory=dict)
+    callbacks: dict[str, list[Callback]] = field(default_factory=dict)
 
     def add(self, name: str, callback: Callback) -> None:
         if name not in NAMES:
             raise ConfigurationError(f"there is no event {name!r}: use one of {', '.join(sorted(NAMES))}")
-        self._callbacks.setdefault(name, []).append(callback)
+        self.callbacks.setdefault(name, []).append(callback)
 
     def remove(self, name: str, callback: Callback) -> None:
-        self._callbacks.get(name, []).remove(callback)
-        if not self._callbacks[name]:
-            del self._callbacks[name]
+        self.callbacks.get(name, []).remove(callback)
+        if not self.callbacks[name]:
+            del self.callbacks[name]
 
     def wants(self, name: str) -> bool:
         """Whether anybody listens: the hot path builds no event for nobody."""
-        return name in self._callbacks
+        return name in self.callbacks
 
     def emit(self, event: Event) -> None:
-        for callback in tuple(self._callbacks.get(event.name, ())):
+        for callback in tuple(self.callbacks.get(event.name, ())):
             try:
                 callback(event)
             except Exception:

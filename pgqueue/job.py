@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
-from pgqueue.errors import ArgumentError, ConfigurationError, JobCancelled, JobFailed
+from pgqueue.errors import ArgumentError, ConfigurationError, JobCancelled, JobEnded, JobFailed
 
 JobState = Literal["scheduled", "available", "running", "blocked", "completed", "cancelled", "failed"]
 ENDED: frozenset[JobState] = frozenset({"completed", "cancelled", "failed"})
 
 
-@dataclass(frozen=True, slots=True)
-class NewJob:
+class NewJob(NamedTuple):
     """A job that is not enqueued yet: immutable, checked, good for any number of enqueues.
 
     `args` is JSON text of an object. What is None is decided by the task's, the queue's and the app's defaults.
@@ -50,7 +49,8 @@ class Job:
     """A job as it was when it was read: live, completed, cancelled or failed.
 
     `created` is False when an enqueue found a live job with the same key and returned that one.
-    Times are aware; `started_at` and `ended_at` belong to the last attempt.
+    Times are aware; `started_at` and `ended_at` belong to the last attempt. `unreadable` tells why `args`, `headers`,
+    `errors` or the `result` could not be read, where SQL stored what this pgqueue does not take; they are empty then.
     """
 
     id: int
@@ -72,6 +72,7 @@ class Job:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     created: bool = True
+    unreadable: Mapping[str, str] | None = None
     operations: JobOperations | None = field(default=None, repr=False, compare=False)
 
     def refresh(self) -> Job:
@@ -93,7 +94,8 @@ class Job:
     def result(self, timeout: float | None = None) -> Any:
         """What the task returned, as JSON gives it back; waits up to `timeout` seconds, for ever when None.
 
-        Raises JobFailed, JobCancelled, ResultTimeout, and JobNotFound when no history is kept.
+        Raises JobFailed, JobCancelled, ResultTimeout, JobNotFound when no history is kept, and JobEnded when what is
+        stored cannot be read.
 
             send_email.enqueue("a@b.c").result(timeout=5)
         """
@@ -112,6 +114,8 @@ class Job:
             )
         if self.state == "cancelled":
             raise JobCancelled(f"job {self.id} ({self.task}) was cancelled: {self.reason}")
+        if self.unreadable and "result" in self.unreadable:
+            raise JobEnded(f"the result of job {self.id} ({self.task}) cannot be read: {self.unreadable['result']}")
         return self.value
 
     def _app(self) -> JobOperations:
@@ -126,6 +130,7 @@ class ClaimedJob:
     __slots__ = (
         "args",
         "attempt",
+        "began",
         "crashes",
         "fence",
         "headers",
@@ -141,6 +146,7 @@ class ClaimedJob:
     def __init__(self, queue: str, fence: int, row: tuple[Any, ...]) -> None:
         self.queue = queue
         self.fence = fence
+        self.began: float | None = None
         (
             self.id,
             self.position,

@@ -33,7 +33,7 @@ class Status:
 def upgrade(dsn: str, *, schema: str = "pgqueue", to: str = "head") -> Status:
     """Upgrade the tables to revision `to`, making the schema if it is missing. Safe to run from several places at once.
 
-    Raises ConnectionFailed, and ConfigurationError for a bad schema name or an unknown revision.
+    Raises ConnectionFailed, and ConfigurationError for a bad schema name, an unknown revision, or a pooler's DSN.
 
         upgrade("postgresql:///shop")
     """
@@ -96,6 +96,7 @@ def _run(dsn: str, schema: str, act: Any, *, create: bool) -> None:
 
     config = _config(schema)
     with _connect(dsn) as connection:
+        _refuse_pooler(connection)
         # Held until the connection closes: a second migration waits here, not halfway.
         connection.execute(text("select pg_advisory_lock(hashtext(:name))"), {"name": f"pgqueue migrate {schema}"})
         connection.execute(text(f"set lock_timeout = '{LOCK_TIMEOUT}'"))
@@ -108,3 +109,13 @@ def _run(dsn: str, schema: str, act: Any, *, create: bool) -> None:
         except CommandError as error:
             raise ConfigurationError(str(error)) from error
         connection.commit()
+
+
+def _refuse_pooler(connection: Any) -> None:
+    """A lock that is held on a session would stay on whichever server connection the pooler took for it."""
+    told = connection.connection.driver_connection.info.backend_pid
+    if told != connection.execute(text("select pg_backend_pid()")).scalar_one():
+        raise ConfigurationError(
+            "migrations need a session of their own, and this DSN leads to a pooler such as PgBouncer: "
+            "give the DSN of PostgreSQL itself"
+        )

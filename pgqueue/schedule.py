@@ -120,6 +120,24 @@ class Every:
             )
         object.__setattr__(self, "anchor", given.astimezone(UTC))
 
+    @classmethod
+    def of(cls, interval: float | timedelta) -> Every:
+        """From a timedelta or seconds. Raises ConfigurationError.
+
+        Every.of(300)
+        """
+        given: object = interval
+        try:
+            if isinstance(given, int | float) and not isinstance(given, bool):
+                return cls(timedelta(seconds=given))
+        except (ValueError, OverflowError):
+            pass
+        if isinstance(given, timedelta):
+            return cls(given)
+        raise ConfigurationError(
+            f"an interval is a timedelta such as timedelta(minutes=5) or a number of seconds, not {given!r}"
+        )
+
     def next_after(self, moment: datetime) -> datetime:
         """The first time strictly after `moment`, in UTC. Raises ArgumentError for a naive `moment`."""
         return self.latest_until(moment) + self.interval

@@ -20,6 +20,14 @@ end
 $function$;
 comment on function {schema}.fill_key is 'Fills the template of a task''s unique key with arguments.';
 
+-- More than 65 levels, which Python would not read: arguments are an object of values of 64. Brackets are counted first, which is cheap.
+create function {schema}.too_deep(value jsonb) returns boolean language sql immutable as $function$
+    select case when length(value::text) - length(translate(value::text, '[{{', '')) > 65
+                then jsonb_path_exists(value, 'strict $.**{{65}} ? (@.type() == "array" || @.type() == "object")')
+                else false end;
+$function$;
+comment on function {schema}.too_deep is 'Whether JSON nests deeper than arguments may.';
+
 -- One job, from SQL: from psql, from a trigger, from another language. Returns its id, or the id of the live job that holds the key.
 create function {schema}.enqueue(
     task text, args jsonb default '{{}}', queue text default null, run_at timestamptz default null,
@@ -52,12 +60,17 @@ begin
         raise exception 'args of task % have % bytes; the limit is 1048576', enqueue.task, octet_length(enqueue.args::text)
             using errcode = '22023', hint = 'Store the data, and pass its key.';
     end if;
+    problem := case when {schema}.too_deep(enqueue.args) then 'args' when {schema}.too_deep(enqueue.headers) then 'headers' end;
+    if problem is not null then
+        raise exception '% of task % nest deeper than 65 levels', problem, enqueue.task
+            using errcode = '22023', hint = 'Flatten them, or store the data and pass its key.';
+    end if;
     if enqueue.run_at is not null and enqueue.delay is not null then
         raise exception 'task % was given both run_at and delay', enqueue.task using errcode = '22023', hint = 'Give one of the two.';
     end if;
     problem := case
-        when not isfinite(enqueue.run_at) then format('run_at %s', enqueue.run_at)
-        when enqueue.delay < interval '0' or not isfinite(enqueue.delay) then format('delay %s', enqueue.delay)
+        when enqueue.run_at not between '0001-01-02' and '9999-12-30' then format('run_at %s', enqueue.run_at)
+        when enqueue.delay not between interval '0' and interval '100 years' then format('delay %s', enqueue.delay)
         when enqueue.priority not between -32768 and 32767 then format('priority %s', enqueue.priority)
         when enqueue.max_attempts < 1 then format('max_attempts %s', enqueue.max_attempts)
         when enqueue.timeout <= 0 or enqueue.timeout = 'NaN' or enqueue.timeout = 'infinity' then format('timeout %s', enqueue.timeout)
@@ -65,7 +78,7 @@ begin
         when jsonb_typeof(enqueue.headers) <> 'object' then format('headers %s', left(enqueue.headers::text, 50)) end;
     if problem is not null then
         raise exception 'task % was given %, which is out of range', enqueue.task, problem using errcode = '22023',
-            hint = 'run_at is finite, delay is not negative, priority is a smallint, max_attempts is at least 1, timeout is in seconds above 0, key has 1 to 500 characters, headers is an object.';
+            hint = 'run_at is finite and in the years 1 to 9999, delay is not negative and at most 100 years, priority is a smallint, max_attempts is at least 1, timeout is in seconds above 0, key has 1 to 500 characters, headers is an object.';
     end if;
 
     select t.* into known from {schema}.tasks t where t.name = enqueue.task;
@@ -126,6 +139,18 @@ end
 $function$;
 comment on function {schema}.cancel is 'Cancels jobs by id and returns the state that each was in. A running job is asked to stop and will not be retried.';
 
+-- What every verb and listing of failed jobs chooses by.
+create function {schema}.is_failure(
+    job {schema}.failed_jobs, job_ids bigint[], queue text, task text, error text
+) returns boolean language sql immutable as $function$
+    select (job_ids is null or job.id = any (job_ids))
+       and (queue is null or job.queue = queue) and (task is null or job.task = task)
+       and (error is null or error in (job.error_type, job.fingerprint)
+            or right(job.error_type, length(error) + 1) = '.' || error);
+$function$;
+comment on function {schema}.is_failure is
+    'Whether a failed job is one of these ids, this queue, task and error: a class, with or without its module, or a fingerprint.';
+
 -- failed_jobs -> jobs, available at once, attempts anew, errors kept. A job whose key is held by a live job stays where it is.
 create function {schema}.redrive(
     job_ids bigint[] default null, queue text default null, task text default null, error text default null, max_jobs bigint default null
@@ -137,9 +162,7 @@ begin
     perform pg_current_xact_id();
     locked := array(
         select f.id from {schema}.failed_jobs f
-        where (job_ids is null or f.id = any (job_ids)) and (redrive.queue is null or f.queue = redrive.queue)
-          and (redrive.task is null or f.task = redrive.task)
-          and (error is null or error in (f.error_type, f.fingerprint) or right(f.error_type, length(error) + 1) = '.' || error)
+        where {schema}.is_failure(f, job_ids, redrive.queue, redrive.task, error)
         order by f.id limit max_jobs for update skip locked);
     with numbered as materialized (
         select o.*, nextval('{schema}.jobs_position') as position
@@ -168,9 +191,7 @@ declare
 begin
     locked := array(
         select f.id from {schema}.failed_jobs f
-        where (job_ids is null or f.id = any (job_ids)) and (purge_failed.queue is null or f.queue = purge_failed.queue)
-          and (purge_failed.task is null or f.task = purge_failed.task)
-          and (error is null or error in (f.error_type, f.fingerprint) or right(f.error_type, length(error) + 1) = '.' || error)
+        where {schema}.is_failure(f, job_ids, purge_failed.queue, purge_failed.task, error)
         order by f.id limit max_jobs for update skip locked);
     delete from {schema}.failed_jobs f where f.id = any (locked);
     return cardinality(locked);

@@ -13,7 +13,18 @@ branch_labels = None
 depends_on = None
 
 FILES = ("0001_initial.sql", "0001_views.sql", "0001_functions.sql")
-FUNCTIONS = ("enqueue", "fill_key", "cancel", "redrive", "purge_failed", "pause", "resume", "make_partitions")
+FUNCTIONS = (
+    "enqueue",
+    "fill_key",
+    "too_deep",
+    "cancel",
+    "is_failure",
+    "redrive",
+    "purge_failed",
+    "pause",
+    "resume",
+    "make_partitions",
+)
 VIEWS = ("queue_stats", "running_jobs", "all_jobs")
 TABLES = ("jobs", "claims", "workers", "tasks", "queues", "schedules", "completed_jobs", "failed_jobs")
 

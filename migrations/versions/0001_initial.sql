@@ -63,7 +63,7 @@ create table {schema}.claims (
     queue text not null,
     job_ids bigint[] not null,
     constraint claims_pkey primary key (id)
-) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+) with (toast_tuple_target = 8160, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 create index claims_worker on {schema}.claims (worker_id);
 comment on table {schema}.claims is 'One row a claimed batch; gone when every job of it has ended or gone back.';
 comment on column {schema}.claims.id is 'The fence: 63 random bits made by the worker.';

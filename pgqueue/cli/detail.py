@@ -39,7 +39,7 @@ def facts(job: Job) -> list[tuple[str, Any]]:
         ("state", state(job.state)),
         ("task", job.task),
         ("queue", job.queue),
-        ("arguments", text_of(job.args)),
+        ("arguments", "" if job.unreadable and "args" in job.unreadable else text_of(job.args)),
         ("attempt", f"{job.attempt} of {job.max_attempts}"),
         ("priority", str(job.priority)),
         ("key", printable(job.key or "")),
@@ -52,6 +52,7 @@ def facts(job: Job) -> list[tuple[str, Any]]:
         ("reason", printable(job.reason or "")),
         ("result", text_of(job.value) if job.state == "completed" and job.value is not None else ""),
     ]
+    pairs += [("unreadable", printable(f"{column}: {why}")) for column, why in (job.unreadable or {}).items()]
     return [(name, value) for name, value in pairs if value != ""]
 
 

@@ -1,4 +1,4 @@
-"""`pgqueue dev`: all that development needs, in one process."""
+"""`pgqueue dev`: all that development needs, in one command."""
 
 from __future__ import annotations
 
@@ -45,7 +45,6 @@ def command(
     """
     from pgqueue import migrate
     from pgqueue.cli import logs, signals
-    from pgqueue.cli.worker import work
     from pgqueue.dev import EmbeddedServer
 
     with EmbeddedServer(data) as server:
@@ -57,19 +56,22 @@ def command(
             note("No app was found: name yours (`pgqueue dev shop.tasks:app`) and a worker runs too. Ctrl-C ends.")
             code = signals.run(wait())
         else:
-            options = {
-                "queues": None,
-                "slots": concurrency,
-                "lease": LEASE,
-                "with_scheduler": True,
-                "shutdown_timeout": LEASE,
-                "drain": False,
-                "idle_timeout": None,
-                "max_jobs": None,
-                "max_memory": None,
-            }
-            code = signals.run(work(target.load_app(spec), options, log_format))
+            logging = ["--log-format", log_format, "--log-level", log_level, *["--verbose"] * verbose]
+            code = work(target, spec, concurrency, logging)
     sys.exit(code)
+
+
+def work(target: Target, spec: str | None, concurrency: int, logging: list[str]) -> int:
+    """Run worker and scheduler in a process that is replaced when a task crashes it; the exit code."""
+    from pgqueue.cli.worker import greet, stopping_note
+    from pgqueue.worker.supervisor import supervise
+
+    greet(target.load_app(spec), {"queues": None, "slots": concurrency, "lease": LEASE, "with_scheduler": True})
+    given = {"--dsn": target.dsn, "--schema": target.schema, "--app": target.app}
+    places = [part for name, value in given.items() if value is not None for part in (name, value)]
+    times = ["--lease", f"{LEASE}s", "--shutdown-timeout", f"{LEASE}s"]
+    command = [sys.executable, "-m", "pgqueue", "worker", *([spec] if spec else []), "-c", str(concurrency), "-p", "1"]
+    return supervise([*command, "--with-scheduler", *times, *places, *logging], 1, notice=stopping_note(LEASE))
 
 
 def explain(server: EmbeddedServer, data: Path) -> None:

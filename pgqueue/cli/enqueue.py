@@ -55,7 +55,7 @@ def command(target: Target, task: str, arguments: tuple[str, ...], force: bool, 
     if options["queue"] is not None and not force:
         require(app, options["queue"], forced=True)
     given = {option: value for option, value in options.items() if value not in (None, ())}
-    job = app.insert([new_job(app, name, arguments, given)])[0]
+    [job] = app.enqueue_many([new_job(app, name, arguments, given)])
     if name not in app.tasks:
         note(f"The arguments were not checked: the code of {name} is not at hand; -a MODULE:APP reads it.")
     if target.as_json:

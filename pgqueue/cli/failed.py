@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -41,19 +42,10 @@ def filters(function: F) -> F:
 @limit_option
 @watch_option
 @operates
-def list_failed(target: Target, limit: int, before: int | None, watch: float | None, **where: Any) -> None:
+def list_failed(target: Target, limit: int, watch: float | None, **where: Any) -> None:
     """List failed jobs, newest first."""
-    from pgqueue.queries.failures import FailureFilter, newest_failed_ids
-    from pgqueue.queries.inspecting import JobFilter, list_jobs
-
     app = target.database_app()
-
-    def fetch() -> Sequence[Any]:
-        ids = app.database.fetch(newest_failed_ids(app.schema, FailureFilter(**where), limit, before))
-        which = JobFilter(state="failed", ids=tuple(ids))
-        return app.database.fetch(list_jobs(app.schema, which, limit)) if ids else []
-
-    FAILED.show(fetch, as_json=target.as_json, watch=watch)
+    FAILED.show(lambda: app.failed.list(limit=limit, **where), as_json=target.as_json, watch=watch)
 
 
 @command.command()
@@ -78,21 +70,31 @@ def show(target: Target, job_id: int) -> None:
     show_job(target.database_app().failed.get(job_id), as_json=target.as_json)
 
 
-@command.command()
-@click.argument("job_ids", type=int, nargs=-1)
-@filters
-@click.option("--all", "everything", is_flag=True, help="All failed jobs.")
-@click.option("-n", "--limit", type=click.IntRange(min=1), help="At most so many, the oldest.")
-@yes_option
-@operates
-def redrive(target: Target, job_ids: tuple[int, ...], yes: bool, **where: Any) -> None:
+def bulk(verb: Callable[..., None]) -> click.Command:
+    """A command on failed jobs that are named by id, by filters, or --all; `verb` works on those that there are."""
+
+    @click.argument("job_ids", type=int, nargs=-1)
+    @filters
+    @click.option("--all", "everything", is_flag=True, help="All failed jobs.")
+    @click.option("-n", "--limit", type=click.IntRange(min=1), help="At most so many, the oldest.")
+    @yes_option
+    @operates
+    @wraps(verb)
+    def act(target: Target, job_ids: tuple[int, ...], yes: bool, **where: Any) -> None:
+        app = target.database_app()
+        ids = chosen(app, job_ids, **where)
+        if ids:
+            verb(app, ids, named=bool(job_ids), yes=yes)
+        else:
+            note(none_match(app, **where))
+
+    return command.command()(act)
+
+
+@bulk
+def redrive(app: PgQueue, ids: Sequence[int], *, named: bool, yes: bool) -> None:
     """Send failed jobs back to their queues: by id, by filters, or --all. Attempts start anew."""
-    app = target.database_app()
-    ids = chosen(app, job_ids, **where)
-    if not ids:
-        note(none_match(app, **where))
-        return
-    if not job_ids:
+    if not named:
         confirm(f"Redrive {counted(len(ids), 'failed job')}?", yes=yes)
     done = in_batches("Redriving", ids, lambda batch: len(app.failed.redrive(batch)))
     left = len(ids) - done
@@ -100,20 +102,9 @@ def redrive(target: Target, job_ids: tuple[int, ...], yes: bool, **where: Any) -
     note(f"Redrove {counted(done, 'failed job')}{stayed}.")
 
 
-@command.command()
-@click.argument("job_ids", type=int, nargs=-1)
-@filters
-@click.option("--all", "everything", is_flag=True, help="All failed jobs.")
-@click.option("-n", "--limit", type=click.IntRange(min=1), help="At most so many, the oldest.")
-@yes_option
-@operates
-def purge(target: Target, job_ids: tuple[int, ...], yes: bool, **where: Any) -> None:
+@bulk
+def purge(app: PgQueue, ids: Sequence[int], *, named: bool, yes: bool) -> None:
     """Delete failed jobs for good: by id, by filters, or --all."""
-    app = target.database_app()
-    ids = chosen(app, job_ids, **where)
-    if not ids:
-        note(none_match(app, **where))
-        return
     confirm(f"Delete {counted(len(ids), 'failed job')} for good?", yes=yes)
     done = in_batches("Purging", ids, app.failed.purge)
     note(f"Purged {counted(done, 'failed job')}.")

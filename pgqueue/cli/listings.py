@@ -33,6 +33,8 @@ def when(job: Job) -> Any:
 
 
 def arguments(job: Job) -> Any:
+    if job.unreadable and "args" in job.unreadable:
+        return styled(printable(capped(f"unreadable: {job.unreadable['args']}")), STATES["failed"])
     return faint(printable(capped(json.dumps(job.args, ensure_ascii=False))))
 
 
@@ -120,8 +122,8 @@ def rule(row: ScheduleRow) -> str:
 
 
 def schedule_state(row: ScheduleRow) -> Any:
-    if row.error:
-        return printable(f"bad: {row.error}")
+    if row.error or row.unreadable:
+        return printable(f"bad: {row.error or row.unreadable}")
     if row.enabled:
         return "on"
     return "removed from the code" if row.source == "removed" else "paused"

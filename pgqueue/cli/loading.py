@@ -96,13 +96,32 @@ def imported_module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
-            raise ConfigurationError(
-                f"there is no module {error.name!r} in {Path.cwd()} or on the path: "
-                "start from the folder of your code, or set PYTHONPATH"
-            ) from error
-        raise failed_import(name, error) from error
+            raise ConfigurationError(absent(error.name)) from error
+        failed = failed_import(name, error)
+        if error.name and (hint := folder_above(error.name)):
+            failed = ConfigurationError(f"{failed}\nThe working directory {Path.cwd()} is on the path; {hint}")
+        raise failed from error
     except Exception as error:
         raise failed_import(name, error) from error
+
+
+def absent(name: str) -> str:
+    """That there is no such module, where it was looked for, and where to start instead."""
+    package, _, _ = name.rpartition(".")
+    if package:
+        where = ", ".join(getattr(sys.modules.get(package), "__path__", []))
+        return f"there is no module {name!r} in the package {package}" + (f", which is {where}" if where else "")
+    hint = folder_above(name) or "Start from your project's directory, or set PYTHONPATH to it"
+    return f"there is no module {name!r}: the working directory {Path.cwd()} is on the path and has no {name}. {hint}"
+
+
+def folder_above(name: str) -> str:
+    """Where to start, if a folder above the working directory has the module; else nothing."""
+    top = name.partition(".")[0]
+    for folder in Path.cwd().parents:
+        if (folder / f"{top}.py").is_file() or (folder / top / "__init__.py").is_file():
+            return f"{folder} has {top}: start there, or set PYTHONPATH={folder}"
+    return ""
 
 
 def failed_import(name: str, error: Exception) -> ConfigurationError:

@@ -19,8 +19,11 @@ from pgqueue.cli.options import app_option, database_options, json_option
 from pgqueue.cli.target import Target
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from pgqueue.app import PgQueue
     from pgqueue.context import Context
+    from pgqueue.errors import TaskTimeout
     from pgqueue.task import Task
 
 
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 def command(target: Target, task: str, arguments: tuple[str, ...]) -> None:
     """Run a task here and now, and print its result as JSON.
 
-    No job is made, nothing is retried, and no database is needed, but for transactional tasks:
+    No job is made, nothing is retried, and no database is needed, but for transactional tasks. Its timeout holds:
 
     \b
       pgqueue run shop.tasks.send_email to=a@b.c
@@ -72,14 +75,56 @@ def own_part(trace: TracebackType | None) -> TracebackType | None:
     return found
 
 
+def timeout_of(app: PgQueue, task: Task[..., Any]) -> float | None:
+    """Seconds, as a worker would allow: the task's, else its queue's, else the app's."""
+    queue = app.declared_queues.get(task.options.queue)
+    for timeout in (task.options.timeout, None if queue is None else queue.timeout):
+        if timeout is not None:
+            return timeout
+    return app.timeout
+
+
 def run(app: PgQueue, task: Task[..., Any], kwargs: dict[str, Any], context: Context) -> Any:
     from pgqueue.context import enter
 
+    def call() -> Any:
+        with app.database.transaction() if task.options.transactional else nullcontext() as context.connection:
+            return task.function(**with_context(task, kwargs, context))
+
     enter(context)
+    timeout = timeout_of(app, task)
     if inspect.iscoroutinefunction(task.function):
-        return asyncio.run(run_coroutine(app, task, kwargs, context))
-    with app.database.transaction() if task.options.transactional else nullcontext() as context.connection:
-        return task.function(**with_context(task, kwargs, context))
+        return asyncio.run(bounded(run_coroutine(app, task, kwargs, context), timeout, task))
+    return call() if timeout is None else asyncio.run(run_in_thread(call, timeout, task, context))
+
+
+async def bounded(run: Coroutine[Any, Any, Any], timeout: float | None, task: Task[..., Any]) -> Any:
+    bound = asyncio.timeout(timeout)
+    try:
+        async with bound:
+            return await run
+    except TimeoutError as error:
+        if bound.expired():
+            raise timed_out(timeout, task) from error
+        raise
+
+
+async def run_in_thread(call: Callable[[], Any], timeout: float, task: Task[..., Any], context: Context) -> Any:
+    """A thread cannot be stopped: it is told, and ends with this process."""
+    from pgqueue.worker.threads import Threads
+
+    future = Threads(1, "pgqueue-run").run(call)
+    done, _ = await asyncio.wait({future}, timeout=timeout)
+    if not done:
+        context.stop()
+        raise timed_out(timeout, task)
+    return future.result()
+
+
+def timed_out(timeout: float | None, task: Task[..., Any]) -> TaskTimeout:
+    from pgqueue.errors import TaskTimeout
+
+    return TaskTimeout(f"task {task.name} ran longer than its timeout of {timeout:g} s")
 
 
 async def run_coroutine(app: PgQueue, task: Task[..., Any], kwargs: dict[str, Any], context: Context) -> Any:

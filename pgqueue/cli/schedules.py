@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from pgqueue.cli.bulk import confirm
-from pgqueue.cli.errors import NotFound, did_you_mean
+from pgqueue.cli.errors import NotFound, OperationFailed, did_you_mean
 from pgqueue.cli.listings import SCHEDULES, UPCOMING
 from pgqueue.cli.options import operates, target_options, watch_option, yes_option
 from pgqueue.cli.output import note, print_json, relative
 from pgqueue.cli.target import Target
+from pgqueue.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pgqueue.app import PgQueue
@@ -42,7 +43,14 @@ def upcoming(target: Target, name: str | None, count: int) -> None:
     """Show the next times, of one schedule or of all."""
     app = target.database_app()
     rows = [find(app, name)] if name else [row for row in app.schedules.list() if row.enabled]
-    times = [(row.name, moment) for row in rows for moment in app.schedules.upcoming(row.name, count)]
+    times = []
+    for row in rows:
+        try:
+            times += [(row.name, moment) for moment in app.schedules.upcoming(row.name, count)]
+        except ConfigurationError as error:
+            if name:
+                raise
+            note(f"{row.name} is bad: {error}")
     times.sort(key=lambda pair: pair[1])
     UPCOMING.show(lambda: times[:count], as_json=target.as_json)
 
@@ -54,6 +62,8 @@ def run(target: Target, name: str) -> None:
     """Enqueue a schedule's job now. Its next times stay."""
     app = target.database_app()
     row = find(app, name)
+    if row.unreadable is not None:
+        raise OperationFailed(f"the args of schedule {name} cannot be read: {row.unreadable}")
     headers = {"schedule": row.name, "scheduled_for": datetime.now(UTC).isoformat()}
     job = app.enqueue(row.task, row.args, headers=headers, queue=row.queue)
     if target.as_json:

@@ -49,7 +49,7 @@ def span(name: str, *, default: str | None = None, help: str) -> Callable[[Any],
 )
 @number("-c", "--concurrency", default=10, help="Slots of a queue without a number.")
 @number("-p", "--processes", default=1, help="Worker processes; each has the slots.")
-@click.option("--drain", is_flag=True, help="End when nothing is left to do, retries included.")
+@click.option("--drain", is_flag=True, help="End when nothing is left to do, retries included; paused queues are left.")
 @span("--idle-timeout", help="End after so long without a job.")
 @number("--max-jobs", help="End after so many jobs; -p starts a new process.")
 @click.option("--max-memory", type=SIZE, metavar="SIZE", help="End above it, such as 512M; -p starts a new process.")

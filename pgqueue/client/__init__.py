@@ -2,6 +2,7 @@
 
 from pgqueue.client.failed import FailedJobs
 from pgqueue.client.fleet import Queue, Queues, Schedules, Workers
+from pgqueue.client.inserter import Inserter, staggered
 from pgqueue.client.jobs import Jobs
 
-__all__ = ["FailedJobs", "Jobs", "Queue", "Queues", "Schedules", "Workers"]
+__all__ = ["FailedJobs", "Inserter", "Jobs", "Queue", "Queues", "Schedules", "Workers", "staggered"]

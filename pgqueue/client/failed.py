@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from pgqueue.client.jobs import Jobs
 from pgqueue.client.part import Part
 from pgqueue.job import Job
-from pgqueue.queries import inspecting
-from pgqueue.queries.inspecting import JobFilter
+from pgqueue.queries import failures
+from pgqueue.queries.failures import FailureFilter
+from pgqueue.queries.inspecting import found
 
 
 @dataclass(frozen=True, slots=True)
 class FailedJobs(Part):
-    """`app.failed`: the dead letter queue. Filters are ids, queue, task, error (class name or fingerprint)."""
+    """`app.failed`: the dead letter queue. Filters are queue, task, error; of the verbs also ids.
+
+    `error` is an error's class, with or without its module, or a fingerprint.
+    """
 
     def list(
         self,
@@ -26,22 +31,22 @@ class FailedJobs(Part):
         limit: int = 100,
         before: int | None = None,
     ) -> builtins.list[Job]:
-        """Failed jobs, newest first.
+        """Failed jobs, newest first; those with an id below `before`.
 
         app.failed.list(queue="email", error="TimeoutError")
         """
-        which = JobFilter(queue=queue, task=task, error=error, state="failed", before=before)
-        return self.database.fetch(inspecting.list_jobs(self.schema, which, limit))
+        which = FailureFilter(None, queue, task, error)
+        return self._jobs(self.database.fetch(failures.list_failed(self.schema, which, limit, before)))
 
     def get(self, job_id: int) -> Job:
         """One failed job. Raises JobNotFound."""
-        rows = self.database.fetch(inspecting.list_jobs(self.schema, JobFilter(ids=(job_id,), state="failed"), 1))
-        return inspecting.found(rows, f"with id {job_id} is in failed_jobs")
+        rows = self.database.fetch(failures.list_failed(self.schema, FailureFilter((job_id,)), 1))
+        return found(self._jobs(rows), f"with id {job_id} is in failed_jobs")
 
-    def count(self, **where: Any) -> int:
+    def count(self, *, queue: str | None = None, task: str | None = None, error: str | None = None) -> int:
         """How many match."""
-        [(count,)] = self.database.fetch(inspecting.count_jobs(self.schema, JobFilter(state="failed", **where)))
-        return int(count)
+        which = FailureFilter(None, queue, task, error)
+        return self.database.fetch(failures.count_failed(self.schema, which))[0]
 
     def redrive(
         self,
@@ -59,8 +64,8 @@ class FailedJobs(Part):
 
             app.failed.redrive(queue="email", error="TimeoutError")
         """
-        statement = inspecting.redrive(self.schema, ids=job_ids, queue=queue, task=task, error=error, limit=limit)
-        return self.database.fetch(statement, using)
+        which = _chosen(job_ids, queue, task, error)
+        return self.database.fetch(failures.redrive(self.schema, which, limit), using)
 
     async def aredrive(
         self,
@@ -73,8 +78,8 @@ class FailedJobs(Part):
         using: Any = None,
     ) -> builtins.list[int]:
         """As `redrive`."""
-        statement = inspecting.redrive(self.schema, ids=job_ids, queue=queue, task=task, error=error, limit=limit)
-        return await self.database.afetch(statement, using)
+        which = _chosen(job_ids, queue, task, error)
+        return await self.database.afetch(failures.redrive(self.schema, which, limit), using)
 
     def purge(
         self,
@@ -86,5 +91,13 @@ class FailedJobs(Part):
         limit: int | None = None,
     ) -> int:
         """Delete failed jobs for good; returns how many."""
-        statement = inspecting.purge_failed(self.schema, ids=job_ids, queue=queue, task=task, error=error, limit=limit)
-        return self.database.fetch(statement)[0]
+        which = _chosen(job_ids, queue, task, error)
+        return self.database.fetch(failures.purge_failed(self.schema, which, limit))[0]
+
+    def _jobs(self, rows: builtins.list[Job]) -> builtins.list[Job]:
+        operations = Jobs(self.database, self.schema)
+        return [replace(job, operations=operations) for job in rows]
+
+
+def _chosen(ids: Sequence[int] | None, queue: str | None, task: str | None, error: str | None) -> FailureFilter:
+    return FailureFilter(None if ids is None else tuple(ids), queue, task, error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import MAXYEAR, datetime
 
 from pgqueue.client.part import Part
 from pgqueue.errors import JobNotFound
@@ -81,11 +81,11 @@ class Schedules(Part):
         self.database.fetch(scheduling.remove(self.schema, name))
 
     def upcoming(self, name: str, count: int = 5) -> builtins.list[datetime]:
-        """Its next nominal times."""
+        """Its next nominal times: fewer where the calendar ends."""
         row = self.get(name)
         rule = rule_of(row.cron, row.every, row.tz)
         times = [row.next_run_at]
-        while len(times) < count:
+        while len(times) < count and times[-1].year < MAXYEAR:
             times.append(rule.next_after(times[-1]))
         return times
 

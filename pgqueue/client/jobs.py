@@ -43,7 +43,7 @@ class Jobs(Part):
         return self._first(await self.database.afetch(inspecting.live_by_key(self.schema, key, queue), using))
 
     def list(self, which: JobFilter | None = None, *, limit: int = 100, **where: Any) -> builtins.list[Job]:
-        """Jobs that match, newest first. Filters: queue, task, state, key, tag, error, ids, before.
+        """Jobs that match, newest first. Filters: queue, task, state, key, tag, ids, before.
 
         app.jobs.list(queue="email", state="running")
         """

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pgqueue.database.database import PLANNER, Database
-from pgqueue.database.running import NoPartition, afetch, arun, fetch, run
-from pgqueue.database.using import is_async
+from pgqueue.database.running import NoPartition, abegan, afetch, arun, fetch, run
+from pgqueue.database.using import is_async, lent
 
 if TYPE_CHECKING:
     from pgqueue.database.using import AsyncUsing, SyncUsing, Using
@@ -18,9 +18,11 @@ __all__ = [
     "NoPartition",
     "SyncUsing",
     "Using",
+    "abegan",
     "afetch",
     "arun",
     "fetch",
     "is_async",
+    "lent",
     "run",
 ]

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -26,6 +32,8 @@ Result = TypeVar("Result")
 
 # Generic plans that walk the claim index, whatever the statistics say: a plan that flips stalls every worker.
 PLANNER = {"enable_seqscan": "off", "enable_bitmapscan": "off", "plan_cache_mode": "force_generic_plan", "jit": "off"}
+# Above this level, claims that meet fail with 40001; a database or role may default to it.
+ISOLATION = {"default_transaction_isolation": "read committed"}
 
 
 class Database:
@@ -38,6 +46,7 @@ class Database:
         engine: Engine | AsyncEngine | None = None,
         pool_size: int = 4,
         pooler: bool = False,
+        isolated: bool = True,
     ) -> None:
         if dsn is not None and engine is not None:
             raise ConfigurationError("PgQueue was given both a DSN and an engine: give one of the two")
@@ -45,7 +54,10 @@ class Database:
         self._engine = engine
         self._size = pool_size
         self.pooler = pooler
-        self._pools = Pools(lambda: self.dsn, pool_size, prepare_threshold=None if pooler else 1)
+        self._isolated = isolated
+        self._pools = Pools(
+            lambda: self.dsn, self._pool_options, pool_size, psycopg.IsolationLevel.READ_COMMITTED if isolated else None
+        )
         self._sync_engine: tuple[int, Engine] | None = None
 
     @property
@@ -60,30 +72,15 @@ class Database:
         self.close()
         self._given, self._engine = dsn, None
 
-    @contextmanager
-    def connection(self) -> Iterator[Any]:
+    def connection(self) -> AbstractContextManager[Any]:
         """A sync connection: of the engine, in a transaction; or of the own pool, in autocommit."""
         engine = self._engine_for_sync()
-        if engine is None:
-            with self._pools.connection() as own:
-                yield own
-            return
-        with connecting(), engine.connect() as conn:
-            yield conn
-            conn.commit()
+        return self._pools.connection() if engine is None else connected(engine)
 
-    @asynccontextmanager
-    async def aconnection(self) -> AsyncIterator[Any]:
+    def aconnection(self) -> AbstractAsyncContextManager[Any]:
         """As `connection`, async. Beside a sync engine the own pool serves: greenlet may not be there."""
-        if self._engine is None or not is_async_engine(self._engine):
-            async with self._pools.aconnection() as own:
-                yield own
-            return
-        engine: Any = self._engine
-        with connecting():
-            async with engine.connect() as conn:
-                yield conn
-                await conn.commit()
+        engine = self._engine
+        return self._pools.aconnection() if engine is None or not is_async_engine(engine) else aconnected(engine)
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:
@@ -138,21 +135,40 @@ class Database:
         async with self.aconnection() as conn:
             return await afetch(conn, statement)
 
-    def with_pool(self, size: int) -> Database:
-        """The same database, or engine, with an own pool of `size` connections."""
-        return Database(self._given, engine=self._engine, pool_size=size, pooler=self.pooler)
+    def for_tasks(self, size: int) -> Database:
+        """The same database, or engine, with an own pool of `size` connections, on which nothing of ours is set."""
+        return Database(self._given, engine=self._engine, pool_size=size, pooler=self.pooler, isolated=False)
 
     def session_options(self, application: str, **settings: str) -> dict[str, Any]:
         """Connection parameters of a worker: pinned plans and keepalives, on the connection itself.
 
-        Behind a pooler nothing rides on the session: the settings belong to the role there (`ALTER ROLE … SET`).
+        Behind a pooler nothing rides on the session: `local_settings` go into each transaction.
         """
         common = {**KEEPALIVES, "application_name": application, "target_session_attrs": "read-write"}
         if self.pooler:
             return {**common, "prepare_threshold": None}
-        own = " ".join(f"-c {name}={value}" for name, value in {**PLANNER, **settings}.items())
-        given = conninfo_to_dict(self.dsn).get("options") or ""
-        return {**common, "options": f"{given} {own}".strip(), "prepare_threshold": 1}
+        return {**common, "options": self._options({**PLANNER, **ISOLATION, **settings}), "prepare_threshold": 1}
+
+    def local_settings(self, **settings: str) -> Statement[Any] | None:
+        """Behind a pooler, the first statement of every transaction of a worker; None where `session_options` do."""
+        if not self.pooler:
+            return None
+        own = {**PLANNER, **settings}
+        return Statement(
+            "select set_config(name, value, true) from unnest(%(names)s::text[], %(values)s::text[]) s (name, value)",
+            {"names": list(own), "values": list(own.values())},
+        )
+
+    def _pool_options(self) -> dict[str, Any]:
+        common = {"application_name": "pgqueue"}
+        if self.pooler:
+            return {**common, "prepare_threshold": None}
+        own = {"options": self._options(ISOLATION)} if self._isolated else {}
+        return {**common, **own, "prepare_threshold": 1}
+
+    def _options(self, settings: Mapping[str, str]) -> str:
+        given = conninfo_to_dict(self.dsn).get("options") or os.environ.get("PGOPTIONS", "")
+        return " ".join([str(given), *(_option(name, value) for name, value in settings.items())]).strip()
 
     def close(self) -> None:
         """Close the sync pool."""
@@ -176,6 +192,11 @@ class Database:
         return self._sync_engine[1]
 
 
+def _option(name: str, value: str) -> str:
+    escaped = value.replace(" ", r"\ ")
+    return f"-c {name}={escaped}"
+
+
 @contextmanager
 def connecting() -> Iterator[None]:
     """Errors of connecting through SQLAlchemy, as ours."""
@@ -187,6 +208,23 @@ def connecting() -> Iterator[None]:
         if error.statement is None:
             raise ConnectionFailed(f"cannot connect to PostgreSQL: {str(error.orig).strip()}") from error
         raise
+
+
+@contextmanager
+def connected(engine: Any) -> Iterator[Any]:
+    """A connection of an engine, which commits at the end."""
+    with connecting(), engine.connect() as conn:
+        yield conn
+        conn.commit()
+
+
+@asynccontextmanager
+async def aconnected(engine: Any) -> AsyncIterator[Any]:
+    """As `connected`, async."""
+    with connecting():
+        async with engine.connect() as conn:
+            yield conn
+            await conn.commit()
 
 
 def is_async_engine(engine: object) -> bool:

@@ -1,4 +1,4 @@
-"""The app's own pools: they open at the first use, belong to their event loop, and survive a fork."""
+"""The app's own pools: whoever needs a connection makes it; they belong to their event loop, and survive a fork."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import asyncio
 import os
 import select
 import threading
+import time
 import weakref
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, TypeVar
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from pgqueue import config
 from pgqueue.errors import ConnectionFailed
 
-if TYPE_CHECKING:
-    from psycopg_pool import AsyncConnectionPool, ConnectionPool
-
-KEEPALIVES = {
+KEEPALIVES: dict[str, Any] = {
     "keepalives": 1,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -27,125 +28,207 @@ KEEPALIVES = {
     "tcp_user_timeout": 20_000,
     "connect_timeout": 10,
 }
+PATIENCE = 10.0
+IDLE_LIMIT = 60.0
+
+Conn = TypeVar("Conn", bound="psycopg.Connection[Any] | psycopg.AsyncConnection[Any]")
 
 
 class Pools:
     """Up to `size` connections in autocommit, sync, and as many for each event loop.
 
-    `dsn` is called when a pool opens, so that a DSN is looked up at its first use.
+    `dsn` and `options` are called for each connection that is made, so that a DSN is looked up at its first use. A
+    server that does not answer is told at once; only a connection that others use is waited for, `patience` seconds.
+    Transactions begin at `isolation`, at the database's default if that is None.
     """
 
-    def __init__(self, dsn: Callable[[], str], size: int, *, prepare_threshold: int | None) -> None:
+    def __init__(
+        self,
+        dsn: Callable[[], str],
+        options: Callable[[], dict[str, Any]],
+        size: int,
+        isolation: psycopg.IsolationLevel | None,
+    ) -> None:
         self._dsn = dsn
+        self._options = options
         self._size = size
-        self._prepare_threshold = prepare_threshold
+        self._isolation = isolation
+        self.patience = PATIENCE
         self._lock = threading.Lock()
-        self._pool: ConnectionPool[psycopg.Connection[Any]] | None = None
-        self._apools: dict[asyncio.AbstractEventLoop, AsyncConnectionPool[psycopg.AsyncConnection[Any]]] = {}
+        self._slots = _tokens(size)
+        self._idle: Idle[psycopg.Connection[Any]] = Idle()
+        self._loops: dict[asyncio.AbstractEventLoop, tuple[asyncio.Semaphore, Idle[psycopg.AsyncConnection[Any]]]] = {}
         _all_pools.add(self)
 
     @contextmanager
     def connection(self) -> Iterator[psycopg.Connection[Any]]:
         """A connection that is free again at the end. Raises ConnectionFailed."""
-        from psycopg_pool import PoolTimeout
-
+        slots, idle = self._slots, self._idle
         try:
-            with self._sync_pool().connection() as conn:
+            slots.get(timeout=self.patience)
+        except Empty:
+            raise self._used_up() from None
+        try:
+            conn = idle.take() or self._connect()
+            try:
                 yield conn
-        except PoolTimeout as error:
-            raise self._unreachable() from error
+            except psycopg.InternalError:
+                idle.discard(conn)
+                raise
+            finally:
+                idle.keep(conn)
+        finally:
+            slots.put(None)
 
     @asynccontextmanager
     async def aconnection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
         """As `connection`, async."""
-        from psycopg_pool import PoolTimeout
-
+        slots, idle = self._of_this_loop()
         try:
-            async with (await self._async_pool()).connection() as conn:
+            async with asyncio.timeout(self.patience):
+                await slots.acquire()
+        except TimeoutError:
+            raise self._used_up() from None
+        try:
+            conn = idle.take() or await self._aconnect()
+            try:
                 yield conn
-        except PoolTimeout as error:
-            raise self._unreachable() from error
+            except psycopg.InternalError:
+                idle.discard(conn)
+                raise
+            finally:
+                idle.keep(conn)
+        finally:
+            slots.release()
 
     def close(self) -> None:
-        """Close the sync pool."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.close()
+        """Close the sync connections; those in use when they come back. New ones are made when needed."""
+        self._idle.close()
+        self._idle = Idle()
 
     async def aclose(self) -> None:
-        """Close the sync pool and the one of this event loop."""
-        pool = self._apools.pop(asyncio.get_running_loop(), None)
-        if pool is not None:
-            await pool.close()
+        """Close the sync connections and those of this event loop."""
+        _, idle = self._loops.pop(asyncio.get_running_loop(), (None, None))
+        if idle is not None:
+            idle.close()
         self.close()
 
-    def _sync_pool(self) -> ConnectionPool[psycopg.Connection[Any]]:
-        from psycopg_pool import ConnectionPool
+    def _connect(self) -> psycopg.Connection[Any]:
+        with self._reachable():
+            conn = Connection.connect(self._dsn(), autocommit=True, **KEEPALIVES, **self._options())
+        conn.isolation_level = self._isolation
+        return conn
 
-        with self._lock:
-            if self._pool is None:
-                self._pool = ConnectionPool(
-                    self._dsn(),
-                    kwargs=self._pool_kwargs(),
-                    min_size=0,
-                    max_size=self._size,
-                    open=True,
-                    num_workers=1,
-                    max_idle=60,
-                    timeout=10,
-                    check=check_socket,
-                )
-            return self._pool
+    async def _aconnect(self) -> psycopg.AsyncConnection[Any]:
+        with self._reachable():
+            conn = await AsyncConnection.connect(self._dsn(), autocommit=True, **KEEPALIVES, **self._options())
+        await conn.set_isolation_level(self._isolation)
+        return conn
 
-    async def _async_pool(self) -> AsyncConnectionPool[psycopg.AsyncConnection[Any]]:
-        from psycopg_pool import AsyncConnectionPool
-
+    def _of_this_loop(self) -> tuple[asyncio.Semaphore, Idle[psycopg.AsyncConnection[Any]]]:
         loop = asyncio.get_running_loop()
         with self._lock:
-            if loop not in self._apools:
-                # A pool belongs to its event loop: one that has ended takes its connections with it.
-                self._apools = {other: pool for other, pool in self._apools.items() if not other.is_closed()}
-                self._apools[loop] = AsyncConnectionPool(
-                    self._dsn(),
-                    kwargs=self._pool_kwargs(),
-                    min_size=0,
-                    max_size=self._size,
-                    open=False,
-                    num_workers=1,
-                    max_idle=60,
-                    timeout=10,
-                    check=acheck_socket,
-                )
-            pool = self._apools[loop]
-        if pool.closed:
-            await pool.open()
-        return pool
-
-    def _pool_kwargs(self) -> dict[str, Any]:
-        return {
-            **KEEPALIVES,
-            "autocommit": True,
-            "prepare_threshold": self._prepare_threshold,
-            "application_name": "pgqueue",
-        }
+            if loop not in self._loops:
+                # An event loop that has ended takes its connections with it.
+                self._loops = {other: pool for other, pool in self._loops.items() if not other.is_closed()}
+                self._loops[loop] = asyncio.Semaphore(self._size), Idle()
+            return self._loops[loop]
 
     def _begin_anew(self) -> None:
         """In the child of a fork: the parent's sockets are not ours to use or to close, nor is its lock to wait for."""
-        _inherited.append((self._pool, self._apools))
-        self._lock, self._pool, self._apools = threading.Lock(), None, {}
+        _inherited.append((self._idle, self._loops))
+        self._lock, self._slots = threading.Lock(), _tokens(self._size)
+        self._idle, self._loops = Idle(), {}
 
-    def _unreachable(self) -> ConnectionFailed:
+    @contextmanager
+    def _reachable(self) -> Iterator[None]:
         try:
-            psycopg.connect(self._dsn(), connect_timeout=3).close()
-        except psycopg.Error as error:
-            return ConnectionFailed(f"cannot connect to {config.masked(self._dsn())}: {str(error).strip()}")
+            yield
+        except psycopg.OperationalError as error:
+            raise cannot_connect(config.masked(self._dsn()), error) from error
+
+    def _used_up(self) -> ConnectionFailed:
         return ConnectionFailed(
-            f"no connection to {config.masked(self._dsn())} came free within 10 s: all {self._size} are in use"
+            f"no connection to {config.masked(self._dsn())} came free within {self.patience:g} s: all {self._size} are "
+            "in use. Give back those that wait, or allow more with PgQueue(…, pool_size=…)"
         )
 
 
+class Idle(Generic[Conn]):
+    """The connections of a pool that nobody uses; the one that came back last goes first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[float, Conn]] = deque()
+        self._closed = False
+
+    def take(self) -> Conn | None:
+        """One that the server has not closed meanwhile."""
+        with self._lock:
+            while self._waiting:
+                _, conn = self._waiting.pop()
+                if not _has_news(conn):
+                    return conn
+                conn.pgconn.finish()
+        return None
+
+    def discard(self, conn: Conn) -> None:
+        """After a failover the old primary answers read-only: a new connection finds the new one."""
+        conn.pgconn.finish()
+
+    def keep(self, conn: Conn) -> None:
+        """Take it back, if it can be used again."""
+        now = time.monotonic()
+        with self._lock:
+            if self._closed or conn.pgconn.transaction_status != TransactionStatus.IDLE:
+                conn.pgconn.finish()
+            else:
+                self._waiting.append((now, conn))
+            while self._waiting and self._waiting[0][0] < now - IDLE_LIMIT:
+                self._waiting.popleft()[1].pgconn.finish()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            for _, conn in self._waiting:
+                conn.pgconn.finish()
+            self._waiting.clear()
+
+
+class Connection(psycopg.Connection[Any]):
+    """Ends with its process without a warning: nobody has to close an app."""
+
+    def __del__(self, *_: Any) -> None:
+        pass
+
+
+class AsyncConnection(psycopg.AsyncConnection[Any]):
+    """As `Connection`; it ends with its event loop too."""
+
+    def __del__(self, *_: Any) -> None:
+        pass
+
+
+def cannot_connect(where: str, error: Exception) -> ConnectionFailed:
+    """What libpq said, on one line, and what to do."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    if "unsupported startup parameter" in said:
+        fix = "this is a pooler: say PgQueue(…, pooler=True)"
+    else:
+        fix = "start PostgreSQL there, or correct the DSN"
+    return ConnectionFailed(f"cannot connect to {where}: {said.removesuffix('.')}: {fix}")
+
+
+def _tokens(count: int) -> SimpleQueue[None]:
+    """A semaphore in C."""
+    tokens: SimpleQueue[None] = SimpleQueue()
+    for _ in range(count):
+        tokens.put(None)
+    return tokens
+
+
 _all_pools: weakref.WeakSet[Pools] = weakref.WeakSet()
-# Kept, since a pool that is collected tries to end its threads, which a fork does not have.
+# Kept, since a connection that is collected is closed, and the parent may be using it.
 _inherited: list[Any] = []
 
 
@@ -156,18 +239,6 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-def check_socket(conn: psycopg.Connection[Any]) -> None:
-    """Raises OperationalError if the server has hung up; costs a round trip only where something arrived meanwhile."""
-    if _has_news(conn):
-        conn.execute("")
-
-
-async def acheck_socket(conn: psycopg.AsyncConnection[Any]) -> None:
-    """As `check_socket`."""
-    if _has_news(conn):
-        await conn.execute("")
 
 
 def _has_news(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:

@@ -2,12 +2,15 @@
 
 `fetch` and `afetch` run one statement, `run` and `arun` an operation of several. They accept a psycopg Connection or
 AsyncConnection and a SQLAlchemy Connection, Session, AsyncConnection or AsyncSession, and never commit or roll back.
+
+With `settings` (of a psycopg connection in autocommit) each statement has a transaction of its own, which begins with
+them: behind a pooler they must not stay on the session.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 import psycopg
@@ -22,9 +25,12 @@ Row = TypeVar("Row")
 Result = TypeVar("Result")
 
 
-def fetch(conn: Any, statement: Statement[Row] | Copy) -> list[Row]:
+def fetch(conn: Any, statement: Statement[Row] | Copy, settings: Statement[Any] | None = None) -> list[Row]:
     """The rows of one statement on a sync connection, in its transaction. Raises SchemaOutOfDate without our tables."""
-    with translated():
+    if settings is not None and not _is_alone(statement):
+        with began(conn, settings):
+            return fetch(conn, statement)
+    try:
         if isinstance(conn, psycopg.Connection):
             if isinstance(statement, Copy):
                 with psycopg.Cursor(conn).copy(statement.text) as copy:
@@ -33,17 +39,22 @@ def fetch(conn: Any, statement: Statement[Row] | Copy) -> list[Row]:
                 return []
             cursor = psycopg.Cursor(conn, row_factory=tuple_row)
             cursor.execute(statement.text, statement.params)
-            return statement.rows(cursor.fetchall() if cursor.description else [])
+            return statement.rows(cursor.fetchall() if _has_rows(cursor) else [])
         connection = sync_sqlalchemy(conn)
         if isinstance(statement, Copy):
             return fetch(connection.connection.driver_connection, statement)
-        rows = connection.exec_driver_sql(statement.text, dict(statement.params)).all()
-        return statement.rows([tuple(row) for row in rows])
+        return _sqlalchemy_rows(statement, connection.exec_driver_sql(statement.text, dict(statement.params)))
+    except Exception as error:
+        _translate(error)
+        raise
 
 
-async def afetch(conn: Any, statement: Statement[Row] | Copy) -> list[Row]:
+async def afetch(conn: Any, statement: Statement[Row] | Copy, settings: Statement[Any] | None = None) -> list[Row]:
     """As `fetch`, on an async connection."""
-    with translated():
+    if settings is not None and not _is_alone(statement):
+        async with abegan(conn, settings):
+            return await afetch(conn, statement)
+    try:
         if isinstance(conn, psycopg.AsyncConnection):
             if isinstance(statement, Copy):
                 async with psycopg.AsyncCursor(conn).copy(statement.text) as copy:
@@ -52,59 +63,97 @@ async def afetch(conn: Any, statement: Statement[Row] | Copy) -> list[Row]:
                 return []
             cursor = psycopg.AsyncCursor(conn, row_factory=tuple_row)
             await cursor.execute(statement.text, statement.params)
-            return statement.rows(await cursor.fetchall() if cursor.description else [])
+            return statement.rows(await cursor.fetchall() if _has_rows(cursor) else [])
         connection = await async_sqlalchemy(conn)
         if isinstance(statement, Copy):
             return await afetch((await connection.get_raw_connection()).driver_connection, statement)
-        rows = (await connection.exec_driver_sql(statement.text, dict(statement.params))).all()
-        return statement.rows([tuple(row) for row in rows])
+        return _sqlalchemy_rows(statement, await connection.exec_driver_sql(statement.text, dict(statement.params)))
+    except Exception as error:
+        _translate(error)
+        raise
 
 
 def run(conn: Any, operation: Operation[Result]) -> Result:
-    """What an operation returns, each of its statements run on `conn`."""
+    """What an operation returns, each of its statements run on `conn`. An error is raised where it was yielded."""
+    advance: Callable[[Any], Statement[Any] | Copy] = operation.send
+    given: Any = None
     try:
-        statement = next(operation)
         while True:
-            statement = operation.send(fetch(conn, statement))
+            statement = advance(given)
+            try:
+                advance, given = operation.send, fetch(conn, statement)
+            except Exception as error:
+                advance, given = operation.throw, error
     except StopIteration as stop:
         result: Result = stop.value
         return result
+    finally:
+        given = None  # An error that goes on refers to this frame, and would not be freed with it.
 
 
-async def arun(conn: Any, operation: Operation[Result]) -> Result:
+async def arun(conn: Any, operation: Operation[Result], settings: Statement[Any] | None = None) -> Result:
     """As `run`, on an async connection."""
+    advance: Callable[[Any], Statement[Any] | Copy] = operation.send
+    given: Any = None
     try:
-        statement = next(operation)
         while True:
-            statement = operation.send(await afetch(conn, statement))
+            statement = advance(given)
+            try:
+                advance, given = operation.send, await afetch(conn, statement, settings)
+            except Exception as error:
+                advance, given = operation.throw, error
     except StopIteration as stop:
         result: Result = stop.value
         return result
+    finally:
+        given = None  # An error that goes on refers to this frame, and would not be freed with it.
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """PostgreSQL's errors that have one fix for all, as ours; others stay as the driver raised them."""
-    try:
+def began(conn: psycopg.Connection[Any], settings: Statement[Any] | None) -> Iterator[None]:
+    """A transaction at READ COMMITTED, in which `settings` hold."""
+    if settings is not None:
+        conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+    with conn.transaction():
+        if settings is not None:
+            fetch(conn, settings)
         yield
-    except psycopg.Error as error:
-        _translate(error, error)
-        raise
-    except Exception as error:
-        original = getattr(error, "orig", None)
-        if isinstance(original, psycopg.Error):
-            _translate(original, error)
-        raise
 
 
-def _translate(error: psycopg.Error, cause: Exception) -> None:
+@asynccontextmanager
+async def abegan(conn: psycopg.AsyncConnection[Any], settings: Statement[Any] | None) -> AsyncIterator[None]:
+    """As `began`, async."""
+    if settings is not None:
+        await conn.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
+    async with conn.transaction():
+        if settings is not None:
+            await afetch(conn, settings)
+        yield
+
+
+def _has_rows(cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> bool:
+    # `description` would make an object for each column, which costs more than all else here.
+    return cursor.pgresult is not None and cursor.pgresult.nfields > 0
+
+
+def _sqlalchemy_rows(statement: Statement[Row], result: Any) -> list[Row]:
+    return statement.rows([tuple(row) for row in result.all()] if result.returns_rows else [])
+
+
+def _is_alone(statement: Statement[Any] | Copy) -> bool:
+    return isinstance(statement, Statement) and statement.alone
+
+
+def _translate(raised: Exception) -> None:
+    """PostgreSQL's errors that have one fix for all, as ours; others stay as the driver raised them."""
+    error = getattr(raised, "orig", raised)
     if isinstance(error, (pg_errors.UndefinedTable, pg_errors.UndefinedFunction, pg_errors.InvalidSchemaName)):
         raise SchemaOutOfDate(
             f"the tables of pgqueue are missing or of another version ({str(error).splitlines()[0]}): "
             "run `pgqueue migrate`"
-        ) from cause
+        ) from raised
     if isinstance(error, pg_errors.CheckViolation) and "no partition of relation" in str(error):
-        raise NoPartition(str(error).splitlines()[0]) from cause
+        raise NoPartition(str(error).splitlines()[0]) from raised
 
 
 class NoPartition(PgQueueError):

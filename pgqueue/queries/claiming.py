@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -16,7 +17,7 @@ class Scan(NamedTuple):
     jobs: list[ClaimedJob]
     paused: bool
     full: bool
-    xact_id: int
+    xact_id: int | None
     allocated: int
     xmin: int
     left_from: int | None
@@ -28,6 +29,7 @@ def claim(
     queue: str,
     priority: int,
     mark: int,
+    known: int,
     tasks: list[str],
     count: int,
     slots: int,
@@ -35,11 +37,15 @@ def claim(
     worker: UUID,
     lifo: bool,
 ) -> Operation[Scan]:
-    """Take up to `count` jobs of one lane above `mark`; those that must not repeat only as far as `slots` can start them."""
+    """Take up to `count` jobs of one lane above `mark`; those that must not repeat only as far as `slots` can start them.
+
+    A scan that sees no position allocated beyond `known` tells no transaction id.
+    """
     params = {
         "queue": queue,
         "priority": priority,
         "mark": mark,
+        "known": known,
         "tasks": tasks,
         "count": count,
         "slots": slots,
@@ -48,7 +54,7 @@ def claim(
     }
     rows: list[tuple[Any, ...]] = yield Statement(text("claim_lifo" if lifo else "claim", schema), params)
     if not rows:
-        return Scan([], True, False, 0, 0, 0, None)
+        return Scan([], True, False, None, 0, 0, None)
     xact_id, allocated, xmin, left_from = rows[0][:4]
     jobs = [] if rows[0][4] is None else [ClaimedJob(queue, fence, row[4:]) for row in rows]
     full = len(jobs) == count or left_from is not None
@@ -101,10 +107,23 @@ def drop_claims(schema: str, fences: Sequence[int]) -> Statement[Any]:
     return Statement(text("drop_claims", schema), {"fences": array(fences)})
 
 
-def promote(schema: str, *, queue: str, count: int) -> Statement[Any]:
-    """One row: how many became available, and in how many seconds the next is due (None: nothing is scheduled)."""
+class Promotion(NamedTuple):
+    """One turn: how many became available, in how many seconds the next is due (None: nothing is scheduled), when it
+    was, and what is needed to move the mark. `xact_id` is None for a turn that promoted nothing."""
+
+    promoted: int
+    due_in: float | None
+    now: datetime
+    xact_id: int | None
+    xmin: int
+
+
+def promote(schema: str, *, queue: str, count: int, since: datetime | None = None) -> Statement[Promotion]:
+    """Make up to `count` jobs available that are due `since` then, or at all."""
     return Statement(
-        text("promote", schema), {"queue": queue, "count": count, "channel": schema}, lambda row: (row[0], row[2])
+        text("promote", schema),
+        {"queue": queue, "count": count, "since": since, "channel": schema},
+        lambda row: Promotion(row[0], *row[2:]),
     )
 
 
@@ -114,7 +133,7 @@ def holds_drain(schema: str, queues: list[str], tasks: list[str]) -> Statement[A
         inline(
             "select exists (select from {schema}.jobs where queue = any (%(queues)s) and position is not null and task = any (%(tasks)s)) "
             "or exists (select from {schema}.jobs where queue = any (%(queues)s) and position is null and task = any (%(tasks)s) "
-            "and (attempt > 0 or state = 'blocked'))",
+            "and (attempt > 0 or suspicions > 0 or state = 'blocked'))",
             schema,
         ),
         {"queues": queues, "tasks": tasks},

@@ -1,22 +1,26 @@
-"""What lies in `failed_jobs`: which jobs match, and the same error counted once."""
+"""What lies in `failed_jobs`: which jobs match, what becomes of them, and the same error counted once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
 
+from pgqueue.job import Job
+from pgqueue.queries.inspecting import as_job
+from pgqueue.queries.reading import moment
 from pgqueue.queries.statement import Statement, inline
 
-MATCHES = (
-    "(%(ids)s::bigint[] is null or id = any (%(ids)s)) and (%(queue)s::text is null or queue = %(queue)s) "
-    "and (%(task)s::text is null or task = %(task)s) and (%(error)s::text is null or fingerprint = %(error)s "
-    "or error_type = %(error)s or right(error_type, length(%(error)s) + 1) = '.' || %(error)s)"
+# The one definition is the SQL function, which `redrive` and `purge_failed` use too.
+MATCHES = "{schema}.is_failure(f, %(ids)s::bigint[], %(queue)s, %(task)s, %(error)s)"
+COLUMNS = (
+    f"id, queue, task, args::text, 'failed', priority, attempt, max_attempts, {moment('run_at')}, created_at, unique_key, tags, "
+    "headers::text, errors::text, null, reason, started_at, failed_at"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class FailureFilter:
-    """Which failed jobs, as `redrive` and `purge_failed` choose them. `error` is a class name or a fingerprint."""
+    """Which failed jobs: every given condition must hold. `error` is a class, with or without its module, or a fingerprint."""
 
     ids: tuple[int, ...] | None = None
     queue: str | None = None
@@ -42,24 +46,32 @@ class FailureGroup:
     last_failed_at: datetime
 
 
-def failed_ids(schema: str, which: FailureFilter, limit: int | None = None) -> Statement[int]:
-    """Ids, oldest first."""
-    return Statement(
-        inline(f"select id from {{schema}}.failed_jobs where {MATCHES} order by id limit %(limit)s", schema),
-        {**which.params(), "limit": limit},
-        lambda row: row[0],
-    )
-
-
-def newest_failed_ids(schema: str, which: FailureFilter, limit: int, before: int | None) -> Statement[int]:
-    """Ids below `before`, newest first: a page."""
+def list_failed(schema: str, which: FailureFilter, limit: int, before: int | None = None) -> Statement[Job]:
+    """Those with an id below `before`, newest first: a page."""
     return Statement(
         inline(
-            f"select id from {{schema}}.failed_jobs where {MATCHES} "
+            f"select {COLUMNS} from {{schema}}.failed_jobs f where {MATCHES} "
             "and (%(before)s::bigint is null or id < %(before)s) order by id desc limit %(limit)s",
             schema,
         ),
         {**which.params(), "limit": limit, "before": before},
+        as_job,
+    )
+
+
+def count_failed(schema: str, which: FailureFilter) -> Statement[int]:
+    return Statement(
+        inline(f"select count(*) from {{schema}}.failed_jobs f where {MATCHES}", schema),
+        which.params(),
+        lambda row: row[0],
+    )
+
+
+def failed_ids(schema: str, which: FailureFilter, limit: int | None = None) -> Statement[int]:
+    """Ids, oldest first."""
+    return Statement(
+        inline(f"select id from {{schema}}.failed_jobs f where {MATCHES} order by id limit %(limit)s", schema),
+        {**which.params(), "limit": limit},
         lambda row: row[0],
     )
 
@@ -70,10 +82,31 @@ def failure_groups(schema: str, which: FailureFilter, limit: int) -> Statement[F
         inline(
             "select fingerprint, array_agg(distinct queue), task, error_type, "
             "(array_agg(error_message order by failed_at desc))[1], "
-            f"count(*), min(failed_at), max(failed_at) from {{schema}}.failed_jobs where {MATCHES} "
+            f"count(*), min(failed_at), max(failed_at) from {{schema}}.failed_jobs f where {MATCHES} "
             "group by fingerprint, task, error_type order by count(*) desc, max(failed_at) desc limit %(limit)s",
             schema,
         ),
         {**which.params(), "limit": limit},
         lambda row: FailureGroup(row[0], tuple(row[1]), *row[2:]),
+    )
+
+
+def redrive(schema: str, which: FailureFilter, limit: int | None = None) -> Statement[int]:
+    """Rows: the ids that went back to their queues."""
+    return _verb("redrive", schema, which, limit)
+
+
+def purge_failed(schema: str, which: FailureFilter, limit: int | None = None) -> Statement[int]:
+    """One row: how many were deleted."""
+    return _verb("purge_failed", schema, which, limit)
+
+
+def _verb(name: str, schema: str, which: FailureFilter, limit: int | None) -> Statement[int]:
+    return Statement(
+        inline(
+            f"select {{schema}}.{name}(%(ids)s::bigint[], %(queue)s, %(task)s, %(error)s, %(limit)s)",
+            schema,
+        ),
+        {**which.params(), "limit": limit},
+        lambda row: row[0],
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +26,9 @@ class Finished:
     outcome: Outcome | None
     duration: float = 0.0
     kept: bool = True
+
+
+_GROUPS = {Retry: "retry", Snooze: "retry", Failed: "fail", Cancelled: "cancel", type(None): "release"}
 
 
 def finish(schema: str, worker: UUID | None, batch: Sequence[Finished]) -> Operation[int]:
@@ -67,17 +71,19 @@ def is_mixed(batch: Sequence[Finished]) -> bool:
 
 
 def _group(one: Finished) -> str:
-    match one.outcome:
-        case Completed():
-            return "complete" if one.kept else "complete_unkept"
-        case Retry() | Snooze():
-            return "retry"
-        case Failed():
-            return "fail"
-        case Cancelled():
-            return "cancel"
-        case None:
-            return "release"
+    if type(one.outcome) is Completed:
+        return "complete" if one.kept else "complete_unkept"
+    return _GROUPS[type(one.outcome)]
+
+
+def _texts(values: Iterable[str | None]) -> str:
+    """Texts as an array literal: the driver's own way to one costs a few microseconds an element."""
+    return "{" + ",".join("NULL" if value is None else _quoted(value) for value in values) + "}"
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _or_cancelled(schema: str, worker: UUID | None, group: list[Finished], statement: Statement[Any]) -> Operation[int]:
@@ -96,17 +102,23 @@ def _common(worker: UUID | None, group: list[Finished]) -> dict[str, Any]:
         "ids": array(one.id for one in group),
         "fences": array({one.fence for one in group}),
         "worker": worker,
-        "durations": [one.duration for one in group],
     }
+
+
+def _durations(group: list[Finished]) -> str:
+    return array(one.duration for one in group)
 
 
 def _complete(schema: str, worker: UUID | None, group: list[Finished], name: str) -> Statement[Any]:
     params = _common(worker, group)
-    params["results"] = [one.outcome.result for one in group if isinstance(one.outcome, Completed)]
+    if name == "complete":
+        params["durations"] = _durations(group)
+        params["results"] = _texts(one.outcome.result for one in group if isinstance(one.outcome, Completed))
     return Statement(text(name, schema), params)
 
 
 def _retry(schema: str, worker: UUID | None, group: list[Finished]) -> Statement[Any]:
+    group = sorted(group, key=attrgetter("id"))
     params = _common(worker, group)
     outcomes = [one.outcome for one in group if isinstance(one.outcome, Retry | Snooze)]
     params["delays"] = [outcome.delay for outcome in outcomes]
@@ -118,6 +130,7 @@ def _retry(schema: str, worker: UUID | None, group: list[Finished]) -> Statement
 
 def _cancel(schema: str, worker: UUID | None, group: list[Finished]) -> Statement[Any]:
     params = _common(worker, group)
+    params["durations"] = _durations(group)
     params["reasons"] = [
         one.outcome.reason if isinstance(one.outcome, Cancelled) else "cancelled while it ran" for one in group
     ]
@@ -126,6 +139,7 @@ def _cancel(schema: str, worker: UUID | None, group: list[Finished]) -> Statemen
 
 def _fail(schema: str, worker: UUID | None, group: list[Finished]) -> Statement[Any]:
     params = _common(worker, group)
+    params["durations"] = _durations(group)
     failures = [(one.task, one.outcome) for one in group if isinstance(one.outcome, Failed)]
     params["reasons"] = [outcome.reason for _, outcome in failures]
     params["crashes"] = array(int(outcome.crashed) for _, outcome in failures)

@@ -1,4 +1,4 @@
-"""Workers, what they registered, and the jobs of those that died."""
+"""Workers, and what they registered."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from pgqueue.queries.statement import Statement, inline, text
@@ -53,19 +53,6 @@ class WorkerInfo:
     expires_at: datetime
     alive: bool
     running: int
-
-
-class Orphan(NamedTuple):
-    """A job of a dead worker; `job_id` is None where the claim has nothing left."""
-
-    worker_id: UUID
-    fence: int
-    queue: str
-    job_id: int | None
-    task: str
-    attempt: int
-    max_attempts: int
-    crashes: int
 
 
 def register_worker(
@@ -171,6 +158,23 @@ def queue_names(schema: str) -> Statement[str]:
     )
 
 
+def unknown_tasks(schema: str, queue: str, sample: int = 1000) -> Statement[str]:
+    """Tasks of the jobs next in line in a queue, and next due, that no running worker has. Looks at `sample` of each."""
+    return Statement(
+        inline(
+            "select distinct task from ("
+            "(select task from {schema}.jobs where queue = %(queue)s and position is not null order by priority, position limit %(sample)s) "
+            "union all "
+            "(select task from {schema}.jobs where queue = %(queue)s and position is null order by run_at limit %(sample)s)) waiting "
+            "where not exists (select from {schema}.workers w where task = any (w.tasks) and w.expires_at > clock_timestamp()) "
+            "order by task",
+            schema,
+        ),
+        {"queue": queue, "sample": sample},
+        lambda row: row[0],
+    )
+
+
 def heartbeat(schema: str, worker: UUID, lease: float) -> Statement[Any]:
     return Statement(text("heartbeat", schema), {"worker": worker, "lease": lease})
 
@@ -182,6 +186,14 @@ def mark_idle(schema: str, worker: UUID, queues: Iterable[str]) -> Statement[Any
             schema,
         ),
         {"worker": worker, "queues": sorted(queues)},
+    )
+
+
+def record_queues(schema: str, worker: UUID, queues: Mapping[str, int]) -> Statement[Any]:
+    """What a worker serves, where that has changed since it registered."""
+    return Statement(
+        inline("update {schema}.workers set queues = %(queues)s::jsonb where id = %(worker)s returning id", schema),
+        {"worker": worker, "queues": json.dumps(dict(queues))},
     )
 
 
@@ -205,14 +217,6 @@ def unregister_worker(schema: str, worker: UUID) -> Statement[Any]:
         ),
         {"worker": worker},
     )
-
-
-def bury(schema: str) -> Statement[Any]:
-    return Statement(text("bury", schema))
-
-
-def orphans(schema: str) -> Statement[Orphan]:
-    return Statement(text("orphans", schema), {}, lambda row: Orphan(*row))
 
 
 def list_workers(schema: str) -> Statement[WorkerInfo]:

@@ -9,13 +9,13 @@ from typing import Any
 
 from psycopg import sql
 
-from pgqueue import arguments
 from pgqueue.errors import JobNotFound
 from pgqueue.job import Job
+from pgqueue.queries.reading import Reader, moment
 from pgqueue.queries.statement import Operation, Statement, inline
 
 COLUMNS = (
-    "id, queue, task, args::text, state, priority, attempt, max_attempts, run_at, created_at, unique_key, tags, "
+    f"id, queue, task, args::text, state, priority, attempt, max_attempts, {moment('run_at')}, created_at, unique_key, tags, "
     "headers::text, errors::text, result::text, reason, started_at, ended_at"
 )
 
@@ -29,7 +29,6 @@ class JobFilter:
     state: str | None = None
     key: str | None = None
     tag: str | None = None
-    error: str | None = None
     ids: tuple[int, ...] | None = None
     before: int | None = None
 
@@ -40,15 +39,12 @@ class JobFilter:
             "state": "state = %(state)s",
             "key": "unique_key = %(key)s",
             "tag": "tags @> array[%(tag)s]",
-            "error": "errors -> -1 ->> 'type' ~ ('(^|\\.)' || %(error)s || '$')",
             "ids": "id = any (%(ids)s)",
             "before": "id < %(before)s",
         }
         params: dict[str, Any] = {name: getattr(self, name) for name in tests if getattr(self, name) is not None}
         if self.ids is not None:
             params["ids"] = list(self.ids)
-        if self.error is not None:
-            params["error"] = self.error.replace(".", "\\.")
         return sql.SQL(" and ").join([sql.SQL("true"), *(sql.SQL(tests[name]) for name in params)]), params
 
 
@@ -148,34 +144,6 @@ def reschedule(schema: str, ids: Sequence[int], run_at: datetime | None, delay: 
     )
 
 
-def redrive(
-    schema: str, *, ids: Sequence[int] | None, queue: str | None, task: str | None, error: str | None, limit: int | None
-) -> Statement[int]:
-    return _failed_verb("select {schema}.redrive(", schema, ids, queue, task, error, limit)
-
-
-def purge_failed(
-    schema: str, *, ids: Sequence[int] | None, queue: str | None, task: str | None, error: str | None, limit: int | None
-) -> Statement[int]:
-    return _failed_verb("select {schema}.purge_failed(", schema, ids, queue, task, error, limit)
-
-
-def _failed_verb(
-    call: str,
-    schema: str,
-    ids: Sequence[int] | None,
-    queue: str | None,
-    task: str | None,
-    error: str | None,
-    limit: int | None,
-) -> Statement[int]:
-    return Statement(
-        inline(call + "%(ids)s::bigint[], %(queue)s, %(task)s, %(error)s, %(limit)s)", schema),
-        {"ids": None if ids is None else list(ids), "queue": queue, "task": task, "error": error, "limit": limit},
-        lambda row: row[0],
-    )
-
-
 def queue_stats(schema: str) -> Statement[QueueStats]:
     return Statement(
         inline(
@@ -216,6 +184,7 @@ def found(rows: list[Job], what: str) -> Job:
 
 
 def as_job(row: tuple[Any, ...]) -> Job:
+    """A row as a job. What cannot be read of it is empty, and said in `unreadable`."""
     (
         id_,
         queue,
@@ -235,11 +204,12 @@ def as_job(row: tuple[Any, ...]) -> Job:
         reason,
         *times,
     ) = row
+    read = Reader()
     return Job(
         id=id_,
         queue=queue,
         task=task,
-        args=arguments.loads(args),
+        args=read.object("args", args),
         state=state,
         priority=priority,
         attempt=attempt,
@@ -248,10 +218,12 @@ def as_job(row: tuple[Any, ...]) -> Job:
         created_at=created_at,
         key=key,
         tags=tuple(tags or ()),
-        headers=arguments.loads(headers) if headers else {},
-        errors=tuple(arguments.loads(errors)) if errors else (),
-        value=arguments.loads(value) if value else None,
+        headers=read.object("headers", headers),
+        errors=read.objects("errors", errors),
+        value=read.value("result", value),
         reason=reason,
         started_at=times[0],
         ended_at=times[1],
+        # Last of those that read: arguments are evaluated in their order.
+        unreadable=read.unreadable,
     )

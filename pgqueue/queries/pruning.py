@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from psycopg import sql
 
 from pgqueue.queries.statement import Statement, inline
+
+ENDED = "Past its retention: pgqueue drops it."
 
 
 def make_partitions(schema: str) -> Statement[Any]:
@@ -30,23 +33,28 @@ def ended_partitions(schema: str, keep: timedelta) -> Statement[Any]:
 
 
 def detached_partitions(schema: str) -> Statement[str]:
-    """Partitions that a pruner detached and could not drop."""
+    """Partitions that a pruner marked and detached: others' tables, and days that somebody detached to keep, are not."""
     return Statement(
         inline(
             "select c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace "
             "where n.nspname = %(schema)s and c.relkind = 'r' and c.relname ~ '^completed_jobs_[0-9]{{8}}$' "
-            "and (right(c.relname, 8))::date < (clock_timestamp() at time zone 'UTC')::date "
+            "and obj_description(c.oid, 'pg_class') = %(mark)s "
             "and not exists (select from pg_inherits i where i.inhrelid = c.oid)",
             schema,
         ),
-        {"schema": schema},
+        {"schema": schema, "mark": ENDED},
         lambda row: row[0],
     )
 
 
+def mark_ended(schema: str, name: str) -> Statement[Any]:
+    """Say on a partition that it may be dropped once it is detached: the detach itself may be cut off."""
+    return _ddl(f"comment on table {{partition}} is '{ENDED}'", schema, name)
+
+
 def detach_partition(schema: str, name: str, *, finalize: bool) -> Statement[Any]:
     how = "finalize" if finalize else "concurrently"
-    return _ddl(f"alter table {{parent}} detach partition {{partition}} {how}", schema, name)
+    return replace(_ddl(f"alter table {{parent}} detach partition {{partition}} {how}", schema, name), alone=True)
 
 
 def drop_partition(schema: str, name: str) -> Statement[Any]:

@@ -3,29 +3,73 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 from uuid import UUID
 
 from pgqueue.errors import ProcessCrashed
 from pgqueue.outcome import decide
-from pgqueue.queries import claiming, fleet
+from pgqueue.queries import claiming
 from pgqueue.queries.finishing import Finished, finish, lock_claimed
-from pgqueue.queries.fleet import Orphan
-from pgqueue.queries.statement import Operation
+from pgqueue.queries.statement import Operation, Statement, text
 
 NOBODY = UUID(int=0)
 """Holds what a rescue had to leave of a worker's several jobs: found alone by the next one, they are not to blame."""
 
 
+class Buried(NamedTuple):
+    """A worker that is no more; as text `host:pid (name, start of its id)`."""
+
+    id: UUID
+    name: str
+    host: str
+    pid: int
+
+    def __str__(self) -> str:
+        place, short = f"{self.host}:{self.pid}", str(self.id)[:8]
+        return f"{place} ({short})" if self.name == place else f"{place} ({self.name}, {short})"
+
+
+class Orphan(NamedTuple):
+    """A job of a dead worker; `job_id` is None where the claim has nothing left.
+
+    `worker` is what people call the worker: its id where its row had gone before.
+    """
+
+    worker_id: UUID
+    fence: int
+    queue: str
+    job_id: int | None
+    task: str
+    attempt: int
+    max_attempts: int
+    crashes: int
+    worker: str = ""
+
+
+def bury(schema: str) -> Statement[Buried]:
+    return Statement(text("bury", schema), {}, lambda row: Buried(*row))
+
+
+def orphans(schema: str, buried: Mapping[UUID, Buried] | None = None) -> Statement[Orphan]:
+    """`buried` gives the names of workers whose rows have just gone."""
+    names = buried or {}
+    return Statement(text("orphans", schema), {}, lambda row: Orphan._make((*row, str(names.get(row[0], row[0])))))
+
+
 def rescue(schema: str, delay: Callable[[str, int], float]) -> Operation[list[Orphan]]:
-    """Give back, retry or dead-letter what workers without a row still hold; returns those jobs.
+    """Bury the workers whose lease has ended; give back, retry or dead-letter what those without a row still hold.
+
+    Returns those jobs.
 
     A worker that died with one job was running that one alone: the crash is blamed on it, and uses the attempt. Among
     several nobody can tell, so each is given back with its attempt; but a job that must not repeat is never run again.
     Runs in one transaction, so that no second pass sees half of a worker's jobs.
     `delay(task, attempt)` is the backoff of a blamed job in seconds.
     """
-    rows: list[Orphan] = yield fleet.orphans(schema)
+    # In the same transaction: who sees that a worker has gone would not know its name.
+    buried: list[Buried] = yield bury(schema)
+    rows: list[Orphan] = yield orphans(schema, {worker.id: worker for worker in buried})
     held = [row for row in rows if row.job_id is not None]
     # A row that somebody has locked waits for the next pass; it must not stall the others.
     free = set((yield lock_claimed(schema, [Finished(row.job_id or 0, row.fence, row.task, None) for row in held])))
@@ -36,7 +80,7 @@ def rescue(schema: str, delay: Callable[[str, int], float]) -> Operation[list[Or
     ended: list[Finished] = []
     for row in (row for row in held if row.job_id in free):
         if row.worker_id in alone or row.max_attempts == 1:
-            error = ProcessCrashed(f"worker {row.worker_id} died while it ran this job")
+            error = ProcessCrashed(f"worker {row.worker} died while it ran this job")
             outcome = decide(
                 error,
                 attempt=row.attempt,

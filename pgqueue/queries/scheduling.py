@@ -8,17 +8,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from pgqueue import arguments
 from pgqueue.job import Job, NewJob
 from pgqueue.queries.enqueuing import enqueue
+from pgqueue.queries.reading import Reader, moment
 from pgqueue.queries.statement import Operation, Statement, inline
 
-COLUMNS = "name, task, queue, cron, every, tz, args::text, enabled, source, next_run_at, last_run_at, error"
+COLUMNS = (
+    # An interval longer than any that can be used is one that a timedelta can hold.
+    "name, task, queue, cron, case when every is not null then least(every, interval '10000 days') end, tz, args::text, "
+    f"enabled, source, {moment('next_run_at')}, {moment('last_run_at')}, error"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduleRow:
-    """A row of `schedules`. Either `cron` or `every` is set."""
+    """A row of `schedules`. Either `cron` or `every` is set. `unreadable` tells why `args` could not be read."""
 
     name: str
     task: str
@@ -32,6 +36,7 @@ class ScheduleRow:
     next_run_at: datetime
     last_run_at: datetime | None
     error: str | None
+    unreadable: str | None = None
 
 
 def now(schema: str) -> Statement[datetime]:
@@ -97,7 +102,7 @@ def next_due_in(schema: str) -> Statement[float | None]:
     """Seconds until the next nominal time; None when nothing is scheduled."""
     return Statement(
         inline(
-            "select extract(epoch from min(next_run_at) - clock_timestamp())::float8 from {schema}.schedules where enabled",
+            f"select extract(epoch from {moment('min(next_run_at)')} - clock_timestamp())::float8 from {{schema}}.schedules where enabled",
             schema,
         ),
         {},
@@ -115,7 +120,7 @@ def fire(
     moved = yield Statement(
         inline(
             "update {schema}.schedules set last_run_at = %(nominal)s, next_run_at = %(following)s "
-            "where name = %(name)s and enabled and next_run_at = %(expected)s "
+            f"where name = %(name)s and enabled and {moment('next_run_at')} = %(expected)s "
             "and (last_run_at is null or last_run_at < %(nominal)s) returning name",
             schema,
         ),
@@ -126,7 +131,7 @@ def fire(
         yield Statement(
             inline(
                 "update {schema}.schedules set next_run_at = %(following)s "
-                "where name = %(name)s and next_run_at = %(expected)s and last_run_at >= %(nominal)s returning name",
+                f"where name = %(name)s and {moment('next_run_at')} = %(expected)s and last_run_at >= %(nominal)s returning name",
                 schema,
             ),
             {"name": row.name, "nominal": nominal, "following": following, "expected": row.next_run_at},
@@ -176,6 +181,7 @@ def list_schedules(schema: str, name: str | None = None) -> Statement[ScheduleRo
 
 def _row(row: tuple[Any, ...]) -> ScheduleRow:
     name, task, queue, cron, every, tz, args, enabled, source, next_run_at, last_run_at, error = row
-    return ScheduleRow(
-        name, task, queue, cron, every, tz, arguments.loads(args), enabled, source, next_run_at, last_run_at, error
-    )
+    read = Reader()
+    given = read.object("args", args)
+    why = read.unreadable["args"] if read.unreadable else None
+    return ScheduleRow(name, task, queue, cron, every, tz, given, enabled, source, next_run_at, last_run_at, error, why)

@@ -16,11 +16,15 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Statement(Generic[Row]):
-    """Text with `%(name)s` placeholders, its parameters, and what makes a row of a tuple."""
+    """Text with `%(name)s` placeholders, its parameters, and what makes a row of a tuple.
+
+    `alone`: PostgreSQL refuses it in a transaction block.
+    """
 
     text: str
     params: Mapping[str, Any] = field(default_factory=dict)
     row: Callable[[tuple[Any, ...]], Row] | None = None
+    alone: bool = False
 
     def rows(self, tuples: list[tuple[Any, ...]]) -> list[Any]:
         return tuples if self.row is None else [self.row(values) for values in tuples]
@@ -38,8 +42,8 @@ Operation = Generator[Statement[Any] | Copy, Any, Result]
 """Several statements in turn: it yields each and is sent its rows; what it returns is the result."""
 
 
-def array(values: Iterable[int]) -> str:
-    """Whole numbers as an array literal, which takes the type that the statement declares.
+def array(values: Iterable[float]) -> str:
+    """Numbers as an array literal, which takes the type that the statement declares.
 
     The driver would send the smallest type that fits, and the server would cast the whole array for each row.
     """

@@ -2,13 +2,54 @@
 
 from __future__ import annotations
 
+import math
+import random
+import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
 
 from pgqueue.queries import claiming
+from pgqueue.queries.claiming import Promotion
 from pgqueue.services.service import Runner, Service
 
 BATCH = 500
 LONGEST = 1.0
+# A statement reads the clock a little before it takes its transaction id, and a locked row is skipped.
+SLACK = timedelta(seconds=10)
+SWEEP_INTERVAL = 30.0
+
+
+class DueMark:
+    """Up to which `run_at` everything of one queue was promoted, so that no turn walks over those index entries again.
+
+    While an old snapshot is held they cannot be removed. As with the claimers' marks (see worker/lanes.py), what was
+    seen to be done at a time is proven once every transaction has ended that was under way then. What a rolled-back
+    lock or a hand-written update leaves below is found by a sweep.
+    """
+
+    def __init__(self) -> None:
+        self._proven: datetime | None = None
+        self._pending: Promotion | None = None
+        self._sweep_at = -math.inf
+
+    def since(self, now: float) -> datetime | None:
+        """Where the next turn begins; None: everywhere. `now` is monotonic."""
+        if now < self._sweep_at:
+            return self._proven
+        self._sweep_at = now + SWEEP_INTERVAL * random.uniform(0.8, 1.2)
+        return None
+
+    def observe(self, seen: Promotion, *, full: bool) -> None:
+        """Learn from a turn; a `full` one has left something."""
+        if full:
+            return
+        pending = self._pending
+        if pending is not None and pending.xact_id is not None and seen.xmin >= pending.xact_id:
+            self._proven = pending.now - SLACK
+            self._pending = pending = None
+        if pending is None and seen.xact_id is not None:
+            self._pending = seen
 
 
 class Promoter(Service):
@@ -22,15 +63,19 @@ class Promoter(Service):
         super().__init__(runner, schema)
         self._queues = queues
         self._on_promoted = on_promoted
+        self._marks: defaultdict[str, DueMark] = defaultdict(DueMark)
 
     async def run_once(self) -> float:
         pause = LONGEST
         for queue in list(self._queues()):
-            [(count, due_in)] = await self.runner.fetch(claiming.promote(self.schema, queue=queue, count=BATCH))
-            if count:
+            mark = self._marks[queue]
+            since = mark.since(time.monotonic())
+            [seen] = await self.runner.fetch(claiming.promote(self.schema, queue=queue, count=BATCH, since=since))
+            mark.observe(seen, full=seen.promoted == BATCH)
+            if seen.promoted:
                 self._on_promoted(queue)
-            if count == BATCH:
+            if seen.promoted == BATCH:
                 return 0.0
-            if due_in is not None:
-                pause = min(pause, max(due_in, 0.0))
+            if seen.due_in is not None:
+                pause = min(pause, max(seen.due_in, 0.0))
         return pause

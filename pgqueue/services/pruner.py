@@ -43,6 +43,8 @@ class Pruner(Service):
     async def _detach(self, name: str, pending: bool) -> None:
         # In no transaction block. Where an old snapshot holds it up, or another pruner was first, a later turn goes on.
         try:
+            if not pending:
+                await self.runner.fetch(pruning.mark_ended(self.schema, name))
             await self.runner.fetch(pruning.detach_partition(self.schema, name, finalize=pending))
         except (psycopg.Error, SchemaOutOfDate) as error:
             logger.info("%s is not detached yet: %s", name, str(error).strip())

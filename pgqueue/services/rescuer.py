@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pgqueue.queries import fleet, rescuing
-from pgqueue.queries.fleet import Orphan
+from pgqueue.queries import rescuing
+from pgqueue.queries.rescuing import Orphan
 from pgqueue.services.service import Runner, Service
 
 
@@ -37,7 +37,6 @@ class Rescuer(Service):
         pause = self._lease / 4
         if self._healthy_for() < self._lease:
             return pause
-        await self.runner.fetch(fleet.bury(self.schema))
         for orphan in await self.runner.run(rescuing.rescue(self.schema, self._delay), atomic=True):
             self._on_rescued(orphan)
         return pause

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+import psycopg
+
 from pgqueue import arguments
 from pgqueue.database import Database
-from pgqueue.errors import PgQueueError
+from pgqueue.errors import ArgumentError, ConnectionFailed, PgQueueError, SchemaOutOfDate
 from pgqueue.job import NewJob
 from pgqueue.queries import scheduling
 from pgqueue.queries.scheduling import ScheduleRow
 from pgqueue.schedules import Schedule, rule_of
-from pgqueue.services.service import Runner, Service
+from pgqueue.services.service import RETRY_AFTER, Runner, Service
 from pgqueue.task import new_job
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Scheduler(Service):
         self._declared = declared
         self._fallback_attempts = fallback_attempts
         self._reconciled = False
+        self._failing: set[str] = set()
 
     @classmethod
     def of(cls, app: PgQueue) -> Scheduler:
@@ -54,10 +56,12 @@ class Scheduler(Service):
             self._reconciled = True
         [now] = await self.runner.fetch(scheduling.now(self.schema))
         rows = await self.runner.fetch(scheduling.due(self.schema))
+        self._failing &= {row.name for row in rows}
         for row in rows:
-            await self._fire(row, now)
+            await self._try(row, now)
         [due_in] = await self.runner.fetch(scheduling.next_due_in(self.schema))
-        return LONGEST if due_in is None else min(LONGEST, max(0.0, due_in))
+        soonest = RETRY_AFTER if self._failing else 0.0
+        return LONGEST if due_in is None else min(LONGEST, max(soonest, due_in))
 
     async def _reconcile(self) -> None:
         [now] = await self.runner.fetch(scheduling.now(self.schema))
@@ -66,6 +70,19 @@ class Scheduler(Service):
                 logger.info("schedule %s is set", schedule.name)
         for name in await self.runner.fetch(scheduling.disable_removed(self.schema, list(self._declared))):
             logger.info("schedule %s is no longer declared: disabled", name)
+
+    async def _try(self, row: ScheduleRow, now: datetime) -> None:
+        """Fire it, or say once why not: the others are due too, and it stays due."""
+        try:
+            await self._fire(row, now)
+            self._failing.discard(row.name)
+        except Exception as error:
+            if _is_everyones(error):
+                raise
+            if row.name not in self._failing:
+                why = str(error).strip().partition("\n")[0] or type(error).__name__
+                logger.error("schedule %s was not fired: %s; trying again", row.name, why)
+            self._failing.add(row.name)
 
     async def _fire(self, row: ScheduleRow, now: datetime) -> None:
         try:
@@ -87,13 +104,30 @@ class Scheduler(Service):
 
 
 def job_of(row: ScheduleRow, nominal: datetime, declared: Schedule | None = None) -> NewJob:
-    """The job of one nominal time; what the code declares brings the defaults of its task along."""
-    text = arguments.dumps(dict(row.args), what=f"args of schedule {row.name}", limit=arguments.ARGUMENTS_LIMIT)
+    """The job of one nominal time; what the code declares brings the defaults of its task along.
+
+    Raises ArgumentError for arguments that cannot be read or enqueued.
+    """
+    if row.unreadable is not None:
+        raise ArgumentError(f"the args of schedule {row.name} cannot be read: {row.unreadable}")
+    text = arguments.dumps(
+        dict(row.args),
+        what=f"args of schedule {row.name}",
+        limit=arguments.ARGUMENTS_LIMIT,
+        depth=arguments.ARGUMENTS_DEPTH,
+    )
     headers = {"schedule": row.name, "scheduled_for": nominal.isoformat()}
     made = new_job(row.task, text, queue=row.queue, headers=headers)
     if declared is None or (declared.job.task, arguments.loads(declared.job.args)) != (row.task, row.args):
         return made
-    return replace(declared.job, args=text, queue=row.queue or declared.job.queue, headers=made.headers)
+    return declared.job._replace(args=text, queue=row.queue or declared.job.queue, headers=made.headers)
+
+
+def _is_everyones(error: Exception) -> bool:
+    """Whether the next schedule would meet the same: no connection, no tables."""
+    cause = getattr(error, "orig", None) or error
+    lost = isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError) and cause.sqlstate is None
+    return lost or isinstance(error, ConnectionFailed | SchemaOutOfDate)
 
 
 def runner_of(database: Database) -> Runner:

@@ -64,7 +64,8 @@ class Service(ABC):
             except Exception as error:
                 log = logger.warning if isinstance(error, psycopg.Error) else logger.exception
                 if not failing:
-                    log("%s: %s; trying again", self.name, str(error).strip().splitlines()[:1] or type(error).__name__)
+                    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                    log("%s: %s; trying again", self.name, reason)
                 failing = True
                 pause = RETRY_AFTER * random.uniform(0.5, 1.5)
             try:

@@ -4,7 +4,7 @@ with entered as materialized (
     select pg_current_xact_id()),
 given as (
     select g.*, coalesce(g.queue, t.queue, 'default') as lane, t.priority as task_priority, t.max_attempts as task_attempts,
-           coalesce(g.given_key, {schema}.fill_key(t.unique_key, g.args::jsonb)) as key
+           coalesce(g.given_key, case when t.unique_key is not null then {schema}.fill_key(t.unique_key, g.args::jsonb) end) as key
     from unnest(%(queues)s::text[], %(tasks)s::text[], %(args)s::text[], %(priorities)s::int[], %(run_ats)s::timestamptz[],
                 %(delays)s::float8[], %(max_attempts)s::int[], %(keys)s::text[], %(options)s::text[], %(headers)s::text[],
                 %(tags)s::text[])
@@ -20,7 +20,7 @@ resolved as (
               as d (name, priority, max_attempts) on d.name = g.lane
     order by g.n),
 numbered as materialized (
-    select r.*, nextval(pg_get_serial_sequence('{schema}.jobs', 'id')) as id,
+    select r.*, nextval('{schema}.jobs_id_seq') as id,
            case when r.due <= clock_timestamp() then nextval('{schema}.jobs_position') end as position
     from entered, resolved r),
 inserted as (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,16 +22,20 @@ _SHORT.maxlevel = 3
 class Refusal(Exception):
     """A value that does not fit. `path` leads to it from the outside in, once every container has added its step.
 
-    `fix` is what to do; without one the caller says what it knows. `attribute` is the identity to pass in place of
-    an ORM object, which can be spelled only where the argument's own name is known.
+    `fix` is what to do, in words for an argument; without one the caller says what it knows. `hint` is how an
+    annotation would help, where there could be one. `attribute` is the identity to pass in place of an ORM object,
+    which can be spelled only where the argument's own name is known.
     """
 
-    def __init__(self, reason: str, fix: str = "", *, attribute: str = "", too_deep: bool = False) -> None:
+    def __init__(
+        self, reason: str, fix: str = "", *, hint: str = "", attribute: str = "", too_deep: bool = False
+    ) -> None:
         super().__init__(reason)
         self._reason = reason
         self._steps: list[str] = []
         self._parents: list[int] = []
         self._fix = fix
+        self._hint = hint
         self._attribute = attribute
         self._too_deep = too_deep
 
@@ -42,14 +47,22 @@ class Refusal(Exception):
         self.add(step, parent)
         raise self
 
-    def message(self, what: str, name: str, fix: str = "") -> str:
-        """The whole sentence: `what` names the value, `name` is how the caller calls it, `fix` the last resort."""
+    def message(self, what: str, name: str, fix: str = "", *, annotated: bool = False, returned: bool = False) -> str:
+        """The whole sentence: `what` names the value, `name` is how the caller calls it, `fix` the last resort.
+
+        `annotated`: a type hint could stand at the value. `returned`: it is a result, not an argument.
+        """
         circular = self._too_deep and len(set(self._parents)) < len(self._parents)
         path = "" if self._too_deep else "".join(reversed(self._steps))
         reason, own = self._reason, self._fix
         if circular:
             reason, own = "contains itself, which JSON cannot say", "pass an id in place of the reference back"
-        fix = f"pass {name}{path}.{self._attribute}{own}" if self._attribute else own or fix
+        if annotated and self._hint:
+            own = f"{own}, or {self._hint}"
+        if returned:
+            fix = f"return its {self._attribute}" if self._attribute else re.sub(r"\bpass\b", "return", own) or fix
+        else:
+            fix = f"pass {name}{path}.{self._attribute}{own}" if self._attribute else own or fix
         subject = f"{what}: {name}{path}" if path else what
         return f"{subject} {reason}" + (f": {fix}" if fix else "")
 

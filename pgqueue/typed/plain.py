@@ -62,7 +62,8 @@ def _key(key: Any) -> str:
         return str.__str__(key.value if isinstance(key, Enum) and isinstance(key.value, str) else key)
     raise Refusal(
         f"has the key {shown(key)}, and JSON has text keys only",
-        f"use str keys, or annotate the parameter, such as dict[{type(key).__name__}, …]",
+        "use str keys",
+        hint=f"annotate the parameter, such as dict[{type(key).__name__}, …]",
     )
 
 

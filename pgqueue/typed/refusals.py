@@ -31,14 +31,15 @@ def oddity(value: object) -> Refusal | None:
 def without_json(value: object) -> Refusal:
     """The refusal of an un-annotated value of a type that JSON does not have."""
     if isinstance(value, (set, frozenset)):
-        return Refusal(f"is {shown(value)}, and JSON has no sets", "pass a list, or annotate it, such as set[int]")
+        return Refusal(f"is {shown(value)}, and JSON has no sets", "pass a list", hint="annotate it, such as set[int]")
     if isinstance(value, (bytes, bytearray, memoryview)):
         return Refusal(
-            f"is {shown(value)}, and JSON has no bytes", "base64-encode it or store it, or annotate it as bytes"
+            f"is {shown(value)}, and JSON has no bytes", "base64-encode it or store it", hint="annotate it as bytes"
         )
     return oddity(value) or Refusal(
         f"is {shown(value)}, and {type(value).__name__} has no JSON form",
-        "pass plain values, or annotate the parameter with a type that pgqueue can read back",
+        "pass plain values",
+        hint="annotate the parameter with a type that pgqueue can read back",
     )
 
 

@@ -17,7 +17,7 @@ from pgqueue.queries.finishing import Finished
 from pgqueue.worker.connection import TRANSIENT, WorkerConnection, pauses
 from pgqueue.worker.executor import Slots
 from pgqueue.worker.finisher import Finisher
-from pgqueue.worker.lanes import Lanes
+from pgqueue.worker.lanes import Lane, Lanes
 
 logger = logging.getLogger("pgqueue.worker")
 
@@ -26,6 +26,7 @@ BACKLOG = 5_000
 SWEEP_SHARE = 50
 SWEEP_LONGEST = 60.0
 BUSY_AFTER = 0.2
+GATHER_SECONDS = 0.005
 
 
 class Claimer:
@@ -91,6 +92,9 @@ class Claimer:
                 found = await self.run_once()
                 if found:
                     await self._busy()
+                    if self._wanted() > 0:
+                        # That was all: let the next ones come together, a claim of one costs what one of ten does.
+                        await asyncio.sleep(GATHER_SECONDS)
                     continue
                 if not self._idle:
                     # Whoever enqueued before it saw this worker idle sent no hint: look once more before waiting.
@@ -123,7 +127,7 @@ class Claimer:
         taken = 0
         for priority, lane in self.lanes.ordered():
             while (count := self._wanted()) > 0:
-                scan = await self._claim(priority, lane.mark, count)
+                scan = await self._claim(priority, lane, count)
                 if scan.paused:
                     return taken
                 taken += len(scan.jobs)
@@ -149,11 +153,12 @@ class Claimer:
     def _wanted(self) -> int:
         return 0 if self._finisher.backlog > BACKLOG else min(BATCH, self._slots.wanted())
 
-    async def _claim(self, priority: int, mark: int, count: int) -> claiming.Scan:
+    async def _claim(self, priority: int, lane: Lane, count: int) -> claiming.Scan:
         # A claim of a worker without a row is an orphan: others would take it at once.
         await self._registered.wait()
         fence = secrets.randbits(63)
         worker = self._worker()
+        mark = lane.mark
         self.claiming = fence
         try:
             operation = claiming.claim(
@@ -161,6 +166,7 @@ class Claimer:
                 queue=self._slots.queue,
                 priority=priority,
                 mark=mark,
+                known=lane.known,
                 tasks=self._tasks,
                 count=count,
                 slots=max(0, self._slots.free - len(self._slots.buffer)),
@@ -173,18 +179,15 @@ class Claimer:
                 self._finisher.claimed(fence, [job.id for job in scan.jobs])
         finally:
             self.claiming = None
-        for known, lane in self.lanes.ordered():
-            if known == priority:
-                lane.observe(scan, mark, lifo=self.lifo)
+        lane.observe(scan, mark, lifo=self.lifo)
         if worker != self._worker():
             for job in scan.jobs:
                 self._finisher.add(Finished(job.id, job.fence, job.task, None))
             return scan
-        trusted = [job for job in scan.jobs if not is_suspect(job)]
-        for job in scan.jobs:
-            if is_suspect(job):
-                self._suspect(job)
-        self._slots.take(trusted)
+        suspects = [job for job in scan.jobs if job.suspicions >= 2 or job.crashes >= 1]
+        for job in suspects:
+            self._suspect(job)
+        self._slots.take([job for job in scan.jobs if job not in suspects] if suspects else scan.jobs)
         return scan
 
     async def _busy(self) -> None:
@@ -202,8 +205,3 @@ class Claimer:
                 await self._woken.wait()
         except TimeoutError:
             return
-
-
-def is_suspect(job: ClaimedJob) -> bool:
-    """Whether it has been with two dying workers, or killed one: it runs alone, so that the blame can be told."""
-    return bool(job.suspicions >= 2 or job.crashes >= 1)

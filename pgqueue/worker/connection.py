@@ -12,7 +12,7 @@ import psycopg
 from psycopg import errors as pg_errors
 
 from pgqueue import config
-from pgqueue.database import Database, afetch, arun
+from pgqueue.database import Database, abegan, afetch, arun
 from pgqueue.queries.statement import Operation, Statement
 
 logger = logging.getLogger("pgqueue.worker")
@@ -43,6 +43,7 @@ class WorkerConnection:
         self._database = database
         self._purpose = purpose
         self._settings = settings
+        self._local_settings = database.local_settings(**settings)
         self._connection: psycopg.AsyncConnection[Any] | None = None
         self._lock = asyncio.Lock()
         self._turn = asyncio.Lock()
@@ -80,7 +81,7 @@ class WorkerConnection:
         async with self._turn:
             conn = await self.get()
             try:
-                return await afetch(conn, statement)
+                return await afetch(conn, statement, self._local_settings)
             except BaseException as error:
                 await self._drop_if_broken(conn, error)
                 raise
@@ -101,8 +102,8 @@ class WorkerConnection:
             conn = await self.get()
             try:
                 if not atomic:
-                    return await arun(conn, operation)
-                async with conn.transaction():
+                    return await arun(conn, operation, self._local_settings)
+                async with abegan(conn, self._local_settings):
                     return await arun(conn, operation)
             except BaseException as error:
                 await self._drop_if_broken(conn, error)

@@ -25,11 +25,13 @@ from pgqueue.worker.transactional import Transactions
 logger = logging.getLogger("pgqueue.worker")
 
 PREFETCH_SECONDS = 0.1
-PREFETCH_LIMIT = 500
+PREFETCH_LIMIT = 1000
 STUCK_SECONDS = 1.0
 
+COMPLETED = Completed()
+
 Interruption = Literal["released", "cancelled"]
-Finish = Callable[[ClaimedJob, Outcome | None, float], None]
+Finish = Callable[[Task[..., Any], ClaimedJob, Outcome | None, float], None]
 
 
 class Slots:
@@ -64,7 +66,7 @@ class Slots:
 
     def wanted(self) -> int:
         """How many jobs to claim now; none until half of the prefetch is used up."""
-        missing = self.free + self.target - len(self.buffer)
+        missing = self.count - self.running + self.target - len(self.buffer)
         return missing if self.open and missing > self.target // 2 else 0
 
     def take(self, jobs: list[ClaimedJob]) -> None:
@@ -79,13 +81,15 @@ class Slots:
 
     def fill(self) -> None:
         """Start what waits in the slots that are free, and say whether there is room for more."""
-        while self.open and self.buffer and self.running < self.count:
+        buffer = self.buffer
+        while buffer and self.running < self.count and self.open:
             self.running += 1
             self.moved_at = time.monotonic()
-            self._start(self, self.buffer.popleft())
+            self._start(self, buffer.popleft())
         if self.wanted():
-            self.room.set()
-        else:
+            if not self.room.is_set():
+                self.room.set()
+        elif self.room.is_set():
             self.room.clear()
 
     def ended(self, seconds: float) -> None:
@@ -141,15 +145,15 @@ class Executor:
         self._on_finish = on_finish
         # A run starts inside the run that freed its slot: what that one set in its context is none of its business.
         self._context = contextvars.copy_context()
+        self._loop = asyncio.get_running_loop()
         self._runs: dict[ClaimedJob, asyncio.Task[None]] = {}
-        self._begun: set[ClaimedJob] = set()
         self._interrupted: dict[ClaimedJob, Interruption] = {}
         self._changed: asyncio.Future[None] | None = None
 
     async def changed(self) -> None:
         """Until a run ends."""
         if self._changed is None:
-            self._changed = asyncio.get_running_loop().create_future()
+            self._changed = self._loop.create_future()
         await asyncio.shield(self._changed)
 
     @property
@@ -162,8 +166,10 @@ class Executor:
         return [job.id for job in self._runs]
 
     def start(self, slots: Slots, job: ClaimedJob) -> None:
-        run = asyncio.get_running_loop().create_task(self._run(slots, job), context=self._context.copy())
-        self._runs[job] = run
+        # With a loop and a name at hand, a task costs half of what `create_task` asks for.
+        self._runs[job] = asyncio.Task(
+            self._run(slots, job), loop=self._loop, name=job.task, context=self._context.copy()
+        )
 
     def interrupt(self, why: Interruption, job_id: int | None = None) -> None:
         """Stop a run, or all: coroutines are cancelled, processes killed, threads told."""
@@ -171,22 +177,28 @@ class Executor:
             if (job_id is None or job.id == job_id) and job not in self._interrupted:
                 self._interrupted[job] = why
                 # A run that has not begun would never enter its coroutine, and nobody would hear of its end.
-                if job in self._begun:
+                if job.began is not None:
                     run.cancel()
 
     async def _run(self, slots: Slots, job: ClaimedJob) -> None:
-        began = time.perf_counter()
         outcome: Outcome | None
         task = self._tasks[job.task]
         if self._on_start is not None:
             self._on_start(job)
-        self._begun.add(job)
+        job.began = time.perf_counter()
+        if self._interrupted and job in self._interrupted:
+            self._end(slots, task, job, None)
+            return
         try:
-            if job in self._interrupted:
-                self._end(slots, job, began)
-                self._on_finish(job, None, 0.0)
-                return
-            outcome = await self._execute(slots, task, job)
+            headers = arguments.loads(job.headers) if job.headers else {}
+            context = Context(job.id, job.task, job.queue, job.attempt, job.max_attempts, headers)
+            timeout = self._timeout_of(task, job)
+            if timeout is None and task.run_in == "coroutine" and not task.options.transactional:
+                enter(context)
+                value = await task.function(**task.load(job.args, context))
+                outcome = COMPLETED if value is None else Completed(task.dump_result(value))
+            else:
+                outcome = await self._execute(slots, task, job, context, timeout)
         except asyncio.CancelledError as error:
             match self._interrupted.get(job):
                 case None:
@@ -200,18 +212,18 @@ class Executor:
                     outcome = None
         except BaseException as error:
             outcome = self._decide(task, job, error)
-        self._on_finish(job, outcome, self._end(slots, job, began))
+        self._end(slots, task, job, outcome)
+
+    def _end(self, slots: Slots, task: Task[..., Any], job: ClaimedJob, outcome: Outcome | None) -> None:
+        seconds = time.perf_counter() - (job.began or 0.0)
+        del self._runs[job]
+        if self._interrupted:
+            self._interrupted.pop(job, None)
+        slots.ended(seconds)
+        self._on_finish(task, job, outcome, seconds)
         if self._changed is not None:
             changed, self._changed = self._changed, None
             changed.set_result(None)
-
-    def _end(self, slots: Slots, job: ClaimedJob, began: float) -> float:
-        seconds = time.perf_counter() - began
-        self._runs.pop(job, None)
-        self._begun.discard(job)
-        self._interrupted.pop(job, None)
-        slots.ended(seconds)
-        return seconds
 
     def _decide(self, task: Task[..., Any], job: ClaimedJob, error: BaseException) -> Outcome:
         try:
@@ -222,25 +234,20 @@ class Executor:
                 error, attempt=job.attempt, max_attempts=job.max_attempts, crashes=job.crashes, delay=DEFAULT.delay
             )
 
-    async def _execute(self, slots: Slots, task: Task[..., Any], job: ClaimedJob) -> Outcome:
-        headers = arguments.loads(job.headers) if job.headers else {}
-        context = Context(job.id, job.task, job.queue, job.attempt, job.max_attempts, headers)
-        timeout = self._timeout_of(task, job)
+    async def _execute(
+        self, slots: Slots, task: Task[..., Any], job: ClaimedJob, context: Context, timeout: float | None
+    ) -> Outcome:
         if task.run_in == "process":
             return await slots.processes.run(_call(task, context, job), timeout)
         enter(context)
         kwargs = task.load(job.args, context)
-        if task.run_in == "coroutine":
-            if task.options.transactional:
-                completed: Completed = await _bounded(
-                    self._transactions.arun(task, job, context, kwargs), timeout, task
-                )
-                return completed
-            value = await (
-                task.function(**kwargs) if timeout is None else _bounded(task.function(**kwargs), timeout, task)
-            )
-            return Completed(None if value is None else task.dump_result(value))
-        return await self._in_thread(slots, task, job, context, kwargs, timeout)
+        if task.run_in == "thread":
+            return await self._in_thread(slots, task, job, context, kwargs, timeout)
+        if task.options.transactional:
+            completed: Completed = await _bounded(self._transactions.arun(task, job, context, kwargs), timeout, task)
+            return completed
+        value = await _bounded(task.function(**kwargs), timeout, task)
+        return COMPLETED if value is None else Completed(task.dump_result(value))
 
     async def _in_thread(
         self,

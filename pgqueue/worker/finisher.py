@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -22,6 +25,9 @@ from pgqueue.worker.connection import TRANSIENT, WorkerConnection, pauses
 logger = logging.getLogger("pgqueue.worker")
 
 BATCH = 500
+GATHER_SECONDS = 0.005
+DROP_BATCH = 20
+DROP_SECONDS = 0.2
 LOCK_TIMEOUT = "200ms"
 CONTENDED = (pg_errors.SerializationFailure, pg_errors.DeadlockDetected)
 
@@ -38,10 +44,13 @@ class Finisher:
         self._on_stale = on_stale
         self._waiting: list[Finished] = []
         self._locked: list[Finished] = []
+        self._wrote_at = -math.inf
         self._arrived = asyncio.Event()
         self._written = asyncio.Event()
         self._writing = False
         self._drained: list[int] = []
+        self._drop_now = False
+        self._drop_later: asyncio.TimerHandle | None = None
         self._superseded: set[int] = set()
         self._fences: dict[int, int] = {}
         self.held: dict[int, int] = {}
@@ -87,11 +96,13 @@ class Finisher:
 
     async def run(self) -> None:
         """Write for ever."""
-        pause = pauses()
+        retries = pauses()
         while True:
             await self._arrived.wait()
-            # Outcomes of the same turn of the event loop belong together.
-            await asyncio.sleep(0)
+            # Outcomes of the same turn of the event loop belong together; while many come, those of a few milliseconds.
+            pause = self._wrote_at + GATHER_SECONDS - time.monotonic()
+            await asyncio.sleep(max(0.0, pause) if len(self._waiting) < BATCH else 0)
+            self._wrote_at = time.monotonic()
             batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
             if not self._waiting:
                 self._arrived.clear()
@@ -102,14 +113,15 @@ class Finisher:
                     await self._write(batch)
                 # What is written is not written again, and not counted again, if the next statement fails.
                 batch = []
-                await self._drop_claims()
-                pause = pauses()
+                if self._drop_now or len(self._drained) >= DROP_BATCH:
+                    await self._drop_claims()
+                retries = pauses()
             except (*TRANSIENT, SchemaOutOfDate, pg_errors.InsufficientPrivilege) as error:
                 logger.warning(
                     "%d outcomes wait for PostgreSQL: %s", len(batch) + len(self._waiting), _first_line(error)
                 )
                 self._again(batch)
-                await asyncio.sleep(next(pause))
+                await asyncio.sleep(next(retries))
             except asyncio.CancelledError:
                 self._again(batch)
                 raise
@@ -124,6 +136,8 @@ class Finisher:
     async def flushed(self) -> None:
         """Wait until nothing waits to be written."""
         while self._waiting or self._writing or self._locked or self._drained:
+            if self._drained:
+                self._drop_soon()
             self._written.clear()
             await self._written.wait()
 
@@ -157,8 +171,8 @@ class Finisher:
             return
         if stale:
             self._on_stale(stale)
-        for one in batch:
-            self._count(one.fence)
+        for fence, count in Counter(one.fence for one in batch).items():
+            self._count(fence, count)
 
     async def _write_unlocked(self, batch: list[Finished]) -> None:
         """Somebody holds a row of the batch: the others end now, that one when it is free."""
@@ -177,23 +191,36 @@ class Finisher:
         self._locked = []
         self._arrived.set()
 
-    def _count(self, fence: int) -> None:
-        left = self.held.get(fence, 0) - 1
+    def _count(self, fence: int, count: int = 1) -> None:
+        left = self.held.get(fence, 0) - count
         if left > 0:
             self.held[fence] = left
-        else:
-            self.held.pop(fence, None)
-            self._drained.append(fence)
-            self._arrived.set()
+            return
+        # Held until its row is gone: a reconcile must not take it for a claim whose answer was lost.
+        self.held[fence] = 0
+        self._drained.append(fence)
+        if self._drop_later is None:
+            self._drop_later = asyncio.get_running_loop().call_later(DROP_SECONDS, self._drop_soon)
+
+    def _drop_soon(self) -> None:
+        self._drop_now = True
+        self._arrived.set()
 
     async def _drop_claims(self) -> None:
         drained, self._drained = self._drained, []
+        self._drop_now = False
+        if self._drop_later is not None:
+            self._drop_later.cancel()
+            self._drop_later = None
         if drained:
             try:
                 await self._connection.fetch(claiming.drop_claims(self._schema, drained))
             except BaseException:
                 self._drained[:0] = drained
+                self._drop_soon()
                 raise
+            for fence in drained:
+                self.held.pop(fence, None)
 
     async def _isolate(self, batch: list[Finished]) -> None:
         """Something in the batch cannot be written: halve it until that stands alone, and write the job without it."""

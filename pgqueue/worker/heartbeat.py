@@ -44,6 +44,7 @@ class Heartbeat:
         self._schema = schema
         self._worker = worker
         self._lease = lease
+        self._settings = {"statement_timeout": f"{int(lease * 1000)}"}
         self._register = register
         self._on_registered = on_registered
         self._on_lost = on_lost
@@ -108,7 +109,7 @@ class Heartbeat:
             if self._stopping.is_set():
                 return None
             try:
-                rows = fetch(self._connect(), statement)
+                rows = fetch(self._connect(), statement, self._database.local_settings(**self._settings))
                 if failed:
                     logger.info("the worker can %s again", what)
                 return rows
@@ -132,9 +133,7 @@ class Heartbeat:
 
     def _connect(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
-            options = self._database.session_options(
-                "pgqueue heartbeat", statement_timeout=f"{int(self._lease * 1000)}"
-            )
+            options = self._database.session_options("pgqueue heartbeat", **self._settings)
             self._connection = psycopg.Connection.connect(self._database.dsn, autocommit=True, **options)
         return self._connection
 

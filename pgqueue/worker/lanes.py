@@ -30,6 +30,12 @@ class Lane:
         self._told: int | None = None
         self._unconfirmed = 0
 
+    @property
+    def known(self) -> int:
+        """Up to which position the mark is proven, or waits to be."""
+        proven = self.mark if self._proven is None else self._proven
+        return max(proven, self._pending[-1][0]) if self._pending else proven
+
     def observe(self, scan: Scan, started_at: int, *, lifo: bool = False) -> None:
         """Move the mark by what a scan that started at the mark `started_at` has shown."""
         told, self._told = self._told, None
@@ -37,8 +43,7 @@ class Lane:
             return
         if self.mark == started_at:
             self._move(scan, lifo, told)
-        proven = self.mark if self._proven is None else self._proven
-        if scan.allocated > proven and (not self._pending or scan.allocated > self._pending[-1][0]):
+        if scan.xact_id is not None and scan.allocated > self.known:
             # The oldest are the next to be confirmed; behind a long writer the newest stands for all that came since.
             del self._pending[PENDING - 1 :]
             self._pending.append((scan.allocated, scan.xact_id))

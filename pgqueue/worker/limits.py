@@ -2,42 +2,48 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pgqueue.errors import ConfigurationError
 from pgqueue.queries import claiming
 from pgqueue.worker.connection import TRANSIENT
 
 if TYPE_CHECKING:
     from pgqueue.worker.worker import Worker
 
+logger = logging.getLogger("pgqueue.worker")
+
 
 class Limits:
-    """`max_memory` is in bytes, `idle_timeout` in seconds; None is no limit."""
+    """`max_memory` is in bytes, `idle_timeout` in seconds; None is no limit. Raises ConfigurationError."""
 
     def __init__(
         self, *, drain: bool, idle_timeout: float | None, max_jobs: int | None, max_memory: int | None
     ) -> None:
+        check("idle_timeout", idle_timeout, SECONDS, 0, optional=True)
+        check("max_jobs", max_jobs, WHOLE, 1, optional=True)
+        check("max_memory", max_memory, BYTES, 1, optional=True)
         self._drain = drain
         self._idle_timeout = idle_timeout
         self._max_jobs = max_jobs
         self._max_memory = max_memory
-        self._jobs = 0
+        self._seen = 0
         self._busy_at = time.monotonic()
 
-    def job_ended(self) -> bool:
-        """Count it; whether it was the last one."""
-        self._jobs += 1
-        self._busy_at = time.monotonic()
-        return self._max_jobs is not None and self._jobs >= self._max_jobs
+    def was_last(self, ended: int) -> bool:
+        """Whether `ended` jobs are all that the worker is to run."""
+        return self._max_jobs is not None and ended >= self._max_jobs
 
     async def reached(self, worker: Worker) -> bool:
         """Whether to stop now."""
         if self._max_memory is not None and memory_in_use() > self._max_memory:
             return True
-        if not worker.idle:
+        if not worker.idle or worker.ended != self._seen:
+            self._seen = worker.ended
             self._busy_at = time.monotonic()
             return False
         if self._idle_timeout is not None and time.monotonic() - self._busy_at >= self._idle_timeout:
@@ -45,13 +51,37 @@ class Limits:
         return self._drain and await self._is_drained(worker)
 
     async def _is_drained(self, worker: Worker) -> bool:
+        """A paused queue counts as done: whoever paused it may want it so for days."""
+        queues = set(worker.queues)
+        paused = worker.serving.paused() & queues
         try:
-            [(left,)] = await worker.services.fetch(
-                claiming.holds_drain(worker.app.schema, sorted(worker.queues), sorted(worker.app.tasks))
-            )
+            if await self._is_held(worker, queues - paused):
+                return False
+            left = [queue for queue in sorted(paused) if await self._is_held(worker, {queue})]
         except TRANSIENT:
             return False
-        return not left
+        if left:
+            logger.warning("drained, but for the paused queue%s %s", "s" * (len(left) > 1), ", ".join(left))
+        return True
+
+    async def _is_held(self, worker: Worker, queues: set[str]) -> bool:
+        [(held,)] = await worker.services.fetch(
+            claiming.holds_drain(worker.app.schema, sorted(queues), sorted(worker.app.tasks))
+        )
+        return bool(held)
+
+
+WHOLE, BYTES, SECONDS = "a whole number", "a whole number of bytes", "a number of seconds"
+
+
+def check(name: str, value: Any, kind: str, least: float, *, optional: bool = False) -> None:
+    """Raises ConfigurationError for a setting that is no such number, or below `least`."""
+    if optional and value is None:
+        return
+    numbers = float | int if kind is SECONDS else int
+    if isinstance(value, bool) or not isinstance(value, numbers) or not value >= least:
+        none = ", or None for no limit" if optional else ""
+        raise ConfigurationError(f"{name}={value!r} must be {kind}, at least {least:g}{none}")
 
 
 def memory_in_use() -> int:

@@ -41,6 +41,7 @@ class Serving:
         self._poll_interval = poll_interval
         self._start = start
         self._settings: dict[str, QueueSettings] = {}
+        self._without_history: frozenset[str] = frozenset()
         self._idle: set[str] = set()
         self.slots: dict[str, Slots] = {}
         self.claimers: dict[str, Claimer] = {}
@@ -48,9 +49,13 @@ class Serving:
     def read_settings(self, settings: dict[str, QueueSettings], names: set[str]) -> None:
         """Take over what the table says; `names` are the queues that there are."""
         self._settings = settings
+        self._without_history = frozenset(name for name, one in settings.items() if not one.keeps_history)
+        served = len(self.slots)
         for queue, count in self._spec.resolve(self.known_queues(names)).items():
             if queue not in self.slots and not self._worker.stopping:
                 self._serve(queue, count)
+        if len(self.slots) > served and self._worker.life.heartbeat is not None:
+            self._start(self._record_queues())
         for queue, claimer in self.claimers.items():
             claimer.lifo = settings.get(queue, NO_SETTINGS).lifo
 
@@ -65,7 +70,11 @@ class Serving:
         return sum(self._spec.resolve(self.known_queues(set())).values())
 
     def keeps_history(self, queue: str) -> bool:
-        return self._settings.get(queue, NO_SETTINGS).keeps_history
+        return queue not in self._without_history
+
+    def paused(self) -> set[str]:
+        """Queues that were paused when their settings were last read."""
+        return {queue for queue, settings in self._settings.items() if settings.paused}
 
     def timeout_of(self, task: Task[..., Any], job: ClaimedJob) -> float | None:
         """Seconds that this run may take: the job's own, else the task's, the queue's, the app's."""
@@ -124,6 +133,7 @@ class Serving:
 
     def release_all(self) -> None:
         """Give back whatever has not started."""
+        self._worker.quarantine.release()
         for slots in self.slots.values():
             self.release_unstarted(slots)
 
@@ -148,6 +158,11 @@ class Serving:
             claim_failed=worker.reconciler.wake,
         )
         self._start(claimer.run())
+
+    async def _record_queues(self) -> None:
+        worker = self._worker
+        await worker.life.registered.wait()
+        await worker.services.insist(fleet.record_queues(worker.app.schema, worker.id, worker.queues))
 
     async def _set_idle(self, queue: str, idle: bool) -> None:
         (self._idle.add if idle else self._idle.discard)(queue)

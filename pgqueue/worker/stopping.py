@@ -20,6 +20,7 @@ logger = logging.getLogger("pgqueue.worker")
 INTERRUPT_SECONDS = 5.0
 WRITE_SECONDS = 10.0
 CANCEL_SECONDS = 1.0
+RECONCILE_SECONDS = 2.0
 
 
 async def stop_gracefully(
@@ -28,13 +29,17 @@ async def stop_gracefully(
     """Stop `worker` within its `shutdown_timeout`, or at once when `force` is set."""
     worker.serving.release_all()
     await _cancel(set(background))
+    # What a claimer took while it was being stopped.
+    worker.serving.release_all()
     with suppress(psycopg.Error, PgQueueError, TimeoutError):
         await asyncio.wait_for(worker.services.fetch(fleet.mark_stopping(worker.app.schema, worker.id)), 1.0)
+        # A claim whose answer was cut off is in the table, and its jobs would wait for those that run here.
+        await asyncio.wait_for(worker.reconciler.run_once(), RECONCILE_SECONDS)
     await _let_end(worker, force)
     await worker.quarantine.close()
     try:
         await asyncio.wait_for(worker.finisher.flushed(), WRITE_SECONDS)
-        # A claim that was under way when its claimer was stopped may be in the table.
+        # A claim whose end PostgreSQL had not seen then.
         await asyncio.wait_for(worker.reconciler.run_once(), WRITE_SECONDS)
         await asyncio.wait_for(
             worker.services.fetch(fleet.unregister_worker(worker.app.schema, worker.id)), WRITE_SECONDS

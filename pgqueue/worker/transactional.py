@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from pgqueue.context import Context
-from pgqueue.database import Database, arun, run
+from pgqueue.database import Database, arun, lent, run
 from pgqueue.errors import PgQueueError
 from pgqueue.job import ClaimedJob
 from pgqueue.outcome import Completed
@@ -35,7 +35,8 @@ class Transactions:
         with self.database.transaction() as connection:
             context.connection = connection
             began = time.monotonic()
-            outcome = Completed(task.dump_result(task.function(**kwargs)))
+            with lent(connection):
+                outcome = Completed(task.dump_result(task.function(**kwargs)))
             self._check(job, context, run(connection, self._finish(task, job, outcome, time.monotonic() - began)))
         return outcome
 
@@ -43,7 +44,8 @@ class Transactions:
         async with self.database.atransaction() as connection:
             context.connection = connection
             began = time.monotonic()
-            outcome = Completed(task.dump_result(await task.function(**kwargs)))
+            with lent(connection):
+                outcome = Completed(task.dump_result(await task.function(**kwargs)))
             self._check(
                 job, context, await arun(connection, self._finish(task, job, outcome, time.monotonic() - began))
             )

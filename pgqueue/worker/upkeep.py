@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import logging
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from pgqueue.queries import claiming, fleet
 from pgqueue.queries.finishing import Finished, finish
 from pgqueue.services.service import Runner, Service
 
+if TYPE_CHECKING:
+    from pgqueue.worker.connection import WorkerConnection
+
+logger = logging.getLogger("pgqueue.worker")
+
 CANCEL_INTERVAL = 1.0
+NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +120,17 @@ class Reconciler(Service):
             await self.runner.run(finish(self.schema, self._worker(), unstarted))
             await self.runner.fetch(claiming.drop_claims(self.schema, [fence for fence, _ in lost]))
         return self._interval
+
+
+async def warn_of_unknown_tasks(connection: WorkerConnection, schema: str, queues: Iterable[str]) -> None:
+    """One warning for each queue whose next jobs nobody would run: a task was renamed, or its app has no worker."""
+    for queue in sorted(queues):
+        found = await connection.insist(fleet.unknown_tasks(schema, queue))
+        if found:
+            names = ", ".join(found[:NAMED]) + (f" and {len(found) - NAMED} more" if len(found) > NAMED else "")
+            logger.warning(
+                "queue %s holds jobs of tasks that no running worker has: %s. They wait until one has them: start it, "
+                "or cancel them (`pgqueue jobs cancel --task NAME`)",
+                queue,
+                names,
+            )

@@ -19,13 +19,14 @@ from pgqueue.job import ClaimedJob
 from pgqueue.outcome import Completed, Outcome, Retry, Snooze
 from pgqueue.queries import fleet, inspecting
 from pgqueue.queries.finishing import Finished
-from pgqueue.queries.fleet import Orphan
+from pgqueue.queries.rescuing import Orphan
 from pgqueue.revision import check_revision
 from pgqueue.services.promoter import LONGEST, Promoter
 from pgqueue.services.pruner import Pruner
 from pgqueue.services.rescuer import Rescuer
 from pgqueue.services.scheduler import Scheduler
 from pgqueue.services.service import Runner, Service
+from pgqueue.task import Task
 from pgqueue.worker import limits
 from pgqueue.worker.connection import WorkerConnection
 from pgqueue.worker.executor import Executor
@@ -39,7 +40,7 @@ from pgqueue.worker.reporting import event_of
 from pgqueue.worker.serving import Serving
 from pgqueue.worker.stopping import abandon, stop_gracefully
 from pgqueue.worker.transactional import Transactions
-from pgqueue.worker.upkeep import Cancellations, QueueSettings, Reconciler, SettingsReader
+from pgqueue.worker.upkeep import Cancellations, QueueSettings, Reconciler, SettingsReader, warn_of_unknown_tasks
 
 if TYPE_CHECKING:
     from pgqueue.app import PgQueue
@@ -59,7 +60,7 @@ class Worker:
     stops when nothing is left to do, `idle_timeout` after so many seconds without a job, `max_jobs` after so many
     jobs, `max_memory` (bytes) when the process has grown beyond. `shutdown_timeout` bounds the graceful stop. Without
     `listen` it only polls, every `poll_interval` seconds. After `blocked_limit` seconds in which its event loop stood
-    still it counts as hung, and others take its jobs.
+    still it counts as hung, and others take its jobs. Raises ConfigurationError for a setting that cannot work.
 
         async with app.worker(queues={"email": 10}):
             ...
@@ -87,10 +88,11 @@ class Worker:
             raise ConfigurationError(
                 "the app has no tasks: a worker would have nothing to run. Register one with @app.task()"
             )
-        if lease < 1 or poll_interval <= 0 or slots < 1:
-            raise ConfigurationError(
-                f"lease={lease} must be at least 1 s, poll_interval={poll_interval} above 0, slots={slots} at least 1"
-            )
+        limits.check("slots", slots, limits.WHOLE, 1)
+        limits.check("lease", lease, limits.SECONDS, 1)
+        limits.check("shutdown_timeout", shutdown_timeout, limits.SECONDS, 0)
+        limits.check("poll_interval", poll_interval, limits.SECONDS, 0.001)
+        limits.check("blocked_limit", blocked_limit, limits.SECONDS, 1)
         self.app = app
         self.name = name or f"{socket.gethostname()}:{os.getpid()}"
         self.lease = lease
@@ -100,6 +102,7 @@ class Worker:
         self._limits = limits.Limits(drain=drain, idle_timeout=idle_timeout, max_jobs=max_jobs, max_memory=max_memory)
         self._with_scheduler = with_scheduler
         self._listen = listen and not app.database.pooler
+        self._poll_interval = poll_interval
         self.life = Life(self, blocked_limit)
         self.serving = Serving(
             self,
@@ -200,7 +203,12 @@ class Worker:
         if self._listen:
             listener = Listener(self.listening, self.app.schema, self.serving.hint, self.serving.sweep_all)
             self.start_part(listener.run())
+        elif self.app.database.pooler:
+            logger.info(
+                "behind a pooler there is no LISTEN: jobs are found by polling, every %g s", self._poll_interval
+            )
         self.start_part(self._watch_limits())
+        self.start_part(warn_of_unknown_tasks(self.services, self.app.schema, self.queues))
         self._main = asyncio.create_task(self._until_stopped())
 
     def _connect(self) -> None:
@@ -228,7 +236,7 @@ class Worker:
         """Transactional tasks hold a connection each: they must not starve the app's own pool."""
         if not any(task.options.transactional for task in self.app.tasks.values()):
             return self.app.database
-        return self.app.database.with_pool(max(4, self.serving.total_slots()))
+        return self.app.database.for_tasks(max(4, self.serving.total_slots()))
 
     def _services(self) -> list[Service]:
         runner = Runner(self.services.fetch, self.services.run)
@@ -311,13 +319,12 @@ class Worker:
 
     def _delay(self, task: str, attempt: int) -> float:
         known = self.app.tasks.get(task)
-        return (self.app.backoff if known is None else self.app.backoff_of(known)).delay(attempt)
+        return (self.app if known is None else known).backoff.delay(attempt)
 
     def _started(self, job: ClaimedJob) -> None:
         self.app.subscribers.emit(Event("started", job.id, job.task, job.queue, job.attempt))
 
-    def _finished(self, job: ClaimedJob, outcome: Outcome | None, seconds: float) -> None:
-        task = self.app.tasks[job.task]
+    def _finished(self, task: Task[..., Any], job: ClaimedJob, outcome: Outcome | None, seconds: float) -> None:
         if task.options.transactional and isinstance(outcome, Completed):
             self.finisher.settled(job.id, job.fence)
         else:
@@ -325,20 +332,27 @@ class Worker:
             self.finisher.add(Finished(job.id, job.fence, job.task, outcome, seconds, kept))
         if outcome is not None:
             self.ended += 1
-        if isinstance(outcome, Retry | Snooze) and outcome.delay < LONGEST:
-            # The promoter does not look again that soon by itself.
-            asyncio.get_running_loop().call_later(outcome.delay + WRITE_SECONDS, self.promoter.wake)
-        if outcome is not None and self._limits.job_ended():
-            self.stop()
-        event = event_of(job, outcome, seconds, self.app.subscribers)
-        if event is not None:
-            self.app.subscribers.emit(event)
+            if isinstance(outcome, Retry | Snooze) and outcome.delay < LONGEST:
+                # The promoter does not look again that soon by itself.
+                asyncio.get_running_loop().call_later(outcome.delay + WRITE_SECONDS, self.promoter.wake)
+            if self._limits.was_last(self.ended):
+                self.stop()
+        if self.app.subscribers.callbacks:
+            event = event_of(job, outcome, seconds, self.app.subscribers)
+            if event is not None:
+                self.app.subscribers.emit(event)
 
     def _stale(self, count: int) -> None:
         logger.warning("%d outcomes were refused: their jobs had been rescued and belong to others now", count)
 
     def _rescued(self, orphan: Orphan) -> None:
-        logger.warning("rescued job %s (%s) of dead worker %s", orphan.job_id, orphan.task, orphan.worker_id)
+        logger.warning(
+            "rescued job %s (%s) of dead worker %s",
+            orphan.job_id,
+            orphan.task,
+            orphan.worker,
+            extra={"fields": {"worker_id": orphan.worker_id}},
+        )
         self.app.subscribers.emit(
             Event("rescued", orphan.job_id or 0, orphan.task, orphan.queue, orphan.attempt, None, orphan.worker_id)
         )

@@ -44,6 +44,7 @@ class Held:
             queue="orders",
             priority=0,
             mark=0,
+            known=0,
             tasks=[TASK],
             count=10,
             slots=10,

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from tests.crash.fleet import FINISHES_WAITING, Fleet, WorkerProcess, eventually
-from tests.crash.shop import block_the_loop, order, wait_for
+from tests.crash.shop import app, block_the_loop, order, wait_for
 
 pytestmark = pytest.mark.crash
 
@@ -159,8 +159,9 @@ def start_with_prefetched_jobs(fleet: Fleet, gate: Path) -> tuple[WorkerProcess,
     for _ in range(60):
         order.enqueue()
     fleet.drained()
-    jobs = [job.id for job in order.app.insert([wait_for.job(str(gate)) for _ in range(12)])]
-    [(held,)] = eventually(lambda: fleet.query("select job_ids from {schema}.claims"), "nothing was claimed")
+    jobs = [job.id for job in app.enqueue_many([wait_for.job(str(gate)) for _ in range(12)])]
+    query = "select job_ids from {schema}.claims where %s = any (job_ids)"
+    [(held,)] = eventually(lambda: fleet.query(query, jobs[0]), "nothing was claimed")
     assert len(held) > 2, "the worker has not claimed ahead"
     eventually(lambda: len(fleet.noted("begin", pid=worker.pid)) == 62, "not all slots are taken")
     return worker, jobs[:2], jobs[2:]

@@ -1,14 +1,18 @@
 """Apps on the test database, and every kind of connection that an enqueue can join.
 
 - `app`: a PgQueue on the shared, empty database; closed at the end
+- `data`: a folder for a cluster of a PostgreSQL of one's own
 - `joined`: opens a connection of one of the sync kinds in a transaction
 - `ajoined`: the same for the async kinds
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -20,6 +24,7 @@ from sqlalchemy.pool import NullPool
 
 from pgqueue import PgQueue
 from pgqueue.config import sqlalchemy_url
+from pgqueue.embedded.binaries import Account, temporary_folder
 
 Joined = Callable[[], AbstractContextManager[Any]]
 AJoined = Callable[[], AbstractAsyncContextManager[Any]]
@@ -30,6 +35,15 @@ async def app(dsn: str) -> AsyncIterator[PgQueue]:
     made = PgQueue(dsn)
     yield made
     await made.aclose()
+
+
+@pytest.fixture
+def data() -> Iterator[Path]:
+    """A folder for a cluster, not yet made, where PostgreSQL's user may go; pytest's own folders are closed to it."""
+    folder = temporary_folder(Account(os.geteuid(), os.getegid()))
+    folder.chmod(0o755)
+    yield folder / "data"
+    shutil.rmtree(folder)
 
 
 @contextmanager

@@ -182,6 +182,31 @@ def test_jobs_are_listed_shown_and_filtered(invoke: Invoke, app: PgQueue) -> Non
     invoke("jobs", "show", 10**9, exit_code=3)
 
 
+def test_what_cannot_be_read_is_shown_as_such(invoke: Invoke, app: PgQueue, dsn: str) -> None:
+    job = app.enqueue("shop.send", {"n": 1})
+    deep = f'{{"n": {"[" * 300 + "]" * 300}}}'
+    with psycopg.connect(dsn) as connection:
+        connection.execute("update pgqueue.jobs set args = %s::jsonb", [deep])
+        connection.execute(
+            "insert into pgqueue.schedules (name, task, every, args, next_run_at) "
+            "values ('odd', 'shop.send', '1 hour', %s::jsonb, now()), ('bad', 'shop.send', '0', '{}', now())",
+            [deep],
+        )
+    assert "unreadable: the stored JSON nests deeper" in invoke("jobs", "list").stdout
+    [record] = records(invoke("jobs", "list", "--json"))
+    assert (record["id"], record["args"], list(record["unreadable"])) == (job.id, {}, ["args"])
+    shown = invoke("jobs", "show", job.id).stdout
+    assert "unreadable" in shown
+    assert "arguments" not in shown
+    assert "bad: the stored JSON nests deeper" in invoke("schedules", "list").stdout
+    assert "args of schedule odd cannot be read" in invoke("schedules", "run", "odd", exit_code=1).stderr
+    coming = invoke("schedules", "next", "--json")
+    assert {record["schedule"] for record in records(coming)} == {"odd"}
+    assert "bad: an interval must be between" in coming.stderr
+    invoke("schedules", "next", "bad", exit_code=2)
+    assert app.jobs.count() == 1
+
+
 def test_cancel_takes_ids_or_filters_and_asks_first(invoke: Invoke, app: PgQueue) -> None:
     one = app.enqueue("shop.send", queue="mail")
     for _ in range(3):

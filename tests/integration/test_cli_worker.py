@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgqueue import PgQueue
+from pgqueue import PgQueue, PgQueueError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 TIMEOUT = 30.0
@@ -110,6 +111,14 @@ def is_completed(app: PgQueue, job_id: int) -> bool:
     return app.jobs.get(job_id).state == "completed"
 
 
+def is_migrated(app: PgQueue) -> bool:
+    try:
+        app.workers.list()
+    except PgQueueError:
+        return False
+    return True
+
+
 def has_said(command: Command, text: str, times: int) -> bool:
     return command.said().count(text) >= times
 
@@ -188,6 +197,24 @@ def test_several_processes_are_kept_alive_until_they_are_told_to_stop(start: Sta
     assert "was killed by SIGKILL" in supervisor.said()
     supervisor.send(signal.SIGTERM)
     assert supervisor.wait() == 0
+
+
+def test_dev_replaces_a_worker_that_crashed_and_ends_with_it_at_a_signal(start: Start, data: Path) -> None:
+    dev = start("dev", "cli_jobs.tasks:app", "-c", "3", "--data", str(data))
+    line = until(lambda: [line for line in dev.said().splitlines() if "export PGQUEUE_DSN=" in line], "it starts")[0]
+    app = PgQueue(shlex.split(line.partition("=")[2])[0])
+    [first] = until(lambda: is_migrated(app) and app.workers.list(), "it has a worker")
+    assert first.pid != dev.process.pid
+    assert dict(first.queues) == {"default": 3, "mail": 3}
+    os.kill(first.pid, signal.SIGKILL)
+    until(lambda: {worker.pid for worker in app.workers.list()} - {first.pid}, "a killed worker is replaced")
+    assert "was killed by SIGKILL: another starts in 0.5 s" in dev.said()
+    job = app.enqueue("cli_jobs.tasks.which")
+    assert job.result(TIMEOUT) not in (first.pid, dev.process.pid)
+    app.close()
+    dev.send(signal.SIGTERM)
+    assert dev.wait() == 0
+    assert "Traceback" not in dev.said()
 
 
 def test_processes_stop_when_their_supervisor_is_killed(start: Start, app: PgQueue) -> None:

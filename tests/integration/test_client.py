@@ -8,7 +8,17 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from pgqueue import ArgumentError, ConfigurationError, Job, JobCancelled, JobNotFound, PgQueue, ResultTimeout, Task
+from pgqueue import (
+    ArgumentError,
+    ConfigurationError,
+    Job,
+    JobCancelled,
+    JobEnded,
+    JobNotFound,
+    PgQueue,
+    ResultTimeout,
+    Task,
+)
 from pgqueue.testing import adrain, drain, enqueued
 from tests.integration.waiting import DEADLINE, Gate
 
@@ -173,3 +183,75 @@ def test_a_job_that_was_read_without_an_app_says_how_to_get_one_with(app: PgQueu
     job = Job(7, "default", "send", {}, "available", 0, 0, 25, datetime.now(UTC))
     with pytest.raises(ConfigurationError, match=r"use app.jobs.get\(7\)"):
         job.refresh()
+
+
+DEEP = "[" * 300 + "]" * 300
+
+
+@pytest.mark.parametrize(
+    ("column", "stored"),
+    [
+        ("args", f'{{"n": {DEEP}}}'),
+        ("args", '{"n": 1' + "0" * 5000 + "}"),
+        ("headers", "[1]"),
+        ("headers", f'{{"trace": {DEEP}}}'),
+        ("errors", '"text"'),
+        ("errors", "[1]"),
+    ],
+    ids=["deep args", "huge number", "headers no object", "deep headers", "errors no list", "errors no objects"],
+)
+def test_a_row_that_cannot_be_read_is_listed_with_why_among_the_others(
+    app: PgQueue, send: Task[[int], int], dsn: str, column: str, stored: str
+) -> None:
+    before, odd, after = (send.using(tags=["t"], key=str(n)).enqueue(n) for n in range(3))
+    with psycopg.connect(dsn) as connection:
+        connection.execute(f"update pgqueue.jobs set {column} = %s::jsonb where id = %s", [stored, odd.id])
+    listed = {job.id: job for job in app.jobs.list(tag="t")}
+    assert (listed[before.id].unreadable, listed[after.id].unreadable) == (None, None)
+    for seen in (listed[odd.id], app.jobs.get(odd.id)):
+        assert (seen.id, seen.state, seen.task, seen.queue) == (odd.id, "available", "send", "default")
+        assert list(seen.unreadable or {}) == [column]
+        assert not getattr(seen, column)
+    assert [job.id for job in enqueued(app, send)] == [before.id, odd.id, after.id]
+    assert send.using(key="1").enqueue(1).id == odd.id
+    assert app.jobs.cancel(odd.id) == [odd.id]
+
+
+@pytest.mark.parametrize("moment", ["infinity", "-infinity", "20000-01-01 00:00Z", "4000-01-01 00:00Z BC"])
+def test_a_time_that_python_has_no_date_for_is_shown_as_the_end_of_time(
+    app: PgQueue, send: Task[[int], int], dsn: str, moment: str
+) -> None:
+    job = send.using(delay=60, key="k").enqueue(1)
+    with psycopg.connect(dsn) as connection:
+        connection.execute("update pgqueue.jobs set run_at = %s::timestamptz where id = %s", [moment, job.id])
+    [listed] = app.jobs.list()
+    assert listed.run_at.astimezone(UTC).year in (1, 9999)
+    found, held = app.jobs.find("k"), send.using(key="k").enqueue(2)
+    assert found is not None
+    assert (found.run_at, held.id, held.run_at) == (listed.run_at, job.id, listed.run_at)
+
+
+def test_a_result_that_cannot_be_read_is_an_error_and_not_none(app: PgQueue, send: Task[[int], int], dsn: str) -> None:
+    job = send.enqueue(1)
+    drain(app)
+    with psycopg.connect(dsn) as connection:
+        connection.execute("update pgqueue.completed_jobs set result = %s::jsonb where id = %s", [DEEP, job.id])
+    with pytest.raises(JobEnded, match=f"the result of job {job.id} .*nests deeper than 65 levels"):
+        job.result(timeout=DEADLINE)
+
+
+def test_the_deepest_arguments_that_are_accepted_are_read_back(app: PgQueue) -> None:
+    @app.task(name="nested")
+    def nested(value: object) -> None: ...
+
+    deepest: list[object] = []
+    for _ in range(63):
+        deepest = [deepest]
+    for job in (nested.enqueue(deepest), app.enqueue("unheard-of", {"value": deepest})):
+        assert app.jobs.get(job.id).args == {"value": deepest}
+        assert job.args == {"value": deepest}
+    with pytest.raises(ArgumentError, match="nests deeper than"):
+        nested.enqueue([deepest])
+    with pytest.raises(ArgumentError, match="nests deeper than"):
+        app.enqueue("unheard-of", {"value": [deepest]})
+    assert app.jobs.count() == 2

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from types import SimpleNamespace
@@ -9,16 +12,29 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row, namedtuple_row
 from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from pgqueue import ArgumentError, ConfigurationError, ConnectionFailed, NewJob, PgQueue, SchemaOutOfDate, Task
+from pgqueue import (
+    ArgumentError,
+    ConfigurationError,
+    ConnectionFailed,
+    Context,
+    NewJob,
+    PgQueue,
+    SchemaOutOfDate,
+    Task,
+)
 from pgqueue.config import sqlalchemy_url
+from pgqueue.database import fetch
 from pgqueue.queries.statement import Statement
 from pgqueue.testing import aenqueued, enqueued
+from pgqueue.worker.connection import WorkerConnection
+from tests.integration.waiting import DEADLINE, default_to_serializable
 
 Joined = Callable[[], AbstractContextManager[Any]]
 AJoined = Callable[[], AbstractAsyncContextManager[Any]]
@@ -340,16 +356,29 @@ async def test_without_tables_a_worker_does_not_start(empty_dsn: str) -> None:
             pass
 
 
-async def test_a_server_that_does_not_answer_is_named_without_its_password() -> None:
+async def test_a_server_that_does_not_answer_is_named_at_once_without_its_password() -> None:
     app = PgQueue("postgresql://someone:secret@localhost:1/shop")
-    app.database._pools._sync_pool().timeout = 0.1
-    where = r"cannot connect to postgresql://someone:\*\*\*@localhost:1/shop"
+    where = r"cannot connect to postgresql://someone:\*\*\*@localhost:1/shop: .*refused.*: start PostgreSQL there"
+    began = time.monotonic()
     with pytest.raises(ConnectionFailed, match=where) as caught:
         app.enqueue("send", {})
     assert "secret" not in str(caught.value)
-    (await app.database._pools._async_pool()).timeout = 0.1
-    with pytest.raises(ConnectionFailed, match="cannot connect"):
+    with pytest.raises(ConnectionFailed, match=where):
         await app.aenqueue("send", {})
+    assert time.monotonic() - began < 5
+    await app.aclose()
+
+
+async def test_a_server_that_comes_back_is_connected_to_again(fresh_dsn: str) -> None:
+    app = PgQueue("postgresql://localhost:1/shop", pool_size=1)
+    for _ in range(3):
+        with pytest.raises(ConnectionFailed):
+            app.enqueue("send", {})
+        with pytest.raises(ConnectionFailed):
+            await app.aenqueue("send", {})
+    app.database.point_at(fresh_dsn)
+    assert app.enqueue("send", {}).id
+    assert (await app.aenqueue("send", {})).id
     await app.aclose()
 
 
@@ -362,11 +391,81 @@ async def test_a_server_that_does_not_answer_is_reported_for_an_engine_too(async
     assert "secret" not in str(caught.value)
 
 
-def test_a_pool_that_is_used_up_says_so(dsn: str) -> None:
+async def test_a_pool_that_is_used_up_says_so(dsn: str) -> None:
     app = PgQueue(dsn, pool_size=1)
-    app.database._pools._sync_pool().timeout = 0.1
-    used_up = r"no connection .* came free.*all 1 are in use"
+    app.database._pools.patience = 0.1
+    used_up = r"no connection .* came free within 0.1 s: all 1 are in use.*pool_size"
     with app.database.connection(), pytest.raises(ConnectionFailed, match=used_up):
+        app.enqueue("send", {})
+    async with app.database.aconnection():
+        with pytest.raises(ConnectionFailed, match=used_up):
+            await app.aenqueue("send", {})
+    assert app.enqueue("send", {}).id
+    assert (await app.aenqueue("send", {})).id
+    await app.aclose()
+
+
+async def test_a_connection_that_others_use_is_waited_for(dsn: str) -> None:
+    app = PgQueue(dsn, pool_size=1)
+    held, free = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        async with app.database.aconnection():
+            held.set()
+            await free.wait()
+
+    holder = asyncio.create_task(hold())
+    await held.wait()
+    waiting = [asyncio.create_task(app.aenqueue("send", {})) for _ in range(5)]
+    waiting[0].cancel()
+    free.set()
+    made = await asyncio.gather(*waiting, holder, return_exceptions=True)
+    assert isinstance(made[0], asyncio.CancelledError)
+    assert len(enqueued(app)) == 4
+    await app.aclose()
+
+
+def test_connections_are_used_again_and_no_more_than_the_pool_holds_are_made(dsn: str) -> None:
+    app = PgQueue(dsn, pool_size=3)
+    pids: set[int] = set()
+    barrier = threading.Barrier(8)
+
+    def use() -> None:
+        barrier.wait()
+        for _ in range(20):
+            with app.database.connection() as connection:
+                pids.add(connection.info.backend_pid)
+
+    threads = [threading.Thread(target=use) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(pids) <= 3
+    app.close()
+
+
+async def test_a_connection_that_closed_or_broke_is_replaced(dsn: str) -> None:
+    app = PgQueue(dsn, pool_size=1)
+    terminate: Statement[Any] = Statement("select pg_terminate_backend(pg_backend_pid())")
+    for _ in range(2):
+        with pytest.raises(psycopg.OperationalError):
+            app.database.fetch(terminate)
+        with pytest.raises(psycopg.OperationalError):
+            await app.database.afetch(terminate)
+        with app.database.connection() as connection:
+            connection.execute("begin")
+        assert app.enqueue("send", {}).id
+        assert (await app.aenqueue("send", {})).id
+    assert len(enqueued(app)) == 4
+    await app.aclose()
+
+
+def test_a_server_that_became_read_only_is_not_asked_twice(dsn: str) -> None:
+    app = PgQueue(dsn, pool_size=1)
+    with app.database.connection() as connection:
+        connection.execute("set default_transaction_read_only = on")
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         app.enqueue("send", {})
     assert app.enqueue("send", {}).id
     app.close()
@@ -380,6 +479,70 @@ def test_a_connection_that_the_server_closed_while_it_was_idle_costs_no_enqueue(
             "where application_name = 'pgqueue' and datname = current_database()"
         )
     assert app.enqueue("send", {}).id
+
+
+def test_options_of_the_dsn_and_of_the_environment_stay(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: Statement[Any] = Statement("select current_setting('work_mem'), current_setting('transaction_isolation')")
+    app = PgQueue(make_conninfo(dsn, options="-c work_mem=5MB"))
+    assert app.database.fetch(shown) == [("5MB", "read committed")]
+    monkeypatch.setenv("PGOPTIONS", "-c work_mem=6MB")
+    other = PgQueue(dsn)
+    assert other.database.fetch(shown) == [("6MB", "read committed")]
+    app.close()
+    other.close()
+
+
+async def test_a_database_that_defaults_to_serializable_is_read_committed_for_pgqueue(fresh_dsn: str) -> None:
+    default_to_serializable(fresh_dsn)
+    shown: Statement[Any] = Statement("select current_setting('transaction_isolation')")
+    app = PgQueue(fresh_dsn)
+    connection = WorkerConnection(app.database, "test", lock_timeout="1s")
+    assert await connection.fetch(shown) == [("read committed",)]
+    assert app.database.fetch(shown) == await app.database.afetch(shown) == [("read committed",)]
+    with app.database.transaction() as own:
+        assert fetch(own, shown) == [("read committed",)]
+    await connection.close()
+    await app.aclose()
+
+
+def test_enqueues_of_one_key_do_not_fail_where_the_database_defaults_to_serializable(fresh_dsn: str) -> None:
+    default_to_serializable(fresh_dsn)
+    app = PgQueue(fresh_dsn)
+    barrier = threading.Barrier(4)
+    failed: list[Exception] = []
+
+    def enqueue() -> None:
+        barrier.wait()
+        try:
+            for n in range(50):
+                app.enqueue("send", {}, key=f"k{n}")
+                app.enqueue_many([app.new_job("send", {}, key=f"l{n}"), app.new_job("send", {})])
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=enqueue) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert len(enqueued(app)) == 50 + 50 + 200
+    app.close()
+
+
+async def test_the_transaction_of_a_task_keeps_the_isolation_of_the_database(fresh_dsn: str) -> None:
+    default_to_serializable(fresh_dsn)
+    app = PgQueue(fresh_dsn)
+
+    @app.task(name="show", bind=True, transactional=True)
+    async def show(ctx: Context) -> str:
+        [(level,)] = await (await ctx.connection.execute("show transaction_isolation")).fetchall()
+        return str(level)
+
+    job = await show.aenqueue()
+    async with app.worker():
+        assert await job.aresult(DEADLINE) == "serializable"
+    await app.aclose()
 
 
 def send_number(n: int) -> None: ...

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -32,15 +32,6 @@ server = EmbeddedServer(data, durable=False).start()
 print(server.pid, server.folder, flush=True)
 sys.stdin.read()
 """
-
-
-@pytest.fixture
-def data() -> Iterator[Path]:
-    """A folder for a cluster, not yet made, where PostgreSQL's user may go; pytest's own folders are closed to it."""
-    folder = binaries.temporary_folder(Account(os.geteuid(), os.getegid()))
-    folder.chmod(0o755)
-    yield folder / "data"
-    shutil.rmtree(folder)
 
 
 def one(dsn: str, query: str) -> object:

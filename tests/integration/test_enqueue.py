@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from pgqueue import Backoff, Job, NewJob, PgQueue, Task, Unique
 from pgqueue.testing import drain, enqueued
@@ -172,7 +177,7 @@ def test_concurrent_enqueues_of_one_key_make_one_job(app: PgQueue, send: Task[[i
 
 def test_concurrent_bulks_with_the_same_keys_neither_deadlock_nor_double(app: PgQueue, send: Task[[int], int]) -> None:
     barrier = threading.Barrier(4)
-    results: list[list[Job]] = []
+    results: list[Sequence[Job]] = []
 
     def enqueue(keys: list[int]) -> None:
         barrier.wait()
@@ -187,6 +192,51 @@ def test_concurrent_bulks_with_the_same_keys_neither_deadlock_nor_double(app: Pg
         thread.join()
     assert len(results) == 20
     assert sum(job.created for jobs in results for job in jobs) == len(enqueued(app)) == 40
+
+
+@pytest.mark.parametrize("joined", [False, True], ids=["own transaction", "transaction of the caller"])
+def test_concurrent_bulks_do_not_fail_while_the_holders_of_their_keys_end(fresh_dsn: str, joined: bool) -> None:
+    with psycopg.connect(fresh_dsn, autocommit=True) as connection:
+        name = sql.Identifier(connection.info.dbname)
+        # Deadlocks are to be found soon: they cost no more than this here.
+        connection.execute(sql.SQL("alter database {} set deadlock_timeout = '5ms'").format(name))
+    app = PgQueue(fresh_dsn, pool_size=9)
+    app.task(name="noop")(noop)
+    barrier = threading.Barrier(9)
+    ended = threading.Event()
+    failed: list[Exception] = []
+    made: list[Job] = []
+
+    def enqueue(seed: int) -> None:
+        random = Random(seed)
+        barrier.wait()
+        try:
+            for _ in range(40):
+                jobs = [app.new_job("noop", key=f"k{key}") for key in random.sample(range(12), 8)]
+                with psycopg.connect(fresh_dsn) if joined else nullcontext() as using:
+                    made.extend(app.enqueue_many(jobs, using=using))
+        except Exception as error:
+            failed.append(error)
+
+    def end() -> None:
+        barrier.wait()
+        while not ended.is_set():
+            app.jobs.cancel([job.id for job in enqueued(app, state="available")][::2])
+
+    threads = [threading.Thread(target=enqueue, args=[seed]) for seed in range(8)]
+    ender = threading.Thread(target=end)
+    for thread in [*threads, ender]:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ended.set()
+    ender.join()
+    assert failed == []
+    created = {job.id for job in made if job.created}
+    assert len(made) == 8 * 40 * 8
+    assert {job.id for job in made} == created
+    assert {job.id for state in ("available", "cancelled") for job in enqueued(app, state=state)} == created
+    app.close()
 
 
 def test_a_bulk_returns_its_jobs_in_order(app: PgQueue, send: Task[[int], int]) -> None:
@@ -285,7 +335,7 @@ def test_a_bulk_by_name_takes_the_same_defaults(app: PgQueue, dsn: str) -> None:
     web.close()
 
 
-@pytest.mark.parametrize("count", [1, COPIED], ids=["insert", "copy"])
+@pytest.mark.parametrize("count", [1, 2, COPIED], ids=["one", "insert", "copy"])
 def test_defaults_go_job_over_task_over_queue_over_app(dsn: str, count: int) -> None:
     app = PgQueue(dsn, max_attempts=7)
     app.queue("with", priority=2, max_attempts=5)

@@ -62,6 +62,44 @@ def test_failed_jobs_are_listed_by_queue_task_and_error(app: PgQueue, fails: Tas
     assert (app.failed.count(), app.failed.count(error="KeyError"), app.failed.count(queue="other")) == (4, 1, 1)
 
 
+@pytest.mark.parametrize(
+    ("error", "matching"),
+    [
+        ("CardDeclined", ["declined"]),
+        ("Declined", []),
+        ("TimeoutError", ["timeout"]),
+        (".*Error", []),
+        ("Foo(", []),
+        ("", []),
+        ("fingerprint of key", ["key"]),
+        ("type of declined", ["declined"]),
+    ],
+)
+def test_list_count_redrive_and_purge_mean_the_same_by_an_error(
+    app: PgQueue, fails: Task[[str], None], dsn: str, error: str, matching: list[str]
+) -> None:
+    hows = ["declined", "timeout", "key"]
+    ids = dict(zip(hows, all_fail(app, fails, *hows), strict=True))
+    column, _, how = error.partition(" of ")
+    if how:
+        with psycopg.connect(dsn) as connection:
+            query = f"select {'error_type' if column == 'type' else column} from pgqueue.failed_jobs where id = %s"
+            [[error]] = connection.execute(query, [ids[how]]).fetchall()
+    expected = [ids[how] for how in matching]
+    assert [job.id for job in app.failed.list(error=error)] == expected
+    assert app.failed.count(error=error) == len(expected)
+    assert app.failed.redrive(error=error) == expected
+    drain(app)
+    assert app.failed.purge(error=error) == len(expected)
+    assert app.failed.count() == 3 - len(expected)
+
+
+def test_a_failed_job_that_was_listed_can_be_acted_on(app: PgQueue, fails: Task[[str], None]) -> None:
+    [id_] = all_fail(app, fails, "key")
+    [listed] = app.failed.list()
+    assert listed.refresh() == app.failed.get(id_) == listed
+
+
 def test_a_job_that_did_not_fail_is_not_there(app: PgQueue, fails: Task[[str], None]) -> None:
     job = fails.enqueue("fine")
     drain(app)

@@ -94,6 +94,8 @@ async def test_a_result_that_cannot_be_stored_is_dropped_with_a_warning(
     assert await job.aresult() is None
     assert "result of task task" in caplog.text
     assert "completes without a result" in caplog.text
+    assert "pass" not in caplog.text
+    assert "annotate" not in caplog.text
 
 
 async def test_a_task_can_keep_no_history(app: PgQueue) -> None:

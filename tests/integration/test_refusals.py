@@ -104,6 +104,18 @@ def test_arguments_that_do_not_fit_the_signature_are_refused(
     assert enqueued(app) == []
 
 
+def test_a_queue_is_declared_once_or_the_same_again(app: PgQueue) -> None:
+    app.queue("email", max_attempts=5, timeout=30)
+    app.queue("email", max_attempts=5, timeout=timedelta(seconds=30))
+    with pytest.raises(ConfigurationError) as refused:
+        app.queue("email", max_attempts=3, timeout=30, lifo=True)
+    assert str(refused.value) == (
+        "queue email is declared twice: with max_attempts=5, lifo=False, then with max_attempts=3, lifo=True; "
+        "declare it once"
+    )
+    assert app.declared_queues["email"].max_attempts == 5
+
+
 def test_a_missing_argument_is_named(app: PgQueue) -> None:
     task: Task[..., None] = app.task(name="pair")(pair)
     with pytest.raises(ArgumentError, match="argument 'second' is missing"):

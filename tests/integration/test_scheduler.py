@@ -175,6 +175,86 @@ async def test_a_bad_row_is_disabled_with_its_error_and_the_others_go_on(
     assert (app.schedules.get("bad").enabled, app.schedules.get("bad").error) == (True, None)
 
 
+async def test_arguments_that_cannot_be_read_disable_their_schedule_and_the_others_go_on(
+    app: PgQueue, connection: psycopg.Connection[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    declare(app, bad=timedelta(hours=1), good=timedelta(hours=1))
+    scheduler = Scheduler.of(app)
+    await scheduler.run_once()
+    connection.execute(
+        "update pgqueue.schedules set args = %s::jsonb where name = 'bad'", [f'{{"n": {"[" * 300 + "]" * 300}}}']
+    )
+    make_due(connection, "bad", timedelta(hours=2))
+    make_due(connection, "good")
+    listed = {row.name: (dict(row.args), row.unreadable is None) for row in app.schedules.list()}
+    assert listed == {"bad": ({}, False), "good": ({}, True)}
+    await scheduler.run_once()
+    assert [job.task for job in await aenqueued(app)] == ["task.good"]
+    bad = app.schedules.get("bad")
+    assert not bad.enabled
+    assert "the args of schedule bad cannot be read: the stored JSON nests deeper than 65 levels" in (bad.error or "")
+    assert "schedule bad is disabled" in caplog.text
+    await Scheduler.of(app).run_once()
+    mended = app.schedules.get("bad")
+    assert (mended.enabled, mended.error, mended.unreadable) == (True, None, None)
+
+
+async def test_a_schedule_that_cannot_fire_does_not_hold_up_those_after_it(
+    app: PgQueue, connection: psycopg.Connection[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    declare(app, bad=timedelta(hours=1), good=timedelta(hours=1))
+    scheduler = Scheduler.of(app)
+    await scheduler.run_once()
+    make_due(connection, "bad", timedelta(hours=2))
+    make_due(connection, "good")
+    connection.execute("alter table pgqueue.jobs add constraint no_bad check (task <> 'task.bad') not valid")
+    try:
+        pauses = [await scheduler.run_once() for _ in range(3)]
+    finally:
+        connection.execute("alter table pgqueue.jobs drop constraint no_bad")
+    assert [job.task for job in await aenqueued(app)] == ["task.good"]
+    assert all(pause >= 1 for pause in pauses)
+    assert caplog.text.count("schedule bad was not fired") == 1
+    assert "no_bad" in caplog.text
+    assert app.schedules.get("bad").enabled
+    await scheduler.run_once()
+    assert {job.task for job in await aenqueued(app)} == {"task.good", "task.bad"}
+
+
+@pytest.mark.parametrize("moment", ["infinity", "-infinity"])
+async def test_a_schedule_without_a_date_is_listed_and_does_not_hold_up_the_others(
+    app: PgQueue, connection: psycopg.Connection[Any], moment: str
+) -> None:
+    declare(app, odd=timedelta(hours=1), good=timedelta(hours=1))
+    scheduler = Scheduler.of(app)
+    await scheduler.run_once()
+    make_due(connection, "good")
+    connection.execute(
+        "update pgqueue.schedules set next_run_at = %s::timestamptz, every = '1000000 years' where name = 'odd'",
+        [moment],
+    )
+    assert app.schedules.get("odd").next_run_at.astimezone(UTC).year in (1, 9999)
+    assert 0 <= await scheduler.run_once() <= 5
+    assert [job.task for job in await aenqueued(app)] == ["task.good"]
+    odd = app.schedules.get("odd")
+    assert (odd.enabled, "interval must be between" in (odd.error or "")) == (
+        moment == "infinity",
+        moment != "infinity",
+    )
+
+
+async def test_a_schedule_that_was_set_to_fire_at_once_fires_and_goes_on(
+    app: PgQueue, connection: psycopg.Connection[Any]
+) -> None:
+    declare(app, hourly=timedelta(hours=1))
+    scheduler = Scheduler.of(app)
+    await scheduler.run_once()
+    connection.execute("update pgqueue.schedules set next_run_at = '-infinity'")
+    await scheduler.run_once()
+    assert len(await aenqueued(app)) == 1
+    assert app.schedules.get("hourly").next_run_at > datetime.now(UTC) - timedelta(seconds=5)
+
+
 async def test_a_paused_schedule_stays_paused_over_a_restart_until_it_is_resumed(
     app: PgQueue, connection: psycopg.Connection[Any]
 ) -> None:
@@ -236,8 +316,14 @@ async def test_a_worker_can_be_the_scheduler_too(app: PgQueue) -> None:
         (lambda app: app.cron("0 9 * * *", tz="Mars/Olympus"), "Mars/Olympus"),
         (lambda app: app.every(timedelta()), "interval|every"),
         (lambda app: app.every(-1), "interval|every"),
+        (lambda app: app.every("5m"), r"timedelta\(minutes=5\) or a number of seconds, not '5m'"),
+        (lambda app: app.every(True), "a number of seconds, not True"),
+        (lambda app: app.every(None), "a number of seconds, not None"),
+        (lambda app: app.every(float("nan")), "a number of seconds, not nan"),
+        (lambda app: app.every(float("inf")), "a number of seconds, not inf"),
+        (lambda app: app.every(10**12), "a number of seconds, not 1000000000000|between 1 second and 10 years"),
     ],
-    ids=["never", "nonsense", "zone", "zero", "negative"],
+    ids=["never", "nonsense", "zone", "zero", "negative", "text", "bool", "None", "NaN", "infinity", "too long"],
 )
 def test_a_rule_that_cannot_be_is_refused_where_it_is_declared(app: PgQueue, declare_it: Any, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from pgqueue import Backoff, CancelJob, ConfigurationError, Context, JobFailed, PgQueue, SnoozeJob, Task
 from pgqueue.config import sqlalchemy_url
-from pgqueue.testing import adrain, aenqueued
+from pgqueue.testing import adrain, aenqueued, drain
 from tests.integration.waiting import DEADLINE, states
 
 INSERT = "insert into charges values (7)"
@@ -210,6 +213,73 @@ async def test_many_transactional_jobs_run_beside_each_other(bank: PgQueue, kind
     await bank.aenqueue_many([task.job() for _ in range(60)])
     assert (await adrain(bank, slots=20)).completed == 60
     assert await states(bank) == {"completed": 60}
+
+
+ENDINGS = ["commit", "rollback", "close"]
+
+
+@kinds
+@pytest.mark.parametrize("swallowed", [False, True], ids=["raised", "swallowed"])
+@pytest.mark.parametrize("ending", ENDINGS)
+async def test_a_task_that_ends_its_transaction_fails_and_nothing_of_it_is_kept(
+    bank: PgQueue, kind: str, ending: str, swallowed: bool
+) -> None:
+    def end_in_a_thread(ctx: Context) -> None:
+        charge_in_a_thread(ctx)
+        with suppress(*[Exception] if swallowed else []):
+            getattr(ctx.connection, ending)()
+
+    async def end_in_a_coroutine(ctx: Context) -> None:
+        await charge(ctx)
+        with suppress(*[Exception] if swallowed else []):
+            await getattr(ctx.connection, ending)()
+
+    body: Any = end_in_a_coroutine if kind == "coroutine" else end_in_a_thread
+    task: Task[[], Any] = bank.task(name="end", bind=True, transactional=True, max_attempts=1)(body)
+    job = await task.aenqueue()
+    await adrain(bank)
+    after = await job.arefresh()
+    if swallowed and after.state == "completed":
+        # psycopg refuses a commit without harm to the transaction.
+        assert charges(bank) == 1
+        return
+    assert after.state == "failed"
+    assert re.search("leave that to the worker|forbidden within a Transaction", after.errors[0]["message"])
+    assert charges(bank) == 0
+
+
+async def test_a_commit_in_sql_is_found_before_the_job_completes(fresh_dsn: str) -> None:
+    app = PgQueue(fresh_dsn)
+
+    @app.task(name="end", bind=True, transactional=True, max_attempts=1)
+    async def end(ctx: Context) -> None:
+        await ctx.connection.execute("commit")
+
+    job = await end.aenqueue()
+    await adrain(app)
+    assert "leave that to the worker" in (await job.arefresh()).errors[0]["message"]
+    await app.aclose()
+
+
+@pytest.mark.parametrize("signal", [None, CancelJob("no")], ids=["returns", "raises"])
+def test_a_session_on_the_jobs_connection_commits_or_rolls_back_with_the_job(
+    fresh_dsn: str, signal: Exception | None
+) -> None:
+    with psycopg.connect(fresh_dsn) as connection:
+        connection.execute("create table charges (order_id int primary key)")
+    app = PgQueue(engine=create_engine(sqlalchemy_url(fresh_dsn), poolclass=NullPool))
+
+    @app.task(name="in-session", bind=True, transactional=True)
+    def in_session(ctx: Context) -> None:
+        with Session(ctx.connection) as session, session.begin():
+            session.execute(text(INSERT))
+        with Session(ctx.connection) as session, session.begin():
+            if signal is not None:
+                raise signal
+
+    job = in_session.enqueue()
+    drain(app)
+    assert (job.refresh().state, charges(app)) == (("cancelled", 0) if signal else ("completed", 1))
 
 
 def test_a_process_task_cannot_be_transactional(dsn: str) -> None:

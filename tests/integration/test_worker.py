@@ -213,6 +213,32 @@ async def test_a_job_of_a_task_that_this_app_does_not_have_is_left_alone(app: Pg
     assert (await unknown.arefresh()).state == "available"
 
 
+async def test_a_worker_names_the_tasks_of_its_queues_that_no_running_worker_has(
+    app: PgQueue, dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.task(name="known")(nothing)
+    other = PgQueue(dsn)
+    other.task(name="elsewhere")(nothing)
+    for task in ("renamed", "forgotten", "renamed", "known", "elsewhere"):
+        await app.aenqueue(task, delay=3600)
+    await app.aenqueue("waiting", queue="mail")
+    await app.aenqueue("unserved", queue="other")
+
+    async def has_warned() -> bool:
+        return len(warnings()) == 2
+
+    def warnings() -> list[str]:
+        return sorted(line.partition(". ")[0] for line in caplog.messages if "no running worker has" in line)
+
+    async with other.worker(["elsewhere"]), app.worker(["default", "mail"]):
+        await until(has_warned)
+    await other.aclose()
+    assert warnings() == [
+        "queue default holds jobs of tasks that no running worker has: forgotten, renamed",
+        "queue mail holds jobs of tasks that no running worker has: waiting",
+    ]
+
+
 async def test_globs_and_exclusions_choose_the_queues(app: PgQueue) -> None:
     for queue in ("thumb.small", "thumb.large", "thumb.slow", "email"):
         app.task(name=f"task.{queue}", queue=queue)(nothing)
@@ -228,6 +254,12 @@ async def test_a_glob_serves_a_queue_that_appears_later(app: PgQueue) -> None:
     async with app.worker(["*:2"]):
         job = await app.aenqueue("nothing", queue="new")
         await job.aresult(DEADLINE)
+
+        async def is_listed() -> bool:
+            [listed] = app.workers.list()
+            return dict(listed.queues) == {"default": 2, "new": 2}
+
+        await until(is_listed)
 
 
 async def test_the_first_worker_serves_every_queue_of_the_app(app: PgQueue) -> None:
@@ -281,6 +313,20 @@ async def test_drain_waits_for_retries_and_for_nothing_else(app: PgQueue) -> Non
     assert await states(app) == {"completed": 1, "scheduled": 1, "available": 1}
 
 
+async def test_drain_leaves_what_waits_in_paused_queues_and_says_so(
+    app: PgQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.task(name="nothing")(nothing)
+    app.queues["paused"].pause()
+    app.queues["empty"].pause()
+    for queue in ("paused", "open"):
+        await app.aenqueue("nothing", queue=queue)
+    with caplog.at_level("INFO", "pgqueue.worker"):
+        await asyncio.wait_for(Worker(app, ["paused", "open", "empty"], drain=True).run(), DEADLINE)
+    assert await states(app) == {"completed": 1, "available": 1}
+    assert [line for line in caplog.messages if "paused" in line] == ["drained, but for the paused queue paused"]
+
+
 async def test_drain_runs_what_the_jobs_enqueue(app: PgQueue) -> None:
     @app.task(name="count")
     async def count(n: int) -> None:
@@ -324,6 +370,33 @@ async def test_leaving_lets_running_jobs_end_and_gives_the_others_back(app: PgQu
         gate.opened.set()
     assert await states(app) == {"completed": 2, "available": 3}
     assert all(job.attempt == 0 for job in await aenqueued(app, state="available"))
+
+
+async def test_a_claim_that_was_cut_off_by_the_stop_is_given_back_while_running_jobs_still_end(
+    app: PgQueue, dsn: str
+) -> None:
+    gate = Gate(app, "wait")
+    await gate.task.aenqueue(1)
+    async with app.worker() as worker:
+        await gate.enters()
+        async with await psycopg.AsyncConnection.connect(dsn) as connection:
+            cut_off = await app.aenqueue("wait", {"n": 2}, using=connection)
+            await connection.execute(
+                "update pgqueue.jobs set state = 'running', attempt = 1, claim_id = 77 where id = %s", [cut_off.id]
+            )
+            await connection.execute(
+                "insert into pgqueue.claims (id, worker_id, queue, job_ids) values (77, %s, 'default', %s)",
+                [worker.id, [cut_off.id]],
+            )
+        worker.stop()
+
+        async def is_given_back() -> bool:
+            return (await cut_off.arefresh()).state == "available"
+
+        await until(is_given_back)
+        assert gate.inside == 1
+        gate.opened.set()
+    assert (await cut_off.arefresh()).attempt == 0
 
 
 async def test_giving_back_interrupts_and_uses_no_attempt(app: PgQueue) -> None:
@@ -407,6 +480,32 @@ async def test_a_service_that_is_woken_and_stopped_at_once_ends() -> None:
         assert done, turns
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (psycopg.OperationalError("the server went\nDETAIL: away"), "failing: the server went; trying again"),
+        (psycopg.OperationalError(), "failing: OperationalError; trying again"),
+    ],
+    ids=["text", "no text"],
+)
+async def test_a_service_that_fails_says_why_in_a_line(
+    caplog: pytest.LogCaptureFixture, error: Exception, line: str
+) -> None:
+    class Failing(Service):
+        name = "failing"
+
+        async def run_once(self) -> float:
+            ran.set()
+            raise error
+
+    ran = asyncio.Event()
+    running = asyncio.create_task(Failing(Runner(None, None), "pgqueue").run())  # type: ignore[arg-type]
+    await ran.wait()
+    running.cancel()
+    await asyncio.wait({running}, timeout=DEADLINE)
+    assert caplog.messages == [line]
+
+
 def test_an_app_without_tasks_has_nothing_to_run(dsn: str) -> None:
     with pytest.raises(ConfigurationError, match="the app has no tasks"):
         Worker(PgQueue(dsn))
@@ -418,9 +517,19 @@ def test_an_app_without_tasks_has_nothing_to_run(dsn: str) -> None:
         ({"queues": {"email": 0}}, "queue 'email' was given 0 slots"),
         ({"queues": ["email:x"]}, "queue 'email:x' cannot be read"),
         ({"queues": ["no spaces"]}, "queue name 'no spaces'"),
-        ({"lease": 0.5}, "lease=0.5 must be at least 1 s"),
-        ({"poll_interval": 0}, "poll_interval=0"),
-        ({"slots": 0}, "slots=0"),
+        ({"lease": 0.5}, "lease=0.5 must be a number of seconds, at least 1$"),
+        ({"lease": "30s"}, "lease='30s' must be a number of seconds, at least 1$"),
+        ({"poll_interval": 0}, "poll_interval=0 must be a number of seconds, at least 0.001$"),
+        ({"slots": 0}, "slots=0 must be a whole number, at least 1$"),
+        ({"slots": True}, "slots=True must be a whole number, at least 1$"),
+        ({"max_jobs": 0}, "max_jobs=0 must be a whole number, at least 1, or None for no limit"),
+        ({"max_jobs": 2.5}, "max_jobs=2.5 must be a whole number"),
+        ({"max_memory": 0}, "max_memory=0 must be a whole number of bytes, at least 1, or None for no limit"),
+        ({"max_memory": "512M"}, "max_memory='512M' must be a whole number of bytes"),
+        ({"idle_timeout": -1}, "idle_timeout=-1 must be a number of seconds, at least 0, or None for no limit"),
+        ({"idle_timeout": float("nan")}, "idle_timeout=nan must be a number"),
+        ({"shutdown_timeout": -0.1}, "shutdown_timeout=-0.1 must be a number of seconds, at least 0$"),
+        ({"blocked_limit": 0}, "blocked_limit=0 must be a number of seconds, at least 1$"),
     ],
     ids=str,
 )

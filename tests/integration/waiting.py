@@ -7,6 +7,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import psycopg
+from psycopg import sql
+
 from pgqueue import PgQueue, Task
 from pgqueue.testing import aenqueued
 
@@ -50,3 +53,10 @@ class Gate:
         """The argument of the next job that enters."""
         async with asyncio.timeout(DEADLINE):
             return await self.entered.get()
+
+
+def default_to_serializable(dsn: str) -> None:
+    """Every connection that is made from now on to this database begins its transactions at that level."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        name = sql.Identifier(connection.info.dbname)
+        connection.execute(sql.SQL("alter database {} set default_transaction_isolation = serializable").format(name))

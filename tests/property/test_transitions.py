@@ -23,7 +23,8 @@ from hypothesis.stateful import (
 from pgqueue.database import Database, fetch, run
 from pgqueue.job import NewJob
 from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome, Retry, Snooze
-from pgqueue.queries import claiming, enqueuing, finishing, fleet, inspecting, rescuing
+from pgqueue.queries import claiming, enqueuing, failures, finishing, fleet, inspecting, rescuing
+from pgqueue.queries.failures import FailureFilter
 from pgqueue.queries.finishing import Finished
 from tests.property.model import Model, ModelJob
 
@@ -152,6 +153,7 @@ class Transitions(RuleBasedStateMachine):
             queue=queue,
             priority=0,
             mark=0,
+            known=0,
             tasks=[TASK],
             count=count,
             slots=slots,
@@ -225,10 +227,10 @@ class Transitions(RuleBasedStateMachine):
 
     @rule(queue=QUEUES)
     def promote(self, queue: str) -> None:
-        [(count, due_in)] = fetch(self.db, claiming.promote(SCHEMA, queue=queue, count=500))
-        assert count == self.model.promoted(queue)
+        [seen] = fetch(self.db, claiming.promote(SCHEMA, queue=queue, count=500))
+        assert seen.promoted == self.model.promoted(queue)
         waits = any(job.queue == queue for job in self.model.in_state("scheduled"))
-        assert (due_in is not None) is waits
+        assert (seen.due_in is not None) is waits
 
     @precondition(lambda self: self.model.in_state("available", "scheduled", "running"))
     @rule(data=st.data(), later=st.booleans())
@@ -244,7 +246,7 @@ class Transitions(RuleBasedStateMachine):
             f"update {SCHEMA}.workers set expires_at = '-infinity' where id = %s".encode(), [self.ids[worker]]
         )
         assert fetch(self.db, fleet.heartbeat(SCHEMA, uuid4(), 3600.0)) == []
-        fetch(self.db, fleet.bury(SCHEMA))
+        fetch(self.db, rescuing.bury(SCHEMA))
         assert fetch(self.db, fleet.heartbeat(SCHEMA, self.ids[worker], 3600.0)) == []
         self.dead.add(self.life(worker))
         self.register(worker)
@@ -266,10 +268,8 @@ class Transitions(RuleBasedStateMachine):
         ids = failed if every else data.draw(st.lists(st.sampled_from(failed), min_size=1, unique=True))
 
         def change() -> None:
-            statement = inspecting.redrive(
-                SCHEMA, ids=None if every else ids, queue=None, task=None, error=None, limit=None
-            )
-            back = fetch(self.db, statement)
+            which = FailureFilter(None if every else tuple(ids))
+            back = fetch(self.db, failures.redrive(SCHEMA, which))
             if commit:
                 assert sorted(back) == self.model.redriven(ids)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -18,7 +18,7 @@ from pgqueue.outcome import AttemptError, Completed, Failed, Outcome, Retry, Sno
 from pgqueue.queries import claiming, enqueuing, finishing, fleet, rescuing
 from pgqueue.queries.claiming import Scan
 from pgqueue.queries.finishing import Finished
-from pgqueue.queries.fleet import Orphan
+from pgqueue.queries.rescuing import Orphan
 from pgqueue.queries.statement import Statement
 from pgqueue.worker.lanes import Lane
 
@@ -87,7 +87,8 @@ def job(task: str = "send", queue: str | None = "mail", args: str = "{}", **opti
 
 
 def enqueue(conn: Connection, *jobs: NewJob) -> list[Job]:
-    return run(conn, enqueuing.enqueue(SCHEMA, jobs or [job()], ATTEMPTS))
+    with conn.transaction() if conn.autocommit and len(jobs) > 1 else nullcontext():
+        return run(conn, enqueuing.enqueue(SCHEMA, jobs or [job()], ATTEMPTS))
 
 
 def add(conn: Connection, count: int = 1, **options: Any) -> list[int]:
@@ -95,11 +96,11 @@ def add(conn: Connection, count: int = 1, **options: Any) -> list[int]:
     return [made.id for made in enqueue(conn, *[job(**options)] * count)]
 
 
-def worker(conn: Connection, *, lease: float = 3600.0, idle: Sequence[str] = ()) -> UUID:
+def worker(conn: Connection, *, lease: float = 3600.0, idle: Sequence[str] = (), name: str = "w") -> UUID:
     """A registered worker; with a lease below zero it is dead."""
     id_ = uuid4()
     registration = fleet.register_worker(
-        SCHEMA, worker=id_, name="w", host="h", pid=1, version="0", queues={"mail": 10}, tasks=["send"], lease=lease
+        SCHEMA, worker=id_, name=name, host="h", pid=1, version="0", queues={"mail": 10}, tasks=["send"], lease=lease
     )
     fetch(conn, registration)
     if idle:
@@ -114,6 +115,7 @@ def claim(
     queue: str = "mail",
     priority: int = 0,
     mark: int = 0,
+    known: int = 0,
     tasks: Sequence[str] = ("send",),
     count: int = 100,
     slots: int = 100,
@@ -126,6 +128,7 @@ def claim(
         queue=queue,
         priority=priority,
         mark=mark,
+        known=known,
         tasks=list(tasks),
         count=count,
         slots=slots,
@@ -144,7 +147,7 @@ def claim_one(conn: Connection, by: UUID | None = None, **options: Any) -> Claim
 def scan(conn: Connection, lane: Lane, **options: Any) -> Scan:
     """One claim from the mark of `lane`, which learns from it."""
     started_at = lane.mark
-    seen = claim(conn, mark=started_at, **options)
+    seen = claim(conn, mark=started_at, known=lane.known, **options)
     lane.observe(seen, started_at, lifo=bool(options.get("lifo")))
     return seen
 
@@ -168,13 +171,13 @@ def rescue(conn: Connection, delay: float = 60.0) -> list[Orphan]:
 
 
 def bury(conn: Connection) -> set[UUID]:
-    return {id_ for (id_,) in fetch(conn, fleet.bury(SCHEMA))}
+    return {buried.id for buried in fetch(conn, rescuing.bury(SCHEMA))}
 
 
 def promote(conn: Connection, *, queue: str = "mail", count: int = 500) -> tuple[int, float | None]:
     """How many became available, and the seconds until the next."""
     [found] = fetch(conn, claiming.promote(SCHEMA, queue=queue, count=count))
-    return found  # type: ignore[no-any-return]
+    return found.promoted, found.due_in
 
 
 def make_due(conn: Connection, *ids: int) -> None:

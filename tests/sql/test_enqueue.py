@@ -18,7 +18,7 @@ from pgqueue import PgQueue
 from pgqueue.database import fetch, run
 from pgqueue.job import Job, NewJob
 from pgqueue.outcome import Completed
-from pgqueue.queries import enqueuing, fleet
+from pgqueue.queries import copying, enqueuing, fleet
 from pgqueue.queries.fleet import QueueRow, TaskRow
 from pgqueue.queries.statement import Operation
 from tests.sql.rows import (
@@ -42,7 +42,7 @@ from tests.sql.rows import (
 )
 
 Another = Callable[[], Connection]
-BULK = enqueuing.COPY_FROM
+BULK = copying.COPY_FROM
 INVOICE = TaskRow("charge", "billing", None, 1, None, "charge:{invoice}")
 
 
@@ -60,7 +60,7 @@ def charges(app: PgQueue, invoices: Sequence[int]) -> list[NewJob]:
 
 def copy(conn: Connection, jobs: Sequence[NewJob]) -> list[Job]:
     with conn.transaction():
-        return run(conn, enqueuing.copy(SCHEMA, jobs, ATTEMPTS))
+        return list(run(conn, copying.copy(SCHEMA, jobs, ATTEMPTS)))
 
 
 def resumed(operation: Operation[list[Job]], answer: list[Any]) -> Operation[list[Job]]:
@@ -139,6 +139,27 @@ def test_a_transaction_that_rolls_back_enqueues_nothing(db: Connection, dsn: str
     assert enqueue(db, job(key="k"))[0].created
 
 
+def test_one_enqueue_is_one_statement_with_its_notification(db: Connection, listener: Connection) -> None:
+    worker(db, idle=["mail"])
+    operation = enqueuing.enqueue(SCHEMA, [job(key="k")], ATTEMPTS)
+    answer = fetch(db, next(operation))
+    with pytest.raises(StopIteration) as ended:
+        operation.send(answer)
+    [made] = ended.value.value
+    assert (made.created, made.key) == (True, "k")
+    assert len(notifications(listener)) == 1
+
+
+def test_what_a_copy_made_is_a_sequence_of_jobs(db: Connection) -> None:
+    with db.transaction():
+        made = run(db, copying.copy(SCHEMA, [job(args=f'{{"n": {n}}}') for n in range(BULK)], ATTEMPTS))
+    assert len(made) == BULK
+    assert [one.args["n"] for one in made[-3:]] == [BULK - 3, BULK - 2, BULK - 1]
+    assert made[-1] == made[BULK - 1]
+    assert made == list(made)
+    assert made[:2] != made[1:3]
+
+
 def test_rule_4_a_key_that_a_live_job_holds_brings_back_that_job(db: Connection) -> None:
     [first] = enqueue(db, job(key="k", args='{"n": 1}'))
     [second, other_queue, free] = enqueue(db, job(key="k", args='{"n": 2}'), job(key="k", queue="other"), job(key="l"))
@@ -164,7 +185,7 @@ def test_rule_4_positions_follow_the_order_of_the_input_whatever_the_keys(db: Co
     assert [one.id for one in claim(db, count=300).jobs] == [one.id for one in made]
 
 
-@pytest.mark.parametrize("count", [200, enqueuing.CHUNK + 500])
+@pytest.mark.parametrize("count", [200, 1_000 + 500])
 def test_rule_4_two_bulks_with_the_same_keys_in_other_orders_do_not_deadlock(
     db: Connection, another: Another, count: int
 ) -> None:
@@ -186,7 +207,7 @@ def test_rule_4_two_bulks_with_the_same_keys_in_other_orders_do_not_deadlock(
 def test_rule_4_a_bulk_takes_its_keys_in_their_own_order_in_one_statement(
     db: Connection, another: Another, dsn: str
 ) -> None:
-    count = enqueuing.CHUNK + 5
+    count = 1_000 + 5
     names = sorted(keys(count, 0), reverse=True)
     with open_transaction(dsn) as holder, ThreadPoolExecutor(1) as threads:
         enqueue(holder, job(key=names[-1]))
@@ -208,7 +229,7 @@ def test_rule_4_a_skip_whose_holder_ends_meanwhile_goes_round_until_it_has_a_job
     with open_transaction(dsn) as app:
         operation = enqueuing.enqueue(SCHEMA, [job(key="k")], ATTEMPTS)
         held = fetch(app, next(operation))
-        assert not held[0].created
+        assert held == []
         finish(another(), holder, Completed())
         [made] = run(app, resumed(operation, held))
         app.commit()
@@ -332,17 +353,17 @@ def test_rule_9_copied_jobs_have_their_ids_and_places_in_the_order_of_the_input(
 
 
 def test_rule_9_copy_is_taken_only_for_many_jobs_without_keys_of_a_named_queue() -> None:
-    many = [job()] * enqueuing.COPY_FROM
-    assert enqueuing.can_copy(many)
-    assert not enqueuing.can_copy(many[1:])
-    assert not enqueuing.can_copy([*many, job(key="k")])
-    assert not enqueuing.can_copy([*many, NewJob("send", "{}")])
+    many = [job()] * copying.COPY_FROM
+    assert copying.can_copy(many)
+    assert not copying.can_copy(many[1:])
+    assert not copying.can_copy([*many, job(key="k")])
+    assert not copying.can_copy([*many, NewJob("send", "{}")])
 
 
 def test_rule_9_a_copied_job_has_the_attempts_of_its_task(db: Connection, app: PgQueue) -> None:
     fetch(db, fleet.register_tasks(SCHEMA, [TaskRow("charge", "billing", 3, 1, None, None)]))
     jobs = charges(app, range(BULK))
-    assert enqueuing.can_copy(jobs)
+    assert copying.can_copy(jobs)
     assert {(one.max_attempts, one.priority) for one in app.enqueue_many(jobs)} == {(1, 3)}
     stored = "select distinct max_attempts, priority from pgqueue.jobs"
     assert rows(db, stored) == [{"max_attempts": 1, "priority": 3}]
@@ -400,7 +421,7 @@ def test_rule_4_a_registered_key_whose_argument_is_missing_is_refused(db: Connec
 def test_rule_4_a_bulk_of_a_task_with_a_registered_key_is_not_copied(db: Connection, app: PgQueue) -> None:
     fetch(db, fleet.register_tasks(SCHEMA, [INVOICE]))
     jobs = charges(app, [n // 2 for n in range(BULK)])
-    assert enqueuing.can_copy(jobs)
+    assert copying.can_copy(jobs)
     made = app.enqueue_many(jobs)
     assert [one.created for one in made] == [True, False] * (BULK // 2)
     assert [one.key for one in made] == [f"charge:{n // 2}" for n in range(BULK)]

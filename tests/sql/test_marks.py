@@ -31,6 +31,7 @@ from tests.sql.rows import (
     scan,
     until,
     value,
+    worker,
 )
 
 PRODUCERS = 4
@@ -53,6 +54,17 @@ def test_the_mark_moves_on_short_and_on_empty_claims(db: Connection) -> None:
     settle(db, lane)
     add(db, 2, queue="other")
     settle(db, lane)
+
+
+@pytest.mark.parametrize("lifo", [False, True])
+def test_a_claim_that_sees_nothing_new_uses_no_transaction_id(db: Connection, lifo: bool) -> None:
+    lane = Lane()
+    add(db, 3)
+    by = worker(db)
+    settle(db, lane, lifo=lifo)
+    with db.transaction():
+        assert scan(db, lane, by=by, lifo=lifo).jobs == []
+        assert value(db, "select pg_current_xact_id_if_assigned()") is None
 
 
 @pytest.mark.parametrize("lifo", [False, True])

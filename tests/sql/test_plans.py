@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -10,7 +11,7 @@ import psycopg
 import pytest
 
 from pgqueue.outcome import Cancelled, Completed, Failed, Outcome, Retry
-from pgqueue.queries import claiming, fleet
+from pgqueue.queries import claiming, fleet, rescuing
 from pgqueue.queries.claiming import claims_of, drop_claims, lanes, release
 from pgqueue.queries.finishing import Finished, finish, lock_claimed
 from pgqueue.queries.statement import Operation, Statement
@@ -18,6 +19,7 @@ from tests.conftest import Server
 from tests.sql.rows import ERROR, SCHEMA, Connection, connect, explain, value
 
 WORKER = uuid4()
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
 IDS, FENCES = list(range(1, 501)), [1, 2]
 STATISTICS = {
     # Plans are made by these, not by the rows: a table may look like any of them long after it has changed.
@@ -51,7 +53,7 @@ def first(operation: Operation[Any]) -> Statement[Any]:
 
 
 def claim(lifo: bool) -> Statement[Any]:
-    lane = {"queue": "q1", "priority": 0, "mark": 9, "tasks": ["send"]}
+    lane = {"queue": "q1", "priority": 0, "mark": 9, "known": 9, "tasks": ["send"]}
     return first(claiming.claim(SCHEMA, **lane, count=500, slots=9, fence=2**62, worker=WORKER, lifo=lifo))  # type: ignore[arg-type]
 
 
@@ -69,12 +71,12 @@ HOT: dict[str, Statement[Any]] = {
     "cancel_claimed": finishing(Cancelled("no")),
     "release": release(SCHEMA, IDS, FENCES),
     "lock_claimed": lock_claimed(SCHEMA, [Finished(id_, 1, "send", None) for id_ in IDS]),
-    "promote": claiming.promote(SCHEMA, queue="q1", count=500),
+    "promote": claiming.promote(SCHEMA, queue="q1", count=500, since=NOW),
     "lanes": lanes(SCHEMA, queue="q1", tasks=["send"]),
 }
 BY_CLAIM: dict[str, Statement[Any]] = {
     "drop_claims": drop_claims(SCHEMA, FENCES),
-    "orphans": fleet.orphans(SCHEMA),
+    "orphans": rescuing.orphans(SCHEMA),
     "claims_of": claims_of(SCHEMA, WORKER),
 }
 JOINS = {"Nested Loop", "Hash Join", "Merge Join"}
@@ -188,6 +190,17 @@ def test_what_starts_from_claims_reaches_jobs_by_id(session: Connection, name: s
         if is_scan_of_jobs(node):
             assert node["Node Type"] in ("Index Scan", "Index Only Scan"), node
             assert "(id = ANY" in condition(node), node
+
+
+def test_the_search_for_unknown_tasks_walks_two_indexes_and_stops(session: Connection) -> None:
+    plan = list(nodes(explain(session, fleet.unknown_tasks(SCHEMA, "q1", 10))))
+    scans = [node for node in plan if is_scan_of_jobs(node)]
+    assert {node.get("Index Name") for node in scans} == {"jobs_claim", "jobs_due"}
+    assert all(condition(node).startswith("(queue = ") for node in scans)
+    assert len([node for node in plan if node["Node Type"] == "Limit"]) == 2
+    assert not [
+        part for node in plan if node["Node Type"] == "Limit" for part in inputs(node) if "Sort" in part["Node Type"]
+    ]
 
 
 def test_a_finish_looks_at_no_more_jobs_than_it_names(large: str) -> None:

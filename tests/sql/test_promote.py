@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from threading import Barrier
 
+from pgqueue.database import fetch
+from pgqueue.queries import claiming
+from pgqueue.services.promoter import SLACK, SWEEP_INTERVAL, DueMark
 from tests.sql.rows import (
+    SCHEMA,
     Connection,
     add,
     claim,
@@ -19,6 +24,7 @@ from tests.sql.rows import (
     promote,
     rows,
     state_of,
+    until,
 )
 
 Another = Callable[[], Connection]
@@ -118,3 +124,73 @@ def test_four_promoters_at_once_give_every_job_one_place(db: Connection, another
         db, "select count(distinct position) as places, count(*) as jobs from pgqueue.jobs where state = 'available'"
     )
     assert (row["places"], row["jobs"]) == (300, 300)
+
+
+def turns(conn: Connection, mark: DueMark, *, at: float = 0.0) -> Callable[[], int]:
+    """What a promoter does in a turn at `at`: how many it promoted."""
+
+    def turn() -> int:
+        since = mark.since(at)
+        [seen] = fetch(conn, claiming.promote(SCHEMA, queue="mail", count=500, since=since))
+        mark.observe(seen, full=False)
+        return seen.promoted
+
+    turn()
+    return turn
+
+
+def test_what_was_due_before_the_mark_is_passed_by(db: Connection) -> None:
+    [early, late] = add(db, 2, delay=60.0)
+    hour_ago = datetime.now(UTC) - timedelta(hours=1)
+    db.execute("update pgqueue.jobs set run_at = %s - interval '1 s' where id = %s", [hour_ago, early])
+    db.execute("update pgqueue.jobs set run_at = %s where id = %s", [hour_ago, late])
+    [seen] = fetch(db, claiming.promote(SCHEMA, queue="mail", count=500, since=hour_ago))
+    assert (seen.promoted, state_of(db, early), state_of(db, late)) == (1, "scheduled", "available")
+
+
+def test_the_mark_follows_the_clock_once_no_transaction_of_that_time_is_left(db: Connection, dsn: str) -> None:
+    mark = DueMark()
+    turn = turns(db, mark)
+    make_due(db, *add(db, 1, delay=60.0))
+    with open_transaction(dsn) as other:
+        other.execute("select pg_current_xact_id()")
+        assert turn() == 1
+        assert (turn(), mark.since(0.0)) == (0, None)
+    until(lambda: turn() == 0 and mark.since(0.0) is not None, "the mark's move")
+    since = mark.since(0.0)
+    assert since is not None
+    assert timedelta(0) < datetime.now(UTC) - SLACK - since < timedelta(minutes=1)
+
+
+def test_a_job_that_was_due_before_its_transaction_committed_is_promoted_then(db: Connection, dsn: str) -> None:
+    turn = turns(db, DueMark())
+    with open_transaction(dsn) as other:
+        [late] = add(other, 1, delay=60.0)
+        other.execute("update pgqueue.jobs set run_at = now() - interval '1 h'")
+        make_due(db, *add(db, 1, delay=60.0))
+        assert turn() == 1
+        assert turn() == 0
+        other.commit()
+    assert turn() == 1
+    assert state_of(db, late) == "available"
+
+
+def test_what_lies_below_the_mark_is_found_by_the_next_sweep(db: Connection) -> None:
+    mark = DueMark()
+    turn = turns(db, mark)
+    make_due(db, *add(db, 1, delay=60.0))
+    turn()
+    until(lambda: turn() == 0 and mark.since(0.0) is not None, "the mark's move")
+    [stranded] = add(db, 1, delay=60.0)
+    db.execute("update pgqueue.jobs set run_at = now() - interval '1 h' where id = %s", [stranded])
+    assert turn() == 0
+    assert mark.since(2 * SWEEP_INTERVAL) is None
+    [seen] = fetch(db, claiming.promote(SCHEMA, queue="mail", count=500))
+    assert (seen.promoted, state_of(db, stranded)) == (1, "available")
+
+
+def test_a_turn_that_promotes_nothing_uses_no_transaction_id(db: Connection) -> None:
+    add(db, delay=60.0)
+    with db.transaction():
+        promote(db)
+        assert db.execute("select pg_current_xact_id_if_assigned()").fetchone() == (None,)

@@ -67,6 +67,7 @@ async def prune(dsn: str, kept: timedelta) -> float:
 
 def begin_detaching(conn: Connection, dsn: str, partition: str) -> None:
     """Leave it as a pruner does that an old reader held up."""
+    fetch(conn, pruning.mark_ended(SCHEMA, partition))
     with open_transaction(dsn) as reader:
         reader.execute("select from pgqueue.completed_jobs")
         conn.execute("set lock_timeout = '50ms'")
@@ -112,7 +113,8 @@ async def test_the_week_ahead_has_its_partitions_again(old: Connection, fresh_ds
 async def test_a_partition_that_was_detached_and_not_dropped_is_dropped_by_the_next_turn(
     old: Connection, fresh_dsn: str
 ) -> None:
-    old.execute(f"alter table pgqueue.completed_jobs detach partition pgqueue.{day(old, 5)} concurrently")
+    fetch(old, pruning.mark_ended(SCHEMA, day(old, 5)))
+    fetch(old, pruning.detach_partition(SCHEMA, day(old, 5), finalize=False))
     await prune(fresh_dsn, 30 * DAY)
     assert value(old, "select count(*) from pg_class where relname = %(name)s", name=day(old, 5)) == 0
     assert day(old, 4) in partitions(old)
@@ -173,9 +175,23 @@ def test_a_batch_deletes_no_more_than_it_may(db: Connection) -> None:
     assert value(db, "select count(*) from pgqueue.completed_jobs") == 6
 
 
-def test_a_table_that_only_looks_like_a_partition_is_not_touched(db: Connection) -> None:
-    db.execute("create table pgqueue.completed_jobs_backup (id bigint)")
-    try:
-        assert fetch(db, pruning.detached_partitions(SCHEMA)) == []
-    finally:
-        db.execute("drop table pgqueue.completed_jobs_backup")
+async def test_a_day_that_somebody_detached_to_keep_it_is_not_dropped(old: Connection, fresh_dsn: str) -> None:
+    history(old, "mail", 3, 5 * DAY)
+    old.execute(f"alter table pgqueue.completed_jobs detach partition pgqueue.{day(old, 5)}")
+    old.execute("create table pgqueue.completed_jobs_20010101 (like pgqueue.completed_jobs including all)")
+    old.execute("create table pgqueue.completed_jobs_backup (id bigint)")
+    await prune(fresh_dsn, 2 * DAY)
+    assert value(old, f"select count(*) from pgqueue.{day(old, 5)}") == 3
+    assert value(old, "select count(*) from pgqueue.completed_jobs_20010101") == 0
+    assert value(old, "select count(*) from pgqueue.completed_jobs_backup") == 0
+    assert partitions(old)[0] == day(old, 2)
+
+
+async def test_a_detach_that_somebody_else_began_is_finished_and_the_day_is_kept(
+    old: Connection, fresh_dsn: str
+) -> None:
+    begin_detaching(old, fresh_dsn, day(old, 5))
+    old.execute(f"comment on table pgqueue.{day(old, 5)} is null")
+    await prune(fresh_dsn, 3.5 * DAY)
+    assert day(old, 5) not in partitions(old)
+    assert value(old, f"select count(*) from pgqueue.{day(old, 5)}") == 0

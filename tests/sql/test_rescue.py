@@ -15,7 +15,7 @@ import pytest
 
 from pgqueue.database import Database, afetch, arun
 from pgqueue.outcome import CRASH_LIMIT, Completed
-from pgqueue.queries.fleet import Orphan
+from pgqueue.queries.rescuing import Orphan
 from pgqueue.services.rescuer import Rescuer
 from pgqueue.services.service import Runner
 from tests.sql.rows import (
@@ -60,6 +60,28 @@ def test_a_job_that_was_alone_is_blamed_retried_and_keeps_the_used_attempt(db: C
     assert (row["state"], row["attempt"], row["crashes"], row["claim_id"]) == ("scheduled", 1, 1, None)
     assert row["errors"][0]["type"] == "pgqueue.errors.ProcessCrashed"
     assert value(db, "select count(*) from pgqueue.claims") == 0
+
+
+@pytest.mark.parametrize(("name", "called"), [("mail-1", "h:1 (mail-1, {short})"), ("h:1", "h:1 ({short})")])
+def test_the_worker_that_is_buried_and_rescued_from_is_named(db: Connection, name: str, called: str) -> None:
+    [id_] = add(db)
+    dead = worker(db, lease=-1.0, name=name)
+    claim(db, dead)
+    [orphan] = rescue(db)
+    called = called.format(short=str(dead)[:8])
+    assert (orphan.worker_id, orphan.worker) == (dead, called)
+    assert job_row(db, id_)["errors"][0]["message"] == f"worker {called} died while it ran this job"
+    assert value(db, "select count(*) from pgqueue.workers where id = %(dead)s", dead=dead) == 0
+
+
+def test_a_worker_whose_row_has_gone_before_is_named_by_its_id(db: Connection) -> None:
+    [id_] = add(db)
+    dead = worker(db, lease=-1.0)
+    claim(db, dead)
+    bury(db)
+    [orphan] = rescue(db)
+    assert orphan.worker == str(dead)
+    assert job_row(db, id_)["errors"][0]["message"] == f"worker {dead} died while it ran this job"
 
 
 def test_among_several_nobody_is_blamed_and_all_go_back_to_their_places(db: Connection) -> None:

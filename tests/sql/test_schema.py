@@ -542,6 +542,13 @@ def test_a_trigger_enqueues_in_the_transaction_of_its_row(db: Connection) -> Non
     assert rows(db, "select task, args from pgqueue.jobs") == [("send", {"to": "a@b.c", "order": 7})]
 
 
+def nested(levels: int) -> str:
+    """A member of an object, of arrays and objects in turn."""
+    opening = "".join('["[{\\"", ' if level % 2 else '{"b": ' for level in range(levels))
+    closing = "".join("]" if level % 2 else "}" for level in reversed(range(levels)))
+    return f'"a": {opening}1{closing}'
+
+
 NAME_HINT = "at most 100 letters, digits and . _ -"
 RANGE_HINT = "priority is a smallint"
 
@@ -576,6 +583,11 @@ RANGE_HINT = "priority is a smallint"
         ("'t', timeout => 'NaN'", "timeout NaN", "seconds above 0"),
         ("'t', timeout => 'infinity'", "timeout Infinity", "seconds above 0"),
         ("'t', headers => '[]'", "headers []", "headers is an object"),
+        ("'t', run_at => '10000-01-01'", "run_at 10000-01-01", "run_at is finite and in the years 1 to 9999"),
+        ("'t', run_at => '0044-03-15 BC'", "run_at 0044-03-15", "run_at is finite and in the years 1 to 9999"),
+        (f"'t', '{{{nested(65)}}}'", "args of task t nest deeper than 65 levels", "Flatten"),
+        (f"'t', '{{{nested(3000)}}}'", "args of task t nest deeper than 65 levels", "Flatten"),
+        (f"'t', headers => '{{{nested(65)}}}'", "headers of task t nest deeper than 65 levels", "Flatten"),
     ],
 )
 def test_enqueue_refuses_bad_input_and_says_what_to_do(db: Connection, call: str, message: str, hint: str) -> None:
@@ -593,7 +605,18 @@ def test_enqueue_refuses_an_infinite_delay(db: Connection) -> None:
         db.execute("select pgqueue.enqueue('t', delay => 'infinity')")
 
 
-@pytest.mark.parametrize("call", ["repeat('a', 100)", "'_'", "'.a-b_C.9'", "'t', key => repeat('é', 500)"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "repeat('a', 100)",
+        "'_'",
+        "'.a-b_C.9'",
+        "'t', key => repeat('é', 500)",
+        f"'t', '{{{nested(64)}}}', headers => '{{{nested(64)}}}'",
+        """'t', jsonb_build_object('wide', array_fill('{"a": [1]}'::jsonb, array[500]))""",
+        """'t', jsonb_build_object('text', repeat('[{', 500))""",
+    ],
+)
 def test_enqueue_takes_what_is_just_allowed(db: Connection, call: str) -> None:
     assert one(db, f"select pgqueue.enqueue({call}) > 0")
 

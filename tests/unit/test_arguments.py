@@ -120,7 +120,9 @@ class TestBinding:
             ((), {}, "argument 'to' is missing"),
             (("a", "b", 3), {}, "has 3 positional arguments and the task takes 2"),
             (("a",), {"to": "b"}, "has argument 'to' by position and by name"),
-            (("a",), {"subjet": "b"}, "no argument 'subjet', only (to, subject, copies)"),
+            (("a",), {"subjet": "b"}, "no argument 'subjet', only (to, subject, copies): did you mean 'subject'?"),
+            ((), {"too": "a"}, "no argument 'too', only (to, subject, copies): did you mean 'to'?"),
+            ((), {"whom": "a"}, "no argument 'whom', only (to, subject, copies): correct the call"),
             ((), {"subject": "b"}, "argument 'to' is missing"),
         ],
     )
@@ -274,8 +276,8 @@ class TestLoading:
         with pytest.raises(ArgumentError, match="cannot be read as JSON"):
             loads("{'a': 1}")
         with pytest.raises(ArgumentError, match="nests deeper"):
-            loads("[" * 65 + "]" * 65)
-        assert loads("[" * 64 + "]" * 64)
+            loads("[" * 66 + "]" * 66)
+        assert loads("[" * 65 + "]" * 65)
         assert loads("[" * 100 + "]" * 100, depth=100)
 
 
@@ -307,7 +309,7 @@ class BadRepr:
 
 REFUSED = [
     pytest.param(object(), "is <object", id="object"),
-    pytest.param({1, 2}, "JSON has no sets: pass a list, or annotate it", id="set"),
+    pytest.param({1, 2}, "JSON has no sets: pass a list", id="set"),
     pytest.param(b"x", "JSON has no bytes: base64-encode it or store it", id="bytes"),
     pytest.param(float("nan"), "is nan, and JSON has neither NaN nor infinity", id="nan"),
     pytest.param(float("-inf"), "is -inf", id="inf"),
@@ -360,6 +362,33 @@ class TestRefusals:
         message = refusal(lambda: dumps(value, what="the result of task x", limit=ARGUMENTS_LIMIT))
         assert words in message
         assert message.startswith("the result of task x")
+
+    @pytest.mark.parametrize(
+        ("value", "advice"),
+        [
+            ({1, 2}, "JSON has no sets: {} a list"),
+            (b"x", "JSON has no bytes: base64-encode it or store it"),
+            (print, "has no JSON form: {} plain values"),
+            ({1: "a"}, "text keys only: use str keys"),
+            (float("nan"), "NaN nor infinity: {} None or leave it out"),
+            ("x" * ARGUMENTS_LIMIT, "more than 1 MiB: store it, {} its key"),
+            (nested(65), "64 levels: store the data and {} its key"),
+            (looped(), "cannot say: {} an id in place of the reference back"),
+            (Order(number=7), "tied to its session: {} its number"),
+        ],
+    )
+    def test_the_advice_is_for_an_argument_or_for_a_result(self, value: object, advice: str) -> None:
+        """Only a parameter's annotation helps; a result is returned, not passed."""
+        result = refusal(lambda: dumps(value, what="the result of task x", limit=ARGUMENTS_LIMIT, returned=True))
+        assert result.endswith(advice.format("return"))
+        for words in ("pass", "annotate"):
+            assert words not in result
+        by_name = refusal(lambda: dumps(value, what="args of x", limit=ARGUMENTS_LIMIT))
+        assert "annotate" not in by_name
+        if not isinstance(value, Order):
+            assert by_name.endswith(advice.format("pass"))
+        argument = refusal(lambda: Signature(untyped).dump((value,), {}))
+        assert ("annotate" in argument) == (type(value) in (set, bytes, type(print)) or value == {1: "a"})
 
     def test_a_naive_datetime_names_the_fix(self) -> None:
         assert "datetime.now(UTC)" in refusal(lambda: Signature(untyped).dump((datetime(2026, 1, 1),), {}))

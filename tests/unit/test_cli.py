@@ -14,10 +14,12 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from pgqueue import PgQueue
 from pgqueue.cli import dev, loading, pgqueue
 from pgqueue.cli.joblog import explained
 from pgqueue.cli.naming import full_name
 from pgqueue.cli.output import duration, printable, relative, shrink
+from pgqueue.cli.run import timeout_of
 from pgqueue.cli.values import DURATION, MOMENT, SIZE, parse_arguments
 from pgqueue.errors import ConfigurationError
 from pgqueue.events import Event
@@ -25,7 +27,8 @@ from pgqueue.outcome import AttemptError, Retry
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 APP = """
-from pgqueue import PgQueue
+import asyncio, time
+from pgqueue import PgQueue, current_job
 
 app = PgQueue()
 
@@ -40,6 +43,19 @@ async def greet(ctx, name: str) -> str:
 @app.task(transactional=True, bind=True)
 def settle(ctx) -> str:
     return "settled"
+
+@app.task(timeout=0.2)
+async def stuck() -> None:
+    await asyncio.sleep(3600)
+
+@app.task(timeout=0.2, bind=True)
+def stuck_in_a_thread(ctx) -> None:
+    while not ctx.stopped:
+        time.sleep(0.01)
+
+@app.task(timeout=60, bind=True)
+def in_time(ctx) -> int:
+    return current_job().attempt + ctx.attempt
 
 @app.task()
 def broken() -> None:
@@ -215,6 +231,35 @@ def test_an_app_that_is_not_there_is_refused_with_the_fix(shop: str, spec: str, 
         loading.load(spec)
 
 
+def test_a_module_that_a_folder_above_has_is_looked_for_there(
+    shop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path / "cli_shop")
+    (tmp_path / "cli_shop" / "cli_shop_inner.py").write_text("import cli_shop.tasks")
+    for spec in ("cli_shop.tasks:app", "cli_shop_inner"):
+        with pytest.raises(ConfigurationError) as refused:
+            loading.load(spec)
+        message = str(refused.value)
+        assert f"{tmp_path} has cli_shop: start there, or set PYTHONPATH={tmp_path}" in message
+        assert f"{tmp_path / 'cli_shop'} is on the path" in message
+
+
+def test_a_module_that_is_nowhere_is_advised_to_be_started_for(shop: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        loading.load("cli_nowhere.tasks:app")
+    assert str(refused.value) == (
+        f"there is no module 'cli_nowhere': the working directory {tmp_path} is on the path and has no cli_nowhere. "
+        "Start from your project's directory, or set PYTHONPATH to it"
+    )
+    (tmp_path / "cli_shop" / "other.py").write_text("import cli_library")
+    with pytest.raises(ConfigurationError, match=r"importing cli_shop\.other failed") as refused:
+        loading.load("cli_shop.other")
+    assert "PYTHONPATH" not in str(refused.value)
+    with pytest.raises(ConfigurationError, match=r"there is no module 'cli_shop\.nope' in the package") as refused:
+        loading.load("cli_shop.nope")
+    assert str(tmp_path / "cli_shop") in str(refused.value)
+
+
 def test_two_apps_are_not_guessed_between(shop: str, tmp_path: Path) -> None:
     (tmp_path / "cli_shop" / "jobs.py").write_text(APP)
     with pytest.raises(ConfigurationError, match=r"cli_shop\.jobs:app or cli_shop\.tasks:app"):
@@ -246,6 +291,31 @@ def test_run_says_what_is_wrong_with_the_call_or_the_task(shop: str, runner: Cli
     broken = runner.invoke(pgqueue, ["run", "broken"])
     assert broken.exit_code == 1
     assert "nothing here" in broken.stderr
+
+
+@pytest.mark.parametrize("task", ["stuck", "stuck_in_a_thread"])
+def test_run_stops_at_the_timeout_of_the_task(shop: str, runner: CliRunner, task: str) -> None:
+    result = runner.invoke(pgqueue, ["run", task])
+    assert result.exit_code == 1
+    assert f"task {shop}.{task} ran longer than its timeout of 0.2 s" in result.stderr
+    assert f"Error: {shop}.{task} raised TaskTimeout" in result.stderr
+
+
+def test_run_leaves_a_task_with_a_timeout_its_context(shop: str, runner: CliRunner) -> None:
+    assert runner.invoke(pgqueue, ["run", "in_time"]).stdout == "2\n"
+
+
+@pytest.mark.parametrize(
+    ("own", "of_queue", "of_app", "counts"),
+    [(1, 2, 3, 1), (None, 2, 3, 2), (None, None, 3, 3), (None, None, None, None)],
+)
+def test_run_takes_the_timeout_of_the_task_else_of_its_queue_else_of_the_app(
+    own: float | None, of_queue: float | None, of_app: float | None, counts: float | None
+) -> None:
+    app = PgQueue(timeout=of_app)
+    app.queue("mail", timeout=of_queue)
+    task = app.task(name="send", queue="mail", timeout=own)(nothing)
+    assert timeout_of(app, task) == counts
 
 
 def test_run_reads_a_json_string_as_its_text(shop: str, runner: CliRunner) -> None:
@@ -308,3 +378,6 @@ def test_migrate_prints_the_sql_without_a_database(runner: CliRunner) -> None:
     result = runner.invoke(pgqueue, ["migrate", "--sql", "--schema", "elsewhere"])
     assert result.exit_code == 0
     assert "elsewhere" in result.stdout
+
+
+def nothing() -> None: ...

@@ -1,0 +1,63 @@
+"""Where every enqueue ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from pgqueue.client.jobs import Jobs
+from pgqueue.client.part import Part
+from pgqueue.errors import ArgumentError, seconds
+from pgqueue.events import Event, Subscribers
+from pgqueue.job import Job, NewJob
+from pgqueue.queries import copying, enqueuing
+from pgqueue.queries.fleet import QueueRow
+
+
+@dataclass(frozen=True, slots=True)
+class Inserter(Part):
+    """Inserts jobs with the defaults of the app and of the queues that it declares, and tells its subscribers."""
+
+    operations: Jobs
+    max_attempts: int
+    queues: Mapping[str, QueueRow]
+    subscribers: Subscribers
+
+    def insert(self, jobs: Sequence[NewJob], using: Any = None) -> Sequence[Job]:
+        """The jobs, in order; in one transaction."""
+        return self._made(self.database.run(self._operation(jobs), using, atomic=len(jobs) > 1))
+
+    async def ainsert(self, jobs: Sequence[NewJob], using: Any = None) -> Sequence[Job]:
+        """As `insert`."""
+        return self._made(await self.database.arun(self._operation(jobs), using, atomic=len(jobs) > 1))
+
+    def _operation(self, jobs: Sequence[NewJob]) -> Any:
+        insert: Any = copying.copy if copying.can_copy(jobs) else enqueuing.enqueue
+        declared = {queue.name: (queue.priority, queue.max_attempts) for queue in self.queues.values()}
+        return insert(self.schema, jobs, self.max_attempts, self.operations, declared)
+
+    def _made(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        if self.subscribers.wants("enqueued"):
+            for job in jobs:
+                if job.created:
+                    self.subscribers.emit(Event("enqueued", job.id, job.task, job.queue))
+        return jobs
+
+
+def staggered(jobs: Sequence[NewJob], spread: float | timedelta | None) -> Sequence[NewJob]:
+    """The nth job `spread` (seconds or timedelta) times n later. Raises ArgumentError for what is no new job."""
+    jobs = list(jobs)
+    for job in jobs:
+        if not isinstance(job, NewJob):
+            raise ArgumentError(f"enqueue_many takes jobs made by task.job(…), not {type(job).__name__}")
+    if spread is None:
+        return jobs
+    step = seconds(spread)
+    return [
+        job._replace(run_at=job.run_at + timedelta(seconds=n * step))
+        if job.run_at is not None
+        else job._replace(delay=(job.delay or 0.0) + n * step)
+        for n, job in enumerate(jobs)
+    ]

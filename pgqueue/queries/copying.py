@@ -1,0 +1,216 @@
+"""Thousands of jobs by COPY, their ids and positions taken ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from operator import attrgetter
+from typing import Any, overload
+
+from pgqueue import arguments
+from pgqueue.job import Job, JobOperations, NewJob
+from pgqueue.queries.enqueuing import Declared, declared_rows, enqueue
+from pgqueue.queries.statement import Copy, Operation, Statement, inline
+
+COPY_FROM = 2_000
+BLOCK = 500
+NULL = "\\N"
+_ALL_BUT_ARGUMENTS = attrgetter(*(name for name in NewJob._fields if name not in ("args", "key")))
+
+
+def can_copy(jobs: Sequence[NewJob]) -> bool:
+    """COPY knows no conflicts, and does not look up the queue of a task that another process registered."""
+    return len(jobs) >= COPY_FROM and all(job.key is None and job.queue is not None for job in jobs)
+
+
+def copy(
+    schema: str,
+    jobs: Sequence[NewJob],
+    fallback_attempts: int,
+    operations: JobOperations | None = None,
+    declared: Declared | None = None,
+) -> Operation[Sequence[Job]]:
+    """Insert `jobs` by COPY, ids and positions taken ahead, in one transaction that the caller holds.
+
+    Where a task has unique keys that this process does not know of, they are inserted as by `enqueue`.
+    """
+    kinds: dict[Any, Form] = {}
+    forms: list[Form] = []
+    for place, job in enumerate(jobs):
+        kind = _ALL_BUT_ARGUMENTS(job)
+        form = kinds.get(kind)
+        if form is None:
+            form = kinds[kind] = Form(job, place)
+        forms.append(form)
+    lanes = {(form.job.task, str(form.job.queue)) for form in kinds.values()}
+    rows = yield _defaults(schema, lanes, declared)
+    if any(template is not None for *_, template in rows):
+        return (yield from enqueue(schema, jobs, fallback_attempts, operations, declared))
+    [(now, ids, positions)] = yield _allocate(schema, len(jobs))
+    defaults = {
+        (task, queue): (priority or 0, attempts or fallback_attempts) for task, queue, priority, attempts, _ in rows
+    }
+    for form in kinds.values():
+        form.resolve(*defaults[form.job.task, str(form.job.queue)], now)
+    yield Copy(
+        inline(
+            "copy {schema}.jobs (id, position, args, run_at, created_at, max_attempts, priority, state, queue, task, options, headers, tags) "
+            "from stdin",
+            schema,
+        ),
+        _blocks(jobs, forms, ids, positions),
+    )
+    yield _wake(schema, kinds.values(), positions)
+    return Copied(jobs, forms, ids, operations)
+
+
+class Form:
+    """What many jobs of a bulk have in common: all but their arguments. `first` is the place of the first of them."""
+
+    __slots__ = ("attempts", "due", "first", "headers", "job", "now", "priority", "rest", "run_at", "tags")
+
+    def __init__(self, job: NewJob, first: int) -> None:
+        self.job = job
+        self.first = first
+        self.tags: tuple[str, ...] = tuple(arguments.loads(job.tags)) if job.tags else ()
+
+    def resolve(self, priority: int, attempts: int, now: datetime) -> None:
+        """Decide what the jobs leave open, and the rest of their rows."""
+        job = self.job
+        self.now = now
+        self.run_at = job.run_at or (now if job.delay is None else _later(now, job.delay))
+        self.due = self.run_at <= now
+        self.priority = priority if job.priority is None else job.priority
+        self.attempts = job.max_attempts or attempts
+        state = "available" if self.due else "scheduled"
+        self.rest = (
+            f"\t{self.run_at}\t{now}\t{self.attempts}\t{self.priority}\t{state}\t{job.queue}\t{job.task}\t"
+            f"{_escaped(job.options)}\t{_escaped(job.headers)}\t{_escaped(_array(self.tags))}\n"
+        )
+
+
+class Copied(Sequence[Job]):
+    """The jobs of a bulk, in order; each is made when it is looked at, since few of thousands are."""
+
+    def __init__(
+        self, jobs: Sequence[NewJob], forms: Sequence[Form], ids: Sequence[int], operations: JobOperations | None
+    ) -> None:
+        self._jobs = jobs
+        self._forms = forms
+        self._ids = ids
+        self._operations = operations
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, place: int) -> Job: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Job]: ...
+    def __getitem__(self, place: int | slice) -> Job | Sequence[Job]:
+        if isinstance(place, slice):
+            return Copied(self._jobs[place], self._forms[place], self._ids[place], self._operations)
+        job, form = self._jobs[place], self._forms[place]
+        return Job(
+            id=self._ids[place],
+            queue=str(job.queue),
+            task=job.task,
+            args=arguments.loads(job.args),
+            state="available" if form.due else "scheduled",
+            priority=form.priority,
+            attempt=0,
+            max_attempts=form.attempts,
+            run_at=form.run_at,
+            created_at=form.now,
+            tags=form.tags,
+            headers=arguments.loads(job.headers) if job.headers else {},
+            operations=self._operations,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} jobs>"
+
+
+def _allocate(schema: str, count: int) -> Statement[Any]:
+    # pg_current_xact_id() first: the transaction must have its id before it takes positions.
+    return Statement(
+        inline(
+            "with entered as materialized (select pg_current_xact_id()) "
+            "select clock_timestamp(), array_agg(nextval('{schema}.jobs_id_seq')), array_agg(nextval('{schema}.jobs_position')) "
+            "from entered, generate_series(1, %(count)s)",
+            schema,
+        ),
+        {"count": count},
+    )
+
+
+def _defaults(schema: str, lanes: set[tuple[str, str]], declared: Declared | None) -> Statement[Any]:
+    """(task, queue, priority, attempts, template of the unique key) of each pair, as the insert would choose."""
+    return Statement(
+        inline(
+            "select g.task, g.queue, coalesce(t.priority, q.priority, d.priority), "
+            "coalesce(t.max_attempts, q.max_attempts, d.max_attempts), t.unique_key "
+            "from unnest(%(tasks)s::text[], %(queues)s::text[]) g (task, queue) "
+            "left join {schema}.tasks t on t.name = g.task left join {schema}.queues q on q.name = g.queue "
+            "left join unnest(%(declared)s::text[], %(declared_priorities)s::int[], %(declared_attempts)s::int[]) "
+            "as d (name, priority, max_attempts) on d.name = g.queue",
+            schema,
+        ),
+        {"tasks": [task for task, _ in lanes], "queues": [queue for _, queue in lanes], **declared_rows(declared)},
+    )
+
+
+def _later(now: datetime, delay: float) -> datetime:
+    return datetime.fromtimestamp(now.timestamp() + delay, UTC)
+
+
+def _blocks(
+    jobs: Sequence[NewJob], forms: Sequence[Form], ids: Sequence[int], positions: Sequence[int]
+) -> Iterator[str]:
+    for start in range(0, len(jobs), BLOCK):
+        part = slice(start, start + BLOCK)
+        texts = [job.args for job in jobs[part]]
+        if _needs_escapes("".join(texts)):
+            texts = [_escaped(text) for text in texts]
+        rows = zip(ids[part], positions[part], texts, forms[part], strict=True)
+        yield "".join([f"{id_}\t{at if form.due else NULL}\t{text}{form.rest}" for id_, at, text, form in rows])
+
+
+def _needs_escapes(text: str) -> bool:
+    return "\\" in text or "\t" in text or "\n" in text or "\r" in text
+
+
+def _escaped(text: str | None) -> str:
+    if text is None:
+        return NULL
+    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+
+
+def _array(tags: Sequence[str]) -> str | None:
+    quoted = ('"' + tag.replace("\\", "\\\\").replace('"', '\\"') + '"' for tag in tags)
+    return "{" + ",".join(quoted) + "}" if tags else None
+
+
+def _wake(schema: str, forms: Iterable[Form], positions: Sequence[int]) -> Statement[Any]:
+    first: dict[tuple[str, int | None], int | None] = {}
+    for form in forms:
+        lane = str(form.job.queue), form.priority if form.due else None
+        first.setdefault(lane, positions[form.first] if form.due else None)
+    return Statement(
+        inline(
+            "select pg_notify(%(channel)s, case when position is null then format('scheduled %%s', queue) "
+            "else format('available %%s %%s %%s', queue, priority, position) end) "
+            "from unnest(%(queues)s::text[], %(priorities)s::int[], %(positions)s::bigint[]) l (queue, priority, position) "
+            "where exists (select from {schema}.workers w where w.idle_queues @> array[l.queue] and w.expires_at > clock_timestamp())",
+            schema,
+        ),
+        {
+            "channel": schema,
+            "queues": [queue for queue, _ in first],
+            "priorities": [priority for _, priority in first],
+            "positions": list(first.values()),
+        },
+    )

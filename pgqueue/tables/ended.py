@@ -1,0 +1,71 @@
+"""Jobs that have ended: history, and the dead letter queue."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import BIGINT, INTEGER, JSONB, SMALLINT, TEXT, UUID
+
+from pgqueue.tables.columns import NOW, TEXTS, TIME, column, nullable
+
+
+def completed_jobs(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "completed_jobs",
+        metadata,
+        column("id", BIGINT, "As in jobs."),
+        column("run_at", TIME, "From when on the last attempt could run."),
+        column("created_at", TIME, "When the job was enqueued."),
+        nullable("started_at", TIME, "Start of the last attempt; null when it was cancelled before it ran."),
+        column("finished_at", TIME, "When it ended.", NOW),
+        nullable("worker_id", UUID, "The worker of the last attempt."),
+        column("attempt", INTEGER, "Attempts used."),
+        column("max_attempts", INTEGER, "As in jobs."),
+        column("priority", SMALLINT, "As in jobs."),
+        column("state", TEXT, "completed or cancelled."),
+        column("queue", TEXT, "As in jobs."),
+        column("task", TEXT, "As in jobs."),
+        nullable("unique_key", TEXT, "As in jobs; free for others again."),
+        nullable("reason", TEXT, "Why it was cancelled."),
+        column("args", JSONB, "As in jobs."),
+        nullable("headers", JSONB, "As in jobs."),
+        nullable("errors", JSONB, "Errors of the attempts before."),
+        nullable("result", JSONB, "What the task returned; null when that was None."),
+        nullable("tags", TEXTS, "As in jobs."),
+        sa.CheckConstraint("state in ('completed', 'cancelled')", name="completed_jobs_state_check"),
+        sa.Index("completed_jobs_id", "id"),
+        sa.Index("completed_jobs_queue", "queue", "finished_at"),
+        comment="History of jobs that completed or were cancelled; one partition a day (UTC).",
+        postgresql_partition_by="RANGE (finished_at)",
+    )
+
+
+def failed_jobs(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "failed_jobs",
+        metadata,
+        column("id", BIGINT, "As in jobs."),
+        column("run_at", TIME, "From when on the last attempt could run."),
+        column("created_at", TIME, "When the job was enqueued."),
+        nullable("started_at", TIME, "Start of the last attempt."),
+        column("failed_at", TIME, "When it was given up.", NOW),
+        nullable("worker_id", UUID, "The worker of the last attempt."),
+        column("attempt", INTEGER, "Attempts used."),
+        column("max_attempts", INTEGER, "As in jobs."),
+        column("priority", SMALLINT, "As in jobs."),
+        column("crashes", SMALLINT, "As in jobs."),
+        column("queue", TEXT, "As in jobs."),
+        column("task", TEXT, "As in jobs."),
+        nullable("unique_key", TEXT, "As in jobs; free for others again."),
+        column("reason", TEXT, "attempts_used, fail_job, crashed, interrupted or bad_arguments."),
+        column("error_type", TEXT, "Class of the last error."),
+        column("error_message", TEXT, "Text of the last error."),
+        column("fingerprint", TEXT, "The same for errors of one task, one type and one place in the code."),
+        column("args", JSONB, "As in jobs."),
+        nullable("options", JSONB, "As in jobs."),
+        nullable("headers", JSONB, "As in jobs."),
+        column("errors", JSONB, "Error of every attempt, as in jobs."),
+        nullable("tags", TEXTS, "As in jobs."),
+        sa.PrimaryKeyConstraint("id", name="failed_jobs_pkey"),
+        sa.Index("failed_jobs_queue", "queue", "failed_at"),
+        comment="The dead letter queue: jobs that cannot succeed, whole, until they are redriven or purged.",
+    )

@@ -1,0 +1,128 @@
+"""Live jobs, and who runs them."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, BIGINT, BOOLEAN, INTEGER, JSONB, SMALLINT, TEXT, UUID
+
+from pgqueue.tables.columns import NOW, TEXTS, TIME, VACUUM_OFTEN, column, nullable
+
+
+def positions(metadata: sa.MetaData) -> None:
+    sequence = sa.Sequence("jobs_position", data_type=BIGINT, metadata=metadata)
+    comment = sa.DDL(  # type: ignore[no-untyped-call]
+        f'comment on sequence "{metadata.schema}".jobs_position is '
+        "'Order of availability: a job takes the next position when it becomes available.'"
+    )
+    sa.event.listen(sequence, "after_create", comment)
+
+
+def jobs(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "jobs",
+        metadata,
+        sa.Column(
+            "id", BIGINT, sa.Identity(), comment="Identity of the job; kept when it ends and when it is redriven."
+        ),
+        nullable(
+            "position",
+            BIGINT,
+            "Place in its lane (queue and priority): taken when the job becomes available, "
+            "kept while it runs, null otherwise.",
+        ),
+        nullable("claim_id", BIGINT, "The fence: id of the claim that runs the job; null unless running."),
+        column("run_at", TIME, "Not before this time.", NOW),
+        column("created_at", TIME, "When the job was enqueued.", NOW),
+        column("attempt", INTEGER, "Attempts used, the running one included.", "0"),
+        column("max_attempts", INTEGER, "Attempts before the job goes to failed_jobs; counts the first run.", "25"),
+        column("priority", SMALLINT, "Lower runs first; 0 is normal.", "0"),
+        column(
+            "crashes",
+            SMALLINT,
+            "Attempts during which the process died while it ran this job alone; three send it to failed_jobs.",
+            "0",
+        ),
+        column(
+            "suspicions",
+            SMALLINT,
+            "Worker deaths that this job shared with other jobs; from two on it runs alone.",
+            "0",
+        ),
+        column(
+            "cancel_requested",
+            BOOLEAN,
+            "True once somebody cancelled the job while it was running: it will not be retried.",
+            "false",
+        ),
+        column("state", TEXT, "scheduled (later), available, running, or blocked."),
+        column("queue", TEXT, "Name of its queue."),
+        column("task", TEXT, "Name of the registered function."),
+        nullable("unique_key", TEXT, "At most one live job of a queue has this key."),
+        column("args", JSONB, "Arguments by name, a JSON object.", "'{}'"),
+        nullable("options", JSONB, "Overrides of this one job: timeout in seconds."),
+        nullable("headers", JSONB, "Metadata for the run: trace context, schedule, scheduled_for."),
+        nullable(
+            "errors",
+            JSONB,
+            "Error of each attempt that did not complete, oldest first: "
+            "attempt, at, type, message, traceback, worker. The last 100.",
+        ),
+        nullable("tags", TEXTS, "Labels for people and filters."),
+        sa.PrimaryKeyConstraint("id", name="jobs_pkey"),
+        sa.CheckConstraint("state in ('scheduled', 'available', 'running', 'blocked')", name="jobs_state_check"),
+        sa.CheckConstraint("jsonb_typeof(args) = 'object'", name="jobs_args_check"),
+        sa.CheckConstraint("max_attempts >= 1", name="jobs_max_attempts_check"),
+        sa.Index("jobs_claim", "queue", "priority", "position", postgresql_where=sa.text("position is not null")),
+        sa.Index("jobs_due", "queue", "run_at", postgresql_where=sa.text("position is null")),
+        sa.Index(
+            "jobs_unique_key", "unique_key", "queue", unique=True, postgresql_where=sa.text("unique_key is not null")
+        ),
+        comment="Live jobs only: scheduled, available, running or blocked. "
+        "Ended jobs are in completed_jobs and failed_jobs.",
+        postgresql_with={"fillfactor": 45, **VACUUM_OFTEN, "autovacuum_analyze_scale_factor": 0.2},
+    )
+
+
+def claims(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "claims",
+        metadata,
+        column("id", BIGINT, "The fence: 63 random bits made by the worker."),
+        column("worker_id", UUID, "The worker that claimed."),
+        column("claimed_at", TIME, "When.", NOW),
+        column("queue", TEXT, "The queue of all its jobs."),
+        column("job_ids", ARRAY(BIGINT), "The jobs it took."),
+        sa.PrimaryKeyConstraint("id", name="claims_pkey"),
+        sa.Index("claims_worker", "worker_id"),
+        comment="One row a claimed batch; gone when every job of it has ended or gone back.",
+        # A batch's ids fit into the row: compressing them would cost a tenth of the claim.
+        postgresql_with={"toast_tuple_target": 8160, **VACUUM_OFTEN},
+    )
+
+
+def workers(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "workers",
+        metadata,
+        column("id", UUID, "Made at each start."),
+        column("started_at", TIME, "When the process registered.", NOW),
+        column("heartbeat_at", TIME, "Last sign of life.", NOW),
+        column("expires_at", TIME, "End of its lease: after this its jobs are rescued."),
+        column("pid", INTEGER, "Process id on its host."),
+        column("name", TEXT, "Name given with --name, else host and pid."),
+        column("host", TEXT, "Host name."),
+        column("version", TEXT, "Version of pgqueue."),
+        column("state", TEXT, "running, or stopping after a signal.", "'running'"),
+        column("queues", JSONB, "Slots by queue."),
+        column("tasks", TEXTS, "Tasks that it can run."),
+        column(
+            "idle_queues",
+            TEXTS,
+            "Queues that it found empty: an enqueue into one of them sends a notification.",
+            "'{}'",
+        ),
+        sa.PrimaryKeyConstraint("id", name="workers_pkey"),
+        sa.CheckConstraint("state in ('running', 'stopping')", name="workers_state_check"),
+        comment="One row a worker process, from its start to its end.",
+        postgresql_with={"fillfactor": 50},
+    )

@@ -1,0 +1,105 @@
+"""All tables and views of one schema."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import BIGINT, BOOLEAN, INTERVAL, TEXT
+
+from pgqueue.names import schema_name
+from pgqueue.tables import ended, live, settings
+from pgqueue.tables.columns import TIME
+
+_ALL_JOBS = """
+    id state queue task args priority attempt max_attempts unique_key tags headers errors result reason
+    created_at run_at started_at ended_at worker_id
+"""
+_RUNNING_JOBS = """
+    id queue task args attempt max_attempts claimed_at held_for cancel_requested worker_id worker host pid lease_until
+"""
+_QUEUE_STATS = """
+    queue paused available running scheduled retrying blocked failed completed_last_hour oldest_waiting workers slots
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The tables and views of one schema."""
+
+    jobs: sa.Table
+    claims: sa.Table
+    workers: sa.Table
+    tasks: sa.Table
+    queues: sa.Table
+    schedules: sa.Table
+    completed_jobs: sa.Table
+    failed_jobs: sa.Table
+    all_jobs: sa.Table
+    running_jobs: sa.Table
+    queue_stats: sa.Table
+
+
+def metadata(schema: str = "pgqueue") -> sa.MetaData:
+    """The tables and the sequence of `schema`; `create_all` makes those of the migrations, without views and functions.
+
+    Partitions of completed_jobs are made by the SQL function make_partitions. Raises ConfigurationError for a bad name.
+
+        metadata("shop_jobs").create_all(engine)
+    """
+    return tables(schema).jobs.metadata
+
+
+def tables(schema: str = "pgqueue") -> Tables:
+    """The tables and views of `schema`, to select from.
+
+    Raises ConfigurationError for a bad name.
+
+        select(tables().jobs.c.id).where(tables().jobs.c.queue == "email")
+    """
+    return _of(schema)
+
+
+@cache
+def _of(schema: str) -> Tables:
+    made = sa.MetaData(schema=schema_name(schema))
+    live.positions(made)
+    jobs, claims, workers, completed = (
+        live.jobs(made),
+        live.claims(made),
+        live.workers(made),
+        ended.completed_jobs(made),
+    )
+    # Views are in a MetaData of their own, or create_all would make tables of them.
+    views = sa.MetaData(schema=schema)
+    return Tables(
+        jobs=jobs,
+        claims=claims,
+        workers=workers,
+        tasks=settings.tasks(made),
+        queues=settings.queues(made),
+        schedules=settings.schedules(made),
+        completed_jobs=completed,
+        failed_jobs=ended.failed_jobs(made),
+        all_jobs=_view(views, "all_jobs", _ALL_JOBS, jobs, completed, ended_at=TIME),
+        running_jobs=_view(
+            views,
+            "running_jobs",
+            _RUNNING_JOBS,
+            jobs,
+            claims,
+            workers,
+            held_for=INTERVAL,
+            worker=TEXT,
+            lease_until=TIME,
+        ),
+        queue_stats=_view(views, "queue_stats", _QUEUE_STATS, jobs, paused=BOOLEAN, oldest_waiting=INTERVAL),
+    )
+
+
+def _view(metadata: sa.MetaData, name: str, columns: str, *sources: sa.Table, **own: Any) -> sa.Table:
+    """A view's columns have the types that the tables below it give them; its own others are counts unless said."""
+    known = {column.name: column.type for source in reversed(sources) for column in source.columns} | own
+    return sa.Table(name, metadata, *(sa.Column(column, known.get(column, BIGINT)) for column in columns.split()))

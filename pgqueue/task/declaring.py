@@ -1,0 +1,67 @@
+"""What a function must be to be a task: its name, how it runs, and declarations that cannot work."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pgqueue.errors import ArgumentError, ConfigurationError
+from pgqueue.task.options import RunIn, TaskOptions, new_job
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    module, qualname = function.__module__, function.__qualname__
+    if module == "__main__":
+        spec = getattr(sys.modules["__main__"], "__spec__", None)
+        file = getattr(sys.modules["__main__"], "__file__", None)
+        if spec is not None:
+            module = spec.name.removesuffix(".__main__")
+        elif file is not None:
+            module = Path(file).stem
+        else:
+            raise ConfigurationError(
+                f"task {qualname} is defined in an interactive session: workers cannot import it. "
+                'Put it in a module, or give it a name: @app.task(name="…")'
+            )
+    if "<lambda>" in qualname:
+        raise ConfigurationError('a lambda has no name to register: give it one with @app.task(name="…")')
+    return f"{module}.{qualname.replace('<locals>.', '')}"
+
+
+def how_to_run(function: Callable[..., Any], options: TaskOptions, name: str) -> RunIn:
+    coroutine = inspect.iscoroutinefunction(function)
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise ConfigurationError(f"task {name} is a generator: a task returns its result")
+    if options.run_in is None:
+        return "coroutine" if coroutine else "thread"
+    if options.run_in not in ("coroutine", "thread", "process"):
+        raise ConfigurationError(f"task {name}: run_in={options.run_in!r} must be 'coroutine', 'thread' or 'process'")
+    if coroutine is not (options.run_in == "coroutine"):
+        kind = "a coroutine function" if coroutine else "a plain function"
+        raise ConfigurationError(f"task {name} is {kind}: it cannot run in a {options.run_in}")
+    if options.run_in == "process" and "<locals>" in function.__qualname__:
+        raise ConfigurationError(
+            f"task {name} is a local function: a process cannot import it. Move it to module level"
+        )
+    return options.run_in
+
+
+def check(name: str, options: TaskOptions, function: Callable[..., Any]) -> None:
+    try:
+        new_job(name, "{}", priority=options.priority, max_attempts=options.max_attempts, timeout=options.timeout)
+    except ArgumentError as error:
+        raise ConfigurationError(str(error)) from None
+    if options.transactional and options.run_in == "process":
+        raise ConfigurationError(
+            f"task {name}: a transactional task cannot run in a process, which has no part in the worker's transaction"
+        )
+    if options.unique is not None:
+        unknown = options.unique.fields() - set(inspect.signature(function).parameters)
+        if unknown:
+            raise ConfigurationError(
+                f"task {name}: the key {options.unique.key!r} names {', '.join(sorted(unknown))}, "
+                "which is no parameter of it"
+            )

@@ -1,0 +1,216 @@
+"""The task and its enqueues, and what a worker asks of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+
+from pgqueue import arguments
+from pgqueue.arguments import Signature
+from pgqueue.backoff import Backoff
+from pgqueue.context import Context, enter
+from pgqueue.errors import ArgumentError, ConfigurationError
+from pgqueue.job import Job, NewJob
+from pgqueue.names import data_name
+from pgqueue.outcome import AttemptError, Completed, Failed, Outcome, decide
+from pgqueue.task.declaring import check, how_to_run, name_of
+from pgqueue.task.options import RunIn, TaskOptions, new_job
+
+logger = logging.getLogger("pgqueue.task")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+RESULT_LIMIT = 64 * 1024
+
+
+class Inserts(Protocol):
+    """Where an enqueue ends."""
+
+    def insert(self, jobs: Sequence[NewJob], using: Any = None) -> Sequence[Job]: ...
+    async def ainsert(self, jobs: Sequence[NewJob], using: Any = None) -> Sequence[Job]: ...
+
+
+class App(Protocol):
+    """What a task needs of its app."""
+
+    max_attempts: int
+    backoff: Backoff
+
+    @property
+    def inserter(self) -> Inserts: ...
+
+
+class Task(Generic[P, R]):
+    """What `@app.task` makes of a function. Calling it runs the function; `enqueue` makes a job.
+
+    @app.task(queue="email", max_attempts=8)
+    async def send_email(to: str) -> str: ...
+
+    send_email.enqueue("a@b.c")
+    """
+
+    def __init__(self, app: App, function: Callable[P, R], name: str | None, options: TaskOptions) -> None:
+        self.app = app
+        self.function = function
+        self.name = data_name("task", name or name_of(function))
+        self.options = replace(options, queue=data_name("queue", options.queue))
+        self.signature = Signature(function, bind=options.bind, name=self.name)
+        self.run_in: RunIn = how_to_run(function, options, self.name)
+        self.__name__ = getattr(function, "__name__", self.name)
+        self.__qualname__ = getattr(function, "__qualname__", self.name)
+        self.__module__ = function.__module__
+        self.__doc__ = function.__doc__
+        self.__wrapped__ = function
+        check(self.name, options, function)
+        self._unbound = self.using()
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name} queue={self.options.queue} run_in={self.run_in}>"
+
+    @property
+    def backoff(self) -> Backoff:
+        """Its own, else the app's."""
+        return self.options.backoff or self.app.backoff
+
+    def job(self, *args: P.args, **kwargs: P.kwargs) -> NewJob:
+        """A job of this task, checked, not enqueued. Raises ArgumentError when the arguments do not fit the signature.
+
+        app.enqueue_many([send_email.job("a@b.c"), send_email.job("d@e.f")])
+        """
+        return self._unbound.job(*args, **kwargs)
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+        """Enqueue on an own connection, committed on return.
+
+        Raises ArgumentError, ConnectionFailed, SchemaOutOfDate.
+        """
+        return self._unbound.enqueue(*args, **kwargs)
+
+    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+        """As `enqueue`."""
+        return await self._unbound.aenqueue(*args, **kwargs)
+
+    def using(
+        self,
+        connection: Any = None,
+        *,
+        delay: float | timedelta | None = None,
+        run_at: datetime | None = None,
+        priority: int | None = None,
+        queue: str | None = None,
+        key: str | None = None,
+        max_attempts: int | None = None,
+        timeout: float | timedelta | None = None,
+        tags: Sequence[str] | None = None,
+        headers: Mapping[str, Any] | None = None,
+    ) -> BoundTask[P, R]:
+        """The task with options of one enqueue, and the connection whose transaction it joins.
+
+        `connection`: psycopg Connection or AsyncConnection, SQLAlchemy Connection, Session, AsyncConnection or
+        AsyncSession. `delay` and `timeout` are seconds or timedelta; `run_at` is aware. Raises ArgumentError.
+
+            with Session(engine) as s, s.begin():
+                send_email.using(s, delay=60, key="welcome-7").enqueue("a@b.c")
+        """
+        template = new_job(
+            self.name,
+            "{}",
+            queue=self.options.queue if queue is None else queue,
+            delay=delay,
+            run_at=run_at,
+            priority=self.options.priority if priority is None else priority,
+            key=key,
+            max_attempts=self.options.max_attempts if max_attempts is None else max_attempts,
+            timeout=timeout,
+            tags=tags,
+            headers=headers,
+        )
+        return BoundTask(self, connection, template)
+
+    def run_in_child(self, context: Mapping[str, Any], args: str) -> Outcome:
+        """Run the job in this process and say what came of it; for the children of a worker."""
+        fields = dict(context)
+        crashes = fields.pop("crashes")
+        held = Context(**fields)
+        enter(held)
+        try:
+            return Completed(self.dump_result(self.function(**self.load(args, held))))  # type: ignore[call-arg]
+        except BaseException as error:
+            return self.decide(error, held.attempt, held.max_attempts, crashes)
+
+    def load(self, args: str, context: Context) -> dict[str, Any]:
+        """Keyword arguments of a run, typed by the signature. Raises ArgumentsDoNotFit."""
+        try:
+            kwargs = self.signature.load(args)
+        except (ArgumentError, ConfigurationError) as error:
+            raise ArgumentsDoNotFit(str(error)) from error
+        if self.options.bind:
+            kwargs[self.signature.context_name] = context
+        return kwargs
+
+    def decide(self, error: BaseException, attempt: int, max_attempts: int, crashes: int) -> Outcome:
+        """The outcome of an attempt that raised. Arguments that do not fit will not fit later either."""
+        if isinstance(error, ArgumentsDoNotFit):
+            return Failed("bad_arguments", AttemptError.of(error.__cause__ or error))
+        return decide(error, attempt=attempt, max_attempts=max_attempts, crashes=crashes, delay=self.backoff.delay)
+
+    def dump_result(self, value: Any) -> str | None:
+        """A result as JSON text; one that cannot be stored is dropped with a warning: the job has done its work."""
+        if value is None:
+            return None
+        try:
+            return arguments.dumps(value, what=f"result of task {self.name}", limit=RESULT_LIMIT, returned=True)
+        except ArgumentError as error:
+            logger.warning("%s; the job completes without a result", error)
+            return None
+
+
+class ArgumentsDoNotFit(ArgumentError):
+    """The stored arguments do not fit the task's signature."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoundTask(Generic[P, R]):
+    """A task with the options of one enqueue."""
+
+    task: Task[P, R]
+    connection: Any
+    template: NewJob
+
+    def job(self, *args: P.args, **kwargs: P.kwargs) -> NewJob:
+        """As `Task.job`, with these options."""
+        task, given = self.task, self.template
+        text = task.signature.dump(args, kwargs)
+        key = given.key
+        if key is None and task.options.unique is not None:
+            # As they are stored: an enqueue from SQL has only those to fill the key with.
+            known = {**task.signature.bound(args, kwargs), **arguments.loads(text)}
+            key = task.options.unique.fill(known)
+        return NewJob(
+            given.task,
+            text,
+            given.queue,
+            given.priority,
+            given.run_at,
+            given.delay,
+            given.max_attempts,
+            key,
+            given.tags,
+            given.headers,
+            given.options,
+        )
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+        """As `Task.enqueue`, in the transaction of the connection that was given."""
+        return self.task.app.inserter.insert([self.job(*args, **kwargs)], self.connection)[0]
+
+    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+        """As `enqueue`."""
+        return (await self.task.app.inserter.ainsert([self.job(*args, **kwargs)], self.connection))[0]

@@ -1,0 +1,28 @@
+"""The app as those who use it see it."""
+
+from __future__ import annotations
+
+import pydoc
+
+from pgqueue import PgQueue
+
+
+def test_help_shows_what_users_call_and_nothing_else() -> None:
+    assert {name for name in vars(PgQueue) if not name.startswith("_")} == {
+        "task",
+        "cron",
+        "every",
+        "queue",
+        "enqueue",
+        "aenqueue",
+        "new_job",
+        "enqueue_many",
+        "aenqueue_many",
+        "on",
+        "worker",
+        "close",
+        "aclose",
+    }
+    text = pydoc.plain(pydoc.render_doc(PgQueue))
+    assert "send_email" in text
+    assert "insert" not in text
