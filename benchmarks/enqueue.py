@@ -127,7 +127,9 @@ def main() -> None:
         kind: {
             "bare": statistics.median(found[kind][0] for found in rounds),
             "pgqueue": statistics.median(found[kind][1] for found in rounds),
-            "ratio": statistics.median(found[kind][1] / found[kind][0] for found in rounds),
+            "ratio": statistics.median(ratios := [found[kind][1] / found[kind][0] for found in rounds]),
+            "low": min(ratios),
+            "high": max(ratios),
         }
         for kind in rounds[0]
     }

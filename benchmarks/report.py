@@ -43,7 +43,7 @@ def target_table(results: Results) -> str:
         (
             each.what,
             each.measured or NOTHING,
-            NOTHING if each.value is None else f"{each.value:.2f}",
+            each.ratio,
             f"{'≥' if each.at_least else '≤'} {each.bound:g}",
             each.verdict,
         )

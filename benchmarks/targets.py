@@ -9,20 +9,27 @@ from dataclasses import dataclass
 from benchmarks.contenders import CONTENDERS
 from benchmarks.plans import MODES
 from benchmarks.results import Results
-from benchmarks.spread import percentiles
+from benchmarks.spread import Spread, percentiles
 
 OURS = tuple(MODES.values())
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`value` must be at least, or at most, `bound`; None when it was not measured."""
+    """`value` must be at least, or at most, `bound`; None when it was not measured. `spread` is over the rounds."""
 
     what: str
     measured: str
     value: float | None
     bound: float
     at_least: bool = True
+    spread: Spread | None = None
+
+    @property
+    def ratio(self) -> str:
+        if self.value is None:
+            return "–"
+        return f"{self.value:.2f}" if self.spread is None else self.spread.text(2)
 
     @property
     def verdict(self) -> str:
@@ -63,7 +70,9 @@ def _drains(results: Results) -> Iterator[Target]:
         ratios = [worker / limit for worker, limit in zip(workers, limits, strict=False)]
         value = statistics.median(ratios) if ratios else None
         told = f"{_median(workers)} against {_median(limits)} jobs/s" if ratios else ""
-        yield Target(f"drain against the bare loop, {mode.replace('_', ' ')}", told, value, 0.7)
+        yield Target(
+            f"drain against the bare loop, {mode.replace('_', ' ')}", told, value, 0.7, spread=Spread.of(ratios)
+        )
     for ours, peer, title in (("pgqueue", "pgboss", "pg-boss"), ("pgqueue_no_history", "graphile", "Graphile Worker")):
         workers, others = plain_drains(results, ours, "rate"), plain_drains(results, peer, "rate")
         value = statistics.median(workers) / statistics.median(others) if workers and others else None
@@ -98,7 +107,8 @@ def _enqueues(results: Results) -> Iterator[Target]:
         told = f"{part['pgqueue']:,.0f} against {part['bare']:,.0f} a second" if part else ""
         if part and kind != "one":
             told += f"; {found['jobs']:,} jobs"
-        yield Target(what, told, part["ratio"] if part else None, bound)
+        spread = Spread(part["ratio"], part["low"], part["high"]) if part else None
+        yield Target(what, told, part["ratio"] if part else None, bound, spread=spread)
 
 
 def _pickups(results: Results) -> Iterator[Target]:
