@@ -15,9 +15,9 @@ from pgqueue.job import ClaimedJob
 from pgqueue.queries import claiming
 from pgqueue.queries.finishing import Finished
 from pgqueue.worker.connection import TRANSIENT, WorkerConnection, pauses
-from pgqueue.worker.executor import Slots
 from pgqueue.worker.finisher import Finisher
 from pgqueue.worker.lanes import Lane, Lanes
+from pgqueue.worker.slots import Slots
 
 logger = logging.getLogger("pgqueue.worker")
 
