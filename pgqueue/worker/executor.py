@@ -76,8 +76,9 @@ class Executor:
     def interrupt(self, why: Interruption, job_id: int | None = None) -> None:
         """Stop a run, or all: coroutines are cancelled, processes killed, threads told."""
         for job, run in list(self._runs.items()):
-            if (job_id is None or job.id == job_id) and job not in self._interrupted:
-                self._interrupted[job] = why
+            if (job_id is None or job.id == job_id) and self._interrupted.get(job) != why:
+                # One that was cancelled and goes on all the same is stopped again with the rest, and stays cancelled.
+                self._interrupted.setdefault(job, why)
                 # A run that has not begun would never enter its coroutine, and nobody would hear of its end.
                 if job.began is not None:
                     run.cancel()
@@ -85,12 +86,12 @@ class Executor:
     async def _run(self, slots: Slots, job: ClaimedJob) -> None:
         outcome: Outcome | None
         task = self._tasks[job.task]
-        if self._on_start is not None:
-            self._on_start(job)
-        job.began = time.perf_counter()
         if self._interrupted and job in self._interrupted:
             self._end(slots, task, job, None)
             return
+        if self._on_start is not None:
+            self._on_start(job)
+        job.began = time.perf_counter()
         try:
             headers = arguments.loads(job.headers) if job.headers else {}
             context = Context(job.id, job.task, job.queue, job.attempt, job.max_attempts, headers)
@@ -117,7 +118,7 @@ class Executor:
         self._end(slots, task, job, outcome)
 
     def _end(self, slots: Slots, task: Task[..., Any], job: ClaimedJob, outcome: Outcome | None) -> None:
-        seconds = time.perf_counter() - (job.began or 0.0)
+        seconds = 0.0 if job.began is None else time.perf_counter() - job.began
         del self._runs[job]
         if self._interrupted:
             self._interrupted.pop(job, None)
