@@ -8,11 +8,9 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 from contextlib import ExitStack
 
-from benchmarks.drain import MODES
+from benchmarks.drain import MODES, measure
 from pgqueue.dev import EmbeddedServer
 
 SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "8GB"}
@@ -21,14 +19,8 @@ SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "8GB"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--dsn", help="a database of its own on your server: its schema pgqueue_benchmark is made anew")
+    parser.add_argument("--dsn", help="your server: a schema pgqueue_benchmark is made there, and dropped")
     parser.add_argument("--json", action="store_true", help="one JSON line")
-
-
-def measure(what: str, dsn: str, jobs: int, mode: str) -> float:
-    """Jobs a second of one drain in a process of its own. Raises CalledProcessError when it loses or doubles a job."""
-    command = [sys.executable, "-m", "benchmarks.drain", what, dsn, str(jobs), mode]
-    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def measure_all(given: argparse.Namespace) -> None:

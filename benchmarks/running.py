@@ -11,8 +11,8 @@ from contextlib import suppress
 from typing import Any
 
 from benchmarks.contenders import BY_NAME
+from benchmarks.drain import measure
 from benchmarks.environments import Missing
-from benchmarks.limit import measure
 from benchmarks.machine import describe, load
 from benchmarks.results import Results, Run
 from benchmarks.scenarios import backlogs, drains, pickups, snapshots

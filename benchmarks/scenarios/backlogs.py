@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.bare import claim_seconds
+import psycopg
+
 from benchmarks.scenarios.working import LIMIT
 from benchmarks.spread import percentiles
 from benchmarks.trial import Trial
+from pgqueue.bench.bare import ClaimLoop
+from pgqueue.database import Database
 
 PIECE = 1_000_000
 FAR = 86_400.0
@@ -26,8 +30,20 @@ def claims(trial: Trial, backlog: int, count: int, batch: int) -> dict[str, Any]
     """Milliseconds of pgqueue's claim alone, first to last of `count` in a row, before `backlog` queued jobs."""
     seconds = fill(trial, backlog)
     trial.settle()
-    measured = [each * 1000 for each in claim_seconds(trial.dsn, count, batch)]
+    measured = [each * 1000 for each in _claim_seconds(trial.dsn, count, batch)]
     return {"backlog": backlog, "fill": backlog / seconds, "claims": len(measured), "ms": percentiles(measured)}
+
+
+def _claim_seconds(dsn: str, count: int, batch: int) -> Iterator[float]:
+    """How long each of `count` claims of `batch` jobs took, from the front of the queue."""
+    with psycopg.connect(dsn, autocommit=True, **Database(dsn).session_options("benchmark")) as conn:
+        loop = ClaimLoop(conn, "pgqueue")
+        for _ in range(count):
+            began = time.perf_counter()
+            jobs = loop.claim(batch)
+            yield time.perf_counter() - began
+            if len(jobs) < batch:
+                raise SystemExit(f"a claim of {batch} jobs found {len(jobs)}")
 
 
 def backlog(trial: Trial, backlog: int, jobs: int) -> dict[str, Any]:

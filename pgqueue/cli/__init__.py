@@ -23,6 +23,7 @@ COMMANDS = [
     Entry("tasks", "List the tasks that workers have registered.", "Look"),
     Entry("ping", "Check the connection and the tables, for health checks.", "Look"),
     Entry("config", "Show each setting and where it comes from.", "Look"),
+    Entry("bench", "Measure pgqueue on your server.", "Look"),
     Entry("version", "Show the versions in use.", "Look"),
     Entry("dev", "PostgreSQL, tables, worker and scheduler in one.", "Develop"),
     Entry("run", "Run a task here and now, without a queue.", "Develop"),

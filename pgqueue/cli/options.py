@@ -23,11 +23,16 @@ def _target_option(*names: str, field: str, **attributes: Any) -> Callable[[F], 
     return click.option(*names, expose_value=False, callback=keep, allow_from_autoenv=False, **attributes)
 
 
+def dsn_option(command: F) -> F:
+    """`--dsn`."""
+    text = "PostgreSQL to use (PGQUEUE_DSN, DATABASE_URL)."
+    return _target_option("--dsn", field="dsn", metavar="DSN", help=text)(command)
+
+
 def database_options(command: F) -> F:
     """`--dsn` and `--schema`."""
     schema = _target_option("--schema", field="schema", metavar="NAME", help="Schema of the tables (PGQUEUE_SCHEMA).")
-    dsn = _target_option("--dsn", field="dsn", metavar="DSN", help="PostgreSQL to use (PGQUEUE_DSN, DATABASE_URL).")
-    return dsn(schema(command))
+    return dsn_option(schema(command))
 
 
 def app_option(command: F) -> F:

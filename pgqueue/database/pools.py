@@ -1,21 +1,19 @@
-"""The app's own pools: whoever needs a connection makes it; they belong to their event loop, and survive a fork."""
+"""The app's own pools: they open at the first use, belong to their event loop, and survive a fork."""
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import select
 import threading
-import time
 import weakref
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from queue import Empty, SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeAlias
 
 import psycopg
-from psycopg.pq import TransactionStatus
+from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from pgqueue import config
 from pgqueue.errors import ConnectionFailed
@@ -29,17 +27,19 @@ KEEPALIVES: dict[str, Any] = {
     "connect_timeout": 10,
 }
 PATIENCE = 10.0
-IDLE_LIMIT = 60.0
 
-Conn = TypeVar("Conn", bound="psycopg.Connection[Any] | psycopg.AsyncConnection[Any]")
+Connection: TypeAlias = psycopg.Connection[Any]
+AsyncConnection: TypeAlias = psycopg.AsyncConnection[Any]
+Pool: TypeAlias = ConnectionPool[Connection]
+AsyncPool: TypeAlias = AsyncConnectionPool[AsyncConnection]
 
 
 class Pools:
     """Up to `size` connections in autocommit, sync, and as many for each event loop.
 
     `dsn` and `options` are called for each connection that is made, so that a DSN is looked up at its first use. A
-    server that does not answer is told at once; only a connection that others use is waited for, `patience` seconds.
-    Transactions begin at `isolation`, at the database's default if that is None.
+    server that does not answer is told at once at the first use; later it has `patience` seconds to come back, as
+    others have to give back a connection. Transactions begin at `isolation`, at the database's default if that is None.
     """
 
     def __init__(
@@ -55,90 +55,124 @@ class Pools:
         self._isolation = isolation
         self.patience = PATIENCE
         self._lock = threading.Lock()
-        self._slots = _tokens(size)
-        self._idle: Idle[psycopg.Connection[Any]] = Idle()
-        self._loops: dict[asyncio.AbstractEventLoop, tuple[asyncio.Semaphore, Idle[psycopg.AsyncConnection[Any]]]] = {}
+        self._pool: Pool | None = None
+        self._loops: dict[asyncio.AbstractEventLoop, tuple[asyncio.Lock, AsyncPool]] = {}
         _all_pools.add(self)
 
     @contextmanager
-    def connection(self) -> Iterator[psycopg.Connection[Any]]:
+    def connection(self) -> Iterator[Connection]:
         """A connection that is free again at the end. Raises ConnectionFailed."""
-        slots, idle = self._slots, self._idle
+        pool = self._pool or self._open()
         try:
-            slots.get(timeout=self.patience)
-        except Empty:
-            raise self._used_up() from None
+            conn = pool.getconn(self.patience)
+        except PoolTimeout as error:
+            with self._lock:
+                self._probe()
+            raise self._used_up() from error
         try:
-            conn = idle.take() or self._connect()
-            try:
-                yield conn
-            except psycopg.InternalError:
-                idle.discard(conn)
-                raise
-            finally:
-                idle.keep(conn)
+            yield conn
+        except psycopg.InternalError:
+            # After a failover the old primary answers read-only: new connections find the new one.
+            pool.drain()
+            raise
         finally:
-            slots.put(None)
+            pool.putconn(conn)
 
     @asynccontextmanager
-    async def aconnection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+    async def aconnection(self) -> AsyncIterator[AsyncConnection]:
         """As `connection`, async."""
-        slots, idle = self._of_this_loop()
+        lock, pool = self._of_this_loop()
+        if pool.closed:
+            async with lock:
+                if pool.closed:
+                    await self._aprobe()
+                    await pool.open()
         try:
-            async with asyncio.timeout(self.patience):
-                await slots.acquire()
-        except TimeoutError:
-            raise self._used_up() from None
+            conn = await pool.getconn(self.patience)
+        except PoolTimeout as error:
+            async with lock:
+                await self._aprobe()
+            raise self._used_up() from error
         try:
-            conn = idle.take() or await self._aconnect()
-            try:
-                yield conn
-            except psycopg.InternalError:
-                idle.discard(conn)
-                raise
-            finally:
-                idle.keep(conn)
+            yield conn
+        except psycopg.InternalError:
+            await pool.drain()
+            raise
         finally:
-            slots.release()
+            await pool.putconn(conn)
 
     def close(self) -> None:
         """Close the sync connections; those in use when they come back. New ones are made when needed."""
-        self._idle.close()
-        self._idle = Idle()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
 
     async def aclose(self) -> None:
         """Close the sync connections and those of this event loop."""
-        _, idle = self._loops.pop(asyncio.get_running_loop(), (None, None))
-        if idle is not None:
-            idle.close()
+        _, pool = self._loops.pop(asyncio.get_running_loop(), (None, None))
+        if pool is not None:
+            await pool.close()
         self.close()
 
-    def _connect(self) -> psycopg.Connection[Any]:
-        with self._reachable():
-            conn = Connection.connect(self._dsn(), autocommit=True, **KEEPALIVES, **self._options())
-        conn.isolation_level = self._isolation
-        return conn
-
-    async def _aconnect(self) -> psycopg.AsyncConnection[Any]:
-        with self._reachable():
-            conn = await AsyncConnection.connect(self._dsn(), autocommit=True, **KEEPALIVES, **self._options())
-        await conn.set_isolation_level(self._isolation)
-        return conn
-
-    def _of_this_loop(self) -> tuple[asyncio.Semaphore, Idle[psycopg.AsyncConnection[Any]]]:
-        loop = asyncio.get_running_loop()
+    def _open(self) -> Pool:
         with self._lock:
-            if loop not in self._loops:
-                # An event loop that has ended takes its connections with it.
-                self._loops = {other: pool for other, pool in self._loops.items() if not other.is_closed()}
-                self._loops[loop] = asyncio.Semaphore(self._size), Idle()
-            return self._loops[loop]
+            if self._pool is None:
+                self._probe()
+                pool: Pool = ConnectionPool(
+                    self._dsn,
+                    **self._settings(),
+                    check=lambda conn: check(conn, pool),
+                    reconnect_failed=ConnectionPool.check,
+                )
+                pool.open()
+                self._pool = pool
+            return self._pool
+
+    def _of_this_loop(self) -> tuple[asyncio.Lock, AsyncPool]:
+        loop = asyncio.get_running_loop()
+        if loop not in self._loops:
+            # An event loop that has ended takes its connections with it.
+            for ended in [other for other in list(self._loops) if other.is_closed()]:
+                self._loops.pop(ended, None)
+            pool: AsyncPool = AsyncConnectionPool(
+                self._dsn,
+                **self._settings(),
+                check=lambda conn: acheck(conn, pool),
+                reconnect_failed=AsyncConnectionPool.check,
+            )
+            self._loops[loop] = asyncio.Lock(), pool
+        return self._loops[loop]
+
+    def _settings(self) -> dict[str, Any]:
+        # A pool pauses ever longer between tries to connect, and gives up: `check` begins anew, so that those who
+        # wait see a server that is back.
+        return {
+            "kwargs": self._parameters,
+            "configure": lambda conn: conn.set_isolation_level(self._isolation),
+            "min_size": 0,
+            "max_size": self._size,
+            "max_idle": 60,
+            "reconnect_timeout": PATIENCE,
+            "num_workers": 1,
+            "open": False,
+        }
+
+    def _parameters(self) -> dict[str, Any]:
+        return {"autocommit": True, **KEEPALIVES, **self._options()}
+
+    def _probe(self) -> None:
+        """Raises ConnectionFailed with what a pool keeps to itself: why it cannot connect."""
+        with self._reachable():
+            psycopg.Connection.connect(self._dsn(), **self._parameters()).close()
+
+    async def _aprobe(self) -> None:
+        with self._reachable():
+            await (await psycopg.AsyncConnection.connect(self._dsn(), **self._parameters())).close()
 
     def _begin_anew(self) -> None:
         """In the child of a fork: the parent's sockets are not ours to use or to close, nor is its lock to wait for."""
-        _inherited.append((self._idle, self._loops))
-        self._lock, self._slots = threading.Lock(), _tokens(self._size)
-        self._idle, self._loops = Idle(), {}
+        _inherited.append((self._pool, self._loops))
+        self._lock, self._pool, self._loops = threading.Lock(), None, {}
 
     @contextmanager
     def _reachable(self) -> Iterator[None]:
@@ -154,61 +188,6 @@ class Pools:
         )
 
 
-class Idle(Generic[Conn]):
-    """The connections of a pool that nobody uses; the one that came back last goes first."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._waiting: deque[tuple[float, Conn]] = deque()
-        self._closed = False
-
-    def take(self) -> Conn | None:
-        """One that the server has not closed meanwhile."""
-        with self._lock:
-            while self._waiting:
-                _, conn = self._waiting.pop()
-                if not _has_news(conn):
-                    return conn
-                conn.pgconn.finish()
-        return None
-
-    def discard(self, conn: Conn) -> None:
-        """After a failover the old primary answers read-only: a new connection finds the new one."""
-        conn.pgconn.finish()
-
-    def keep(self, conn: Conn) -> None:
-        """Take it back, if it can be used again."""
-        now = time.monotonic()
-        with self._lock:
-            if self._closed or conn.pgconn.transaction_status != TransactionStatus.IDLE:
-                conn.pgconn.finish()
-            else:
-                self._waiting.append((now, conn))
-            while self._waiting and self._waiting[0][0] < now - IDLE_LIMIT:
-                self._waiting.popleft()[1].pgconn.finish()
-
-    def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            for _, conn in self._waiting:
-                conn.pgconn.finish()
-            self._waiting.clear()
-
-
-class Connection(psycopg.Connection[Any]):
-    """Ends with its process without a warning: nobody has to close an app."""
-
-    def __del__(self, *_: Any) -> None:
-        pass
-
-
-class AsyncConnection(psycopg.AsyncConnection[Any]):
-    """As `Connection`; it ends with its event loop too."""
-
-    def __del__(self, *_: Any) -> None:
-        pass
-
-
 def cannot_connect(where: str, error: Exception) -> ConnectionFailed:
     """What libpq said, on one line, and what to do."""
     said = " ".join(str(error).split()) or type(error).__name__
@@ -217,14 +196,6 @@ def cannot_connect(where: str, error: Exception) -> ConnectionFailed:
     else:
         fix = "start PostgreSQL there, or correct the DSN"
     return ConnectionFailed(f"cannot connect to {where}: {said.removesuffix('.')}: {fix}")
-
-
-def _tokens(count: int) -> SimpleQueue[None]:
-    """A semaphore in C."""
-    tokens: SimpleQueue[None] = SimpleQueue()
-    for _ in range(count):
-        tokens.put(None)
-    return tokens
 
 
 _all_pools: weakref.WeakSet[Pools] = weakref.WeakSet()
@@ -237,11 +208,39 @@ def _after_fork() -> None:
         pools._begin_anew()
 
 
+# A pool that outlives the exit waits for its threads, which are gone by then.
+@atexit.register
+def _at_exit() -> None:
+    for pools in list(_all_pools):
+        pools.close()
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _has_news(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+def check(conn: Connection, pool: Pool) -> None:
+    """Raises OperationalError if the server has hung up; costs a round trip only where something arrived meanwhile."""
+    if _has_news(conn):
+        try:
+            conn.execute("")
+        except psycopg.OperationalError:
+            # On the others too, most likely: the pool would pause for seconds between them.
+            pool.drain()
+            raise
+
+
+async def acheck(conn: AsyncConnection, pool: AsyncPool) -> None:
+    """As `check`."""
+    if _has_news(conn):
+        try:
+            await conn.execute("")
+        except psycopg.OperationalError:
+            await pool.drain()
+            raise
+
+
+def _has_news(conn: Connection | AsyncConnection) -> bool:
     """Whether its socket can be read: a server that hung up says why, or ends the stream."""
     if not hasattr(select, "poll"):
         return bool(select.select([conn.pgconn.socket], [], [], 0)[0])

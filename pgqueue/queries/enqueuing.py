@@ -16,8 +16,8 @@ from pgqueue.job import Job, JobOperations, NewJob
 from pgqueue.queries.reading import Reader, moment
 from pgqueue.queries.statement import Operation, Statement, inline, text
 
-STATEMENT = 50_000
 ROUNDS = 100
+DEADLOCKS = 5
 
 Declared = Mapping[str, tuple[int | None, int | None]]
 """Priority and attempts that the code declares, by queue."""
@@ -44,25 +44,26 @@ def enqueue(
 ) -> Operation[list[Job]]:
     """Insert `jobs`; where a live job holds a key, that job is returned in place of the new one, `created` False.
 
-    Several go in one transaction that the caller holds. With keys they begin anew after a deadlock: all lock keys in one
-    order, but whose holder has ended is locked in a later round, when those behind it are locked already.
+    Several go in one transaction that the caller holds, and begin anew after a deadlock: all lock keys in one order, but
+    whose holder has ended is locked in a later round, when those behind it are locked already. A deadlock that comes
+    back has to do with what the caller's transaction holds, and is its to solve. Only the server may know that a task
+    has keys.
     """
     rounds = partial(_enqueue, schema, jobs, fallback_attempts, operations, declared)
-    # A job without a queue may have a key that only the server knows of.
-    if len(jobs) == 1 or all(job.key is None and job.queue is not None for job in jobs):
+    if len(jobs) == 1:
         return (yield from rounds())
     yield Statement("savepoint pgqueue_keys")
-    for _ in range(ROUNDS):
+    for left in reversed(range(DEADLOCKS)):
         try:
             made = yield from rounds()
         except Exception as error:
-            if not isinstance(getattr(error, "orig", error), DeadlockDetected):
+            if left == 0 or not isinstance(getattr(error, "orig", error), DeadlockDetected):
                 raise
             yield Statement("rollback to savepoint pgqueue_keys")
         else:
             yield Statement("release savepoint pgqueue_keys")
             return made
-    raise PgQueueError(f"{len(jobs)} jobs were not enqueued: others with the same keys deadlocked with them; try again")
+    raise AssertionError("unreachable")
 
 
 def _enqueue(
@@ -77,20 +78,18 @@ def _enqueue(
     for _ in range(ROUNDS):
         held: dict[int, tuple[str, str | None]] = {}
         # Keys, given or filled in by the server, are locked in one order by all, which only one statement can do.
-        size = len(pending) if any(jobs[i].key is not None for i in pending) else STATEMENT
-        for start in range(0, len(pending), size):
-            places = pending[start : start + size]
-            rows = yield _insert(schema, [jobs[i] for i in places], fallback_attempts, declared)
-            if not rows and jobs[places[0]].key is None:
-                # The server knows the key that is held.
-                rows = yield insert(schema, [jobs[places[0]]], fallback_attempts, declared)
-            if not rows:
-                held[places[0]] = str(jobs[places[0]].queue), jobs[places[0]].key
-            for i, row in zip(places, rows, strict=False):
-                if row.created:
-                    made[i] = _job(jobs[i], row, operations)
-                else:
-                    held[i] = (row.queue, row.key)
+        rows = yield _insert(schema, [jobs[i] for i in pending], fallback_attempts, declared)
+        first = jobs[pending[0]]
+        if not rows and first.key is None:
+            # The server knows the key that is held.
+            rows = yield insert(schema, [first], fallback_attempts, declared)
+        if not rows:
+            held[pending[0]] = str(first.queue), first.key
+        for i, row in zip(pending, rows, strict=False):
+            if row.created:
+                made[i] = _job(jobs[i], row, operations)
+            else:
+                held[i] = (row.queue, row.key)
         if not held:
             return [job for job in made if job is not None]
         # A holder that ended meanwhile is not found: its key is free, so those go round again.

@@ -35,15 +35,17 @@ class DueMark:
 
     def since(self, now: float) -> datetime | None:
         """Where the next turn begins; None: everywhere. `now` is monotonic."""
-        if now < self._sweep_at:
-            return self._proven
-        self._sweep_at = now + SWEEP_INTERVAL * random.uniform(0.8, 1.2)
-        return None
+        return self._proven if now < self._sweep_at else None
 
-    def observe(self, seen: Promotion, *, full: bool) -> None:
-        """Learn from a turn; a `full` one has left something."""
+    def observe(self, seen: Promotion, now: float, *, full: bool) -> None:
+        """Learn from a turn that began at `now`; a `full` one has left something."""
         if full:
             return
+        if now >= self._sweep_at:
+            self._sweep_at = now + SWEEP_INTERVAL * random.uniform(0.8, 1.2)
+        if self._proven is not None and seen.now < self._proven:
+            # The clock of a server that took over is behind: what it times lies below the mark.
+            self._proven = self._pending = None
         pending = self._pending
         if pending is not None and pending.xact_id is not None and seen.xmin >= pending.xact_id:
             self._proven = pending.now - SLACK
@@ -68,14 +70,14 @@ class Promoter(Service):
     async def run_once(self) -> float:
         pause = LONGEST
         for queue in list(self._queues()):
-            mark = self._marks[queue]
-            since = mark.since(time.monotonic())
-            [seen] = await self.runner.fetch(claiming.promote(self.schema, queue=queue, count=BATCH, since=since))
-            mark.observe(seen, full=seen.promoted == BATCH)
+            began, mark = time.monotonic(), self._marks[queue]
+            turn = claiming.promote(self.schema, queue=queue, count=BATCH, since=mark.since(began))
+            [seen] = await self.runner.fetch(turn)
+            mark.observe(seen, began, full=seen.promoted == BATCH)
             if seen.promoted:
                 self._on_promoted(queue)
             if seen.promoted == BATCH:
-                return 0.0
-            if seen.due_in is not None:
+                pause = 0.0
+            elif seen.due_in is not None:
                 pause = min(pause, max(seen.due_in, 0.0))
         return pause

@@ -26,7 +26,7 @@ kept as (
     insert into {schema}.claims (id, worker_id, queue, job_ids)
     select %(fence)s, %(worker)s, %(queue)s, array_agg(id) from taken having count(*) > 0)
 -- A mark that has nothing new to wait for needs no transaction id, and an idle worker uses none up.
-select (select pg_current_xact_id()::text::bigint where sequence.allocated > %(known)s), sequence.allocated, sequence.xmin,
+select case when sequence.allocated > %(known)s then pg_current_xact_id()::text::bigint end, sequence.allocated, sequence.xmin,
        (select min(position) from due where max_attempts = 1 and id not in (select id from chosen)), taken.*
 from sequence left join taken on true
 order by taken.position

@@ -15,9 +15,10 @@ from pgqueue.job import ClaimedJob
 from pgqueue.queries import claiming
 from pgqueue.queries.finishing import Finished
 from pgqueue.worker.connection import TRANSIENT, WorkerConnection, pauses
-from pgqueue.worker.executor import Slots
 from pgqueue.worker.finisher import Finisher
 from pgqueue.worker.lanes import Lane, Lanes
+from pgqueue.worker.quarantine import is_suspect
+from pgqueue.worker.slots import Slots
 
 logger = logging.getLogger("pgqueue.worker")
 
@@ -184,10 +185,10 @@ class Claimer:
             for job in scan.jobs:
                 self._finisher.add(Finished(job.id, job.fence, job.task, None))
             return scan
-        suspects = [job for job in scan.jobs if job.suspicions >= 2 or job.crashes >= 1]
+        suspects = [job for job in scan.jobs if is_suspect(job)]
         for job in suspects:
             self._suspect(job)
-        self._slots.take([job for job in scan.jobs if job not in suspects] if suspects else scan.jobs)
+        self._slots.take([job for job in scan.jobs if not is_suspect(job)] if suspects else scan.jobs)
         return scan
 
     async def _busy(self) -> None:

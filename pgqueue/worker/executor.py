@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any, Literal
 
@@ -18,113 +17,16 @@ from pgqueue.job import ClaimedJob
 from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome, decide
 from pgqueue.task import Task
 from pgqueue.worker.call import Call
-from pgqueue.worker.processes import ProcessSlots
-from pgqueue.worker.threads import Threads
+from pgqueue.worker.slots import Slots
 from pgqueue.worker.transactional import Transactions
 
 logger = logging.getLogger("pgqueue.worker")
 
-PREFETCH_SECONDS = 0.1
-PREFETCH_LIMIT = 1000
-STUCK_SECONDS = 1.0
 
 COMPLETED = Completed()
 
 Interruption = Literal["released", "cancelled"]
 Finish = Callable[[Task[..., Any], ClaimedJob, Outcome | None, float], None]
-
-
-class Slots:
-    """The slots of one queue: the jobs that run, and the few that wait claimed for a slot."""
-
-    def __init__(self, queue: str, count: int, start: Callable[[Slots, ClaimedJob], None]) -> None:
-        self.queue = queue
-        self.count = count
-        self.running = 0
-        self.lost = 0
-        self.buffer: deque[ClaimedJob] = deque()
-        self.room = asyncio.Event()
-        self.room.set()
-        self.open = True
-        self.seconds_per_job: float | None = None
-        self.moved_at = time.monotonic()
-        self.target = 0
-        self._start = start
-        self._threads: Threads | None = None
-        self._processes: ProcessSlots | None = None
-
-    @property
-    def free(self) -> int:
-        return max(0, self.count - self.running)
-
-    def aim(self) -> None:
-        """Set `target`, the jobs to hold beyond the slots: a tenth of a second of this queue's own throughput."""
-        if self.seconds_per_job is None or self.is_standing():
-            self.target = 0
-        else:
-            self.target = min(PREFETCH_LIMIT, int(self.count * PREFETCH_SECONDS / max(self.seconds_per_job, 1e-6)))
-
-    def wanted(self) -> int:
-        """How many jobs to claim now; none until half of the prefetch is used up."""
-        missing = self.count - self.running + self.target - len(self.buffer)
-        return missing if self.open and missing > self.target // 2 else 0
-
-    def take(self, jobs: list[ClaimedJob]) -> None:
-        """Start what slots are free for; keep the rest in order.
-
-        Jobs that must not repeat go first: they count as started.
-        """
-        self.buffer.extendleft(job for job in reversed(jobs) if job.max_attempts == 1)
-        self.buffer.extend(job for job in jobs if job.max_attempts != 1)
-        self.aim()
-        self.fill()
-
-    def fill(self) -> None:
-        """Start what waits in the slots that are free, and say whether there is room for more."""
-        buffer = self.buffer
-        while buffer and self.running < self.count and self.open:
-            self.running += 1
-            self.moved_at = time.monotonic()
-            self._start(self, buffer.popleft())
-        if self.wanted():
-            if not self.room.is_set():
-                self.room.set()
-        elif self.room.is_set():
-            self.room.clear()
-
-    def ended(self, seconds: float) -> None:
-        self.running -= 1
-        known = self.seconds_per_job
-        self.seconds_per_job = seconds if known is None else known + (seconds - known) * 0.1
-        self.fill()
-
-    def give_back(self) -> list[ClaimedJob]:
-        """The jobs that have not started; they are no longer held here."""
-        jobs = list(self.buffer)
-        self.buffer.clear()
-        return jobs
-
-    def is_standing(self) -> bool:
-        """Whether every slot has been taken for a while: what waits here may find a free one elsewhere."""
-        return self.running >= self.count and time.monotonic() - self.moved_at > STUCK_SECONDS
-
-    @property
-    def threads(self) -> Threads:
-        if self._threads is None:
-            self._threads = Threads(self.count, f"pgqueue-{self.queue}")
-        return self._threads
-
-    @property
-    def processes(self) -> ProcessSlots:
-        if self._processes is None:
-            self._processes = ProcessSlots(self.count)
-        return self._processes
-
-    async def close(self) -> None:
-        if self._processes is not None:
-            await self._processes.close()
-        if self._threads is not None:
-            self._threads.close()
 
 
 class Executor:
@@ -174,8 +76,9 @@ class Executor:
     def interrupt(self, why: Interruption, job_id: int | None = None) -> None:
         """Stop a run, or all: coroutines are cancelled, processes killed, threads told."""
         for job, run in list(self._runs.items()):
-            if (job_id is None or job.id == job_id) and job not in self._interrupted:
-                self._interrupted[job] = why
+            if (job_id is None or job.id == job_id) and self._interrupted.get(job) != why:
+                # One that was cancelled and goes on all the same is stopped again with the rest, and stays cancelled.
+                self._interrupted.setdefault(job, why)
                 # A run that has not begun would never enter its coroutine, and nobody would hear of its end.
                 if job.began is not None:
                     run.cancel()
@@ -183,12 +86,12 @@ class Executor:
     async def _run(self, slots: Slots, job: ClaimedJob) -> None:
         outcome: Outcome | None
         task = self._tasks[job.task]
-        if self._on_start is not None:
-            self._on_start(job)
-        job.began = time.perf_counter()
         if self._interrupted and job in self._interrupted:
             self._end(slots, task, job, None)
             return
+        if self._on_start is not None:
+            self._on_start(job)
+        job.began = time.perf_counter()
         try:
             headers = arguments.loads(job.headers) if job.headers else {}
             context = Context(job.id, job.task, job.queue, job.attempt, job.max_attempts, headers)
@@ -215,7 +118,7 @@ class Executor:
         self._end(slots, task, job, outcome)
 
     def _end(self, slots: Slots, task: Task[..., Any], job: ClaimedJob, outcome: Outcome | None) -> None:
-        seconds = time.perf_counter() - (job.began or 0.0)
+        seconds = 0.0 if job.began is None else time.perf_counter() - job.began
         del self._runs[job]
         if self._interrupted:
             self._interrupted.pop(job, None)

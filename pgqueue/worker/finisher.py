@@ -53,6 +53,7 @@ class Finisher:
         self._drop_later: asyncio.TimerHandle | None = None
         self._superseded: set[int] = set()
         self._fences: dict[int, int] = {}
+        # How many jobs of each claim are to be written; 0: all are, and its row is still to be dropped.
         self.held: dict[int, int] = {}
 
     def claimed(self, fence: int, ids: list[int]) -> None:

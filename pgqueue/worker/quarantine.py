@@ -157,6 +157,11 @@ class Quarantine:
             self._worker.serving.release_unstarted(slots)
 
 
+def is_suspect(job: ClaimedJob) -> bool:
+    """Whether it has been with two dying workers, or killed one: it runs alone, so that the blame can be told."""
+    return bool(job.suspicions >= 2 or job.crashes >= 1)
+
+
 def patience_with(job: ClaimedJob) -> float:
     """Seconds for which this job may stop the others, twice: until it is alone, and while it is."""
     return math.ldexp(PATIENCE, min(max(job.suspicions - 2, 0), DOUBLINGS))

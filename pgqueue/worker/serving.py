@@ -11,8 +11,8 @@ from pgqueue.queries import fleet
 from pgqueue.queries.finishing import Finished
 from pgqueue.task import Task
 from pgqueue.worker.claimer import Claimer
-from pgqueue.worker.executor import Slots
 from pgqueue.worker.queues import QueueSpec
+from pgqueue.worker.slots import Slots
 from pgqueue.worker.upkeep import QueueSettings
 
 if TYPE_CHECKING:
@@ -96,12 +96,12 @@ class Serving:
             case "available", [queue, priority, position] if queue in self.claimers:
                 self.claimers[queue].hint(int(priority), int(position))
             case "scheduled", [queue] if queue in self.claimers:
-                self._worker.promoter.wake()
+                self._worker.duties.promoter.wake()
             case "resumed", [queue] if queue in self.claimers:
                 self.wake(queue, sweep=True)
             case "cancel", [_]:
                 # Anybody can send a notification: the table says what was cancelled.
-                self._worker.cancellations.wake()
+                self._worker.duties.cancellations.wake()
 
     def wake(self, queue: str, *, sweep: bool = False) -> None:
         if queue in self.claimers:
@@ -109,7 +109,7 @@ class Serving:
 
     def sweep_all(self) -> None:
         """Nobody knows what was missed."""
-        self._worker.cancellations.wake()
+        self._worker.duties.cancellations.wake()
         for queue in self.claimers:
             self.wake(queue, sweep=True)
 
@@ -155,7 +155,7 @@ class Serving:
             poll_interval=self._poll_interval,
             set_idle=self._set_idle,
             suspect=worker.quarantine.take,
-            claim_failed=worker.reconciler.wake,
+            claim_failed=worker.duties.reconciler.wake,
         )
         self._start(claimer.run())
 

@@ -34,13 +34,13 @@ async def stop_gracefully(
     with suppress(psycopg.Error, PgQueueError, TimeoutError):
         await asyncio.wait_for(worker.services.fetch(fleet.mark_stopping(worker.app.schema, worker.id)), 1.0)
         # A claim whose answer was cut off is in the table, and its jobs would wait for those that run here.
-        await asyncio.wait_for(worker.reconciler.run_once(), RECONCILE_SECONDS)
+        await asyncio.wait_for(worker.duties.reconciler.run_once(), RECONCILE_SECONDS)
     await _let_end(worker, force)
     await worker.quarantine.close()
     try:
         await asyncio.wait_for(worker.finisher.flushed(), WRITE_SECONDS)
         # A claim whose end PostgreSQL had not seen then.
-        await asyncio.wait_for(worker.reconciler.run_once(), WRITE_SECONDS)
+        await asyncio.wait_for(worker.duties.reconciler.run_once(), WRITE_SECONDS)
         await asyncio.wait_for(
             worker.services.fetch(fleet.unregister_worker(worker.app.schema, worker.id)), WRITE_SECONDS
         )

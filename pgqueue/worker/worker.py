@@ -19,16 +19,12 @@ from pgqueue.job import ClaimedJob
 from pgqueue.outcome import Completed, Outcome, Retry, Snooze
 from pgqueue.queries import fleet, inspecting
 from pgqueue.queries.finishing import Finished
-from pgqueue.queries.rescuing import Orphan
 from pgqueue.revision import check_revision
-from pgqueue.services.promoter import LONGEST, Promoter
-from pgqueue.services.pruner import Pruner
-from pgqueue.services.rescuer import Rescuer
-from pgqueue.services.scheduler import Scheduler
-from pgqueue.services.service import Runner, Service
+from pgqueue.services.promoter import LONGEST
 from pgqueue.task import Task
 from pgqueue.worker import limits
 from pgqueue.worker.connection import WorkerConnection
+from pgqueue.worker.duties import Duties
 from pgqueue.worker.executor import Executor
 from pgqueue.worker.finisher import LOCK_TIMEOUT, Finisher
 from pgqueue.worker.heartbeat import BLOCKED_LIMIT
@@ -40,14 +36,13 @@ from pgqueue.worker.reporting import event_of
 from pgqueue.worker.serving import Serving
 from pgqueue.worker.stopping import abandon, stop_gracefully
 from pgqueue.worker.transactional import Transactions
-from pgqueue.worker.upkeep import Cancellations, QueueSettings, Reconciler, SettingsReader, warn_of_unknown_tasks
+from pgqueue.worker.upkeep import QueueSettings, warn_of_unknown_tasks
 
 if TYPE_CHECKING:
     from pgqueue.app import PgQueue
 
 logger = logging.getLogger("pgqueue.worker")
 
-SETTINGS_INTERVAL = 2.0
 BLOCKED_WARNING = 1.0
 WRITE_SECONDS = 0.02
 
@@ -188,8 +183,8 @@ class Worker:
     async def _begin(self) -> None:
         check_revision(await self.services.insist(inspecting.revision(self.app.schema)), self.app.schema)
         await self.life.register_code()
-        # Claimers begin with the settings of their queues, and wake services when a claim fails.
-        services = self._services()
+        # Claimers begin with the settings of their queues, and wake a service when a claim fails.
+        self.duties = Duties(self, globs=self._spec.has_globs, with_scheduler=self._with_scheduler)
         names = set(await self.services.insist(fleet.queue_names(self.app.schema)))
         settings = await self.services.insist(fleet.queue_settings(self.app.schema))
         self.serving.read_settings({name: QueueSettings(*values) for name, *values in settings}, names)
@@ -198,7 +193,7 @@ class Worker:
             logger.warning("no queue matches %s yet", ", ".join(self._spec.slots))
         self.start_part(self.finisher.run(), lasting=True)
         self.start_part(self._tick(), lasting=True)
-        for service in services:
+        for service in self.duties.all:
             self.start_part(service.run())
         if self._listen:
             listener = Listener(self.listening, self.app.schema, self.serving.hint, self.serving.sweep_all)
@@ -237,44 +232,6 @@ class Worker:
         if not any(task.options.transactional for task in self.app.tasks.values()):
             return self.app.database
         return self.app.database.for_tasks(max(4, self.serving.total_slots()))
-
-    def _services(self) -> list[Service]:
-        runner = Runner(self.services.fetch, self.services.run)
-        schema = self.app.schema
-        self.promoter = Promoter(runner, schema, lambda: self.queues, self.serving.wake)
-        self.rescuer = Rescuer(
-            runner,
-            schema,
-            lease=self.lease,
-            healthy_for=self.life.unbroken_for,
-            delay=self._delay,
-            on_rescued=self._rescued,
-        )
-        self.reconciler = Reconciler(
-            runner, schema, worker=lambda: self.id, known=self.serving.known_claims, interval=self.lease / 3
-        )
-        settings = SettingsReader(
-            runner, schema, globs=self._spec.has_globs, interval=SETTINGS_INTERVAL, on_read=self.serving.read_settings
-        )
-        self.cancellations = Cancellations(
-            runner,
-            schema,
-            running=lambda: self.executor.job_ids,
-            on_cancelled=lambda job_id: self.executor.interrupt("cancelled", job_id),
-        )
-        # Detaching a partition waits for old snapshots: on a connection that nobody else needs.
-        pruner = Pruner(Runner(self.pruning.fetch, self.pruning.run), schema)
-        services: list[Service] = [
-            self.promoter,
-            self.rescuer,
-            self.reconciler,
-            self.cancellations,
-            settings,
-            pruner,
-        ]
-        if self._with_scheduler:
-            services.append(Scheduler(runner, schema, self.app.declared_schedules, self.app.max_attempts))
-        return services
 
     def start_part(self, work: Coroutine[Any, Any, Any], *, lasting: bool = False) -> asyncio.Task[Any]:
         """Run a part of the worker; a lasting one goes on while the worker stops."""
@@ -317,10 +274,6 @@ class Worker:
                 return
             await asyncio.sleep(0.1)
 
-    def _delay(self, task: str, attempt: int) -> float:
-        known = self.app.tasks.get(task)
-        return (self.app if known is None else known).backoff.delay(attempt)
-
     def _started(self, job: ClaimedJob) -> None:
         self.app.subscribers.emit(Event("started", job.id, job.task, job.queue, job.attempt))
 
@@ -334,7 +287,7 @@ class Worker:
             self.ended += 1
             if isinstance(outcome, Retry | Snooze) and outcome.delay < LONGEST:
                 # The promoter does not look again that soon by itself.
-                asyncio.get_running_loop().call_later(outcome.delay + WRITE_SECONDS, self.promoter.wake)
+                asyncio.get_running_loop().call_later(outcome.delay + WRITE_SECONDS, self.duties.promoter.wake)
             if self._limits.was_last(self.ended):
                 self.stop()
         if self.app.subscribers.callbacks:
@@ -344,19 +297,6 @@ class Worker:
 
     def _stale(self, count: int) -> None:
         logger.warning("%d outcomes were refused: their jobs had been rescued and belong to others now", count)
-
-    def _rescued(self, orphan: Orphan) -> None:
-        logger.warning(
-            "rescued job %s (%s) of dead worker %s",
-            orphan.job_id,
-            orphan.task,
-            orphan.worker,
-            extra={"fields": {"worker_id": orphan.worker_id}},
-        )
-        self.app.subscribers.emit(
-            Event("rescued", orphan.job_id or 0, orphan.task, orphan.queue, orphan.attempt, None, orphan.worker_id)
-        )
-        self.serving.wake(orphan.queue, sweep=True)
 
 
 __all__ = ["Worker"]

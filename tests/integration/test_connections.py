@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row, namedtuple_row
 from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
@@ -30,7 +35,7 @@ from pgqueue import (
     Task,
 )
 from pgqueue.config import sqlalchemy_url
-from pgqueue.database import fetch
+from pgqueue.database import fetch, pools
 from pgqueue.queries.statement import Statement
 from pgqueue.testing import aenqueued, enqueued
 from pgqueue.worker.connection import WorkerConnection
@@ -462,9 +467,10 @@ async def test_a_connection_that_closed_or_broke_is_replaced(dsn: str) -> None:
 
 
 def test_a_server_that_became_read_only_is_not_asked_twice(dsn: str) -> None:
-    app = PgQueue(dsn, pool_size=1)
-    with app.database.connection() as connection:
-        connection.execute("set default_transaction_read_only = on")
+    app = PgQueue(dsn, pool_size=2)
+    with app.database.connection() as one, app.database.connection() as other:
+        for connection in (one, other):
+            connection.execute("set default_transaction_read_only = on")
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         app.enqueue("send", {})
     assert app.enqueue("send", {}).id
@@ -479,6 +485,88 @@ def test_a_connection_that_the_server_closed_while_it_was_idle_costs_no_enqueue(
             "where application_name = 'pgqueue' and datname = current_database()"
         )
     assert app.enqueue("send", {}).id
+
+
+def test_a_server_that_closed_many_idle_connections_costs_no_seconds(dsn: str) -> None:
+    app = PgQueue(dsn, pool_size=4)
+    app.database._pools.patience = 5
+    with ExitStack() as held:
+        pids = [held.enter_context(app.database.connection()).info.backend_pid for _ in range(4)]
+    with psycopg.connect(dsn, autocommit=True) as other:
+        other.execute("select pg_terminate_backend(pid, 5000) from unnest(%s::int[]) pid", [pids])
+    assert app.enqueue("send", {}).id
+    app.close()
+
+
+async def test_a_server_that_is_gone_is_waited_for_and_then_named(dsn: str, fresh_dsn: str) -> None:
+    app = PgQueue(fresh_dsn)
+    app.enqueue("send", {})
+    await app.aenqueue("send", {})
+    app.database._pools.patience = 0.1
+    with gone(dsn, fresh_dsn):
+        with pytest.raises(ConnectionFailed, match=r"cannot connect to .*not currently accepting connections"):
+            app.enqueue("send", {})
+        with pytest.raises(ConnectionFailed, match=r"cannot connect to .*not currently accepting connections"):
+            await app.aenqueue("send", {})
+    app.database._pools.patience = DEADLINE
+    assert app.enqueue("send", {}).id
+    assert (await app.aenqueue("send", {})).id
+    await app.aclose()
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+async def test_a_server_that_comes_back_in_time_costs_no_enqueue(
+    dsn: str, fresh_dsn: str, asynchronous: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "PATIENCE", 0.1)
+    app = PgQueue(fresh_dsn)
+    app.database._pools.patience = DEADLINE
+    enqueue = partial(app.aenqueue, "send", {}) if asynchronous else partial(asyncio.to_thread, app.enqueue, "send", {})
+    await enqueue()
+    given_up = threading.Semaphore(0)
+
+    class Seen(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "reconnection attempt" in record.getMessage():
+                given_up.release()
+
+    logger, handler = logging.getLogger("psycopg.pool"), Seen()
+    logger.addHandler(handler)
+    try:
+        with gone(dsn, fresh_dsn):
+            enqueuing = asyncio.create_task(enqueue())
+            for _ in range(5):
+                assert await asyncio.to_thread(given_up.acquire, timeout=DEADLINE)
+    finally:
+        logger.removeHandler(handler)
+    assert (await enqueuing).id
+    await app.aclose()
+
+
+def test_an_app_that_nobody_closed_ends_in_silence(dsn: str) -> None:
+    code = """
+import asyncio, gc, os, sys
+from pgqueue import PgQueue
+
+def use():
+    app = PgQueue(sys.argv[1])
+    app.enqueue("send")
+    asyncio.run(app.aenqueue("send"))
+    return app
+
+use()
+gc.collect()
+app = use()
+if pid := os.fork() if hasattr(os, "fork") else 0:
+    assert os.waitpid(pid, 0)[1] == 0
+    app.enqueue("send")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-W", "default", "-W", "ignore::DeprecationWarning", "-c", code, dsn],
+        capture_output=True,
+        text=True,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_options_of_the_dsn_and_of_the_environment_stay(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -543,6 +631,20 @@ async def test_the_transaction_of_a_task_keeps_the_isolation_of_the_database(fre
     async with app.worker():
         assert await job.aresult(DEADLINE) == "serializable"
     await app.aclose()
+
+
+@contextmanager
+def gone(dsn: str, other_dsn: str) -> Iterator[None]:
+    """While inside, the database of `other_dsn` has hung up and takes no connections."""
+    name = conninfo_to_dict(other_dsn)["dbname"]
+    allow = sql.SQL("alter database {} allow_connections {}")
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(allow.format(sql.Identifier(str(name)), False))
+        connection.execute("select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s", [name])
+        try:
+            yield
+        finally:
+            connection.execute(allow.format(sql.Identifier(str(name)), True))
 
 
 def send_number(n: int) -> None: ...

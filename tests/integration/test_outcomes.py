@@ -327,6 +327,27 @@ async def test_cancelling_a_running_coroutine_stops_it(app: PgQueue) -> None:
     assert gate.inside == 0
 
 
+async def test_a_job_that_goes_on_after_its_cancellation_is_stopped_with_its_worker(app: PgQueue) -> None:
+    cancelled = asyncio.Event()
+
+    @app.task(name="stubborn")
+    async def stubborn() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+        await asyncio.Event().wait()
+
+    job = await stubborn.aenqueue()
+    async with app.worker(shutdown_timeout=0.0):
+        while (await job.arefresh()).state != "running":  # noqa: ASYNC110 - what ends the wait is in the database
+            await asyncio.sleep(0.01)
+        assert await job.acancel()
+        async with asyncio.timeout(DEADLINE):
+            await cancelled.wait()
+    assert (await job.arefresh()).state == "cancelled"
+
+
 async def test_cancelling_a_running_process_kills_it(dsn: str) -> None:
     app = process_app.app
     app.database.point_at(dsn)

@@ -131,7 +131,7 @@ async def test_a_worker_behind_a_pooler_does_it_all_and_leaves_no_setting_behind
         assert await later.aresult(DEADLINE) == 7
         await charging.aresult(DEADLINE)
         assert (await app.jobs.await_(failing.id, DEADLINE)).state == "failed"
-        services: list[Any] = [worker.rescuer, worker.reconciler, worker.cancellations]
+        services: list[Any] = [worker.duties.rescuer, worker.duties.reconciler, worker.duties.cancellations]
         for service in services:
             await service.run_once()
     with psycopg.connect(fresh_dsn) as connection:

@@ -23,6 +23,7 @@ from pgqueue.queries.fleet import QueueRow, TaskRow
 from pgqueue.queries.statement import Operation
 from tests.sql.rows import (
     ATTEMPTS,
+    DEADLINE,
     SCHEMA,
     Connection,
     add,
@@ -202,6 +203,55 @@ def test_rule_4_two_bulks_with_the_same_keys_in_other_orders_do_not_deadlock(
             one, two = threads.map(work, range(2))
         assert sorted(made.id for made in one) == sorted(made.id for made in two)
         assert sum(made.created for made in [*one, *two]) == (count if turn == 0 else 0)
+    # A bulk begins anew after a deadlock, which would hide one here.
+    assert deadlocks(*sessions) == 0
+
+
+def deadlocks(*sessions: Connection) -> int:
+    """How many there have been in this database, those of `sessions` included."""
+    for session in sessions:
+        session.execute("select pg_stat_force_next_flush()")
+        session.execute("select 1")
+    return int(value(sessions[0], "select deadlocks from pg_stat_database where datname = current_database()"))
+
+
+def test_a_deadlock_over_what_the_caller_holds_is_told_after_few_tries(db: Connection, another: Another) -> None:
+    db.execute("create table public.mine as select 1 as id")
+    keyed = [job(key="k"), job(key="l")]
+    victim, other = another(), another()
+    victim.execute("set deadlock_timeout = '20ms'")
+    other.execute("set deadlock_timeout = '60s'")
+    with ThreadPoolExecutor(1) as threads, other.transaction(force_rollback=True):
+        with victim.transaction(force_rollback=True):
+            victim.execute("update public.mine set id = 2")
+            enqueue(other, *keyed)
+            waiting = threads.submit(other.execute, "update public.mine set id = 3")
+            wait_for_lock(db, other)
+            with pytest.raises(pg_errors.DeadlockDetected):
+                enqueue(victim, *keyed)
+        waiting.result(DEADLINE)
+    db.execute("drop table public.mine")
+
+
+def test_bulks_whose_keys_only_the_server_knows_neither_fail_nor_double(
+    db: Connection, another: Another, app: PgQueue
+) -> None:
+    fetch(db, fleet.register_tasks(SCHEMA, [INVOICE]))
+    start = Barrier(2)
+    sessions = [another(), another()]
+    orders = [range(40), range(39, -1, -1)]
+
+    def work(n: int) -> int:
+        made = 0
+        for _ in range(10):
+            start.wait()
+            with sessions[n].transaction():
+                jobs = run(sessions[n], enqueuing.enqueue(SCHEMA, charges(app, orders[n]), ATTEMPTS))
+                made += sum(one.created for one in jobs)
+        return made
+
+    with ThreadPoolExecutor(2) as threads:
+        assert sum(threads.map(work, range(2))) == 40
 
 
 def test_rule_4_a_bulk_takes_its_keys_in_their_own_order_in_one_statement(

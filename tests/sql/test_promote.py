@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from threading import Barrier
 
-from pgqueue.database import fetch
+import psycopg
+
+from pgqueue.database import afetch, arun, fetch
 from pgqueue.queries import claiming
-from pgqueue.services.promoter import SLACK, SWEEP_INTERVAL, DueMark
+from pgqueue.queries.claiming import Promotion
+from pgqueue.services.promoter import BATCH, SLACK, SWEEP_INTERVAL, DueMark, Promoter
+from pgqueue.services.service import Runner
 from tests.sql.rows import (
     SCHEMA,
     Connection,
@@ -126,13 +131,12 @@ def test_four_promoters_at_once_give_every_job_one_place(db: Connection, another
     assert (row["places"], row["jobs"]) == (300, 300)
 
 
-def turns(conn: Connection, mark: DueMark, *, at: float = 0.0) -> Callable[[], int]:
-    """What a promoter does in a turn at `at`: how many it promoted."""
+def turns(conn: Connection, mark: DueMark, *, count: int = 500) -> Callable[..., int]:
+    """What a promoter does in a turn, at a monotonic time of 0 or `at`: how many it promoted."""
 
-    def turn() -> int:
-        since = mark.since(at)
-        [seen] = fetch(conn, claiming.promote(SCHEMA, queue="mail", count=500, since=since))
-        mark.observe(seen, full=False)
+    def turn(at: float = 0.0) -> int:
+        [seen] = fetch(conn, claiming.promote(SCHEMA, queue="mail", count=count, since=mark.since(at)))
+        mark.observe(seen, at, full=seen.promoted == count)
         return seen.promoted
 
     turn()
@@ -181,12 +185,46 @@ def test_what_lies_below_the_mark_is_found_by_the_next_sweep(db: Connection) -> 
     make_due(db, *add(db, 1, delay=60.0))
     turn()
     until(lambda: turn() == 0 and mark.since(0.0) is not None, "the mark's move")
-    [stranded] = add(db, 1, delay=60.0)
-    db.execute("update pgqueue.jobs set run_at = now() - interval '1 h' where id = %s", [stranded])
+    stranded = add(db, 3, delay=60.0)
+    db.execute("update pgqueue.jobs set run_at = now() - interval '1 h' where id = any (%s)", [stranded])
     assert turn() == 0
-    assert mark.since(2 * SWEEP_INTERVAL) is None
-    [seen] = fetch(db, claiming.promote(SCHEMA, queue="mail", count=500))
-    assert (seen.promoted, state_of(db, stranded)) == (1, "available")
+    assert turn(2 * SWEEP_INTERVAL) == 3
+    assert {state_of(db, id_) for id_ in stranded} == {"available"}
+
+
+def test_a_sweep_goes_on_until_it_has_promoted_all_that_it_finds(db: Connection) -> None:
+    turn = turns(db, DueMark(), count=2)
+    make_due(db, *add(db, 5, delay=60.0))
+    assert [turn(2 * SWEEP_INTERVAL) for _ in range(4)] == [2, 2, 1, 0]
+
+
+def test_a_full_turn_does_not_move_the_mark(db: Connection) -> None:
+    mark = DueMark()
+    turn = turns(db, mark, count=2)
+    ids = add(db, 6, delay=60.0)
+    db.execute("update pgqueue.jobs set run_at = now() - interval '1 h' where id = any (%s)", [ids])
+    assert [turn() for _ in range(4)] == [2, 2, 2, 0]
+    assert {state_of(db, id_) for id_ in ids} == {"available"}
+
+
+def test_a_server_whose_clock_is_behind_the_mark_begins_anew() -> None:
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    mark = DueMark()
+    mark.observe(Promotion(1, None, now, 7, 7), 0.0, full=False)
+    mark.observe(Promotion(0, None, now, None, 8), 0.0, full=False)
+    assert mark.since(0.0) == now - SLACK
+    mark.observe(Promotion(0, None, now - timedelta(hours=1), None, 9), 0.0, full=False)
+    assert mark.since(0.0) is None
+
+
+async def test_a_backlog_of_one_queue_does_not_keep_the_others_waiting(db: Connection, dsn: str) -> None:
+    for queue in ("first", "second"):
+        make_due(db, *add(db, BATCH + 1, queue=queue, delay=60.0))
+    promoted: list[str] = []
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as conn:
+        runner = Runner(partial(afetch, conn), partial(arun, conn))
+        pause = await Promoter(runner, SCHEMA, lambda: ["first", "second"], promoted.append).run_once()
+    assert (promoted, pause) == (["first", "second"], 0.0)
 
 
 def test_a_turn_that_promotes_nothing_uses_no_transaction_id(db: Connection) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pgqueue.job import ClaimedJob
-from pgqueue.worker.executor import Slots
+from pgqueue.worker.slots import Slots
 
 
 def claimed(id_: int, max_attempts: int) -> ClaimedJob:

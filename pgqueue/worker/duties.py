@@ -1,0 +1,81 @@
+"""The services that a worker runs beside its jobs."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from pgqueue.events import Event
+from pgqueue.queries.rescuing import Orphan
+from pgqueue.services.promoter import Promoter
+from pgqueue.services.pruner import Pruner
+from pgqueue.services.rescuer import Rescuer
+from pgqueue.services.scheduler import Scheduler
+from pgqueue.services.service import Runner, Service
+from pgqueue.worker.upkeep import Cancellations, Reconciler, SettingsReader
+
+if TYPE_CHECKING:
+    from pgqueue.worker.worker import Worker
+
+logger = logging.getLogger("pgqueue.worker")
+
+SETTINGS_INTERVAL = 2.0
+
+
+class Duties:
+    """Made at the start of `worker`; `all` are to be run. `globs`: queues that appear later may be its own too."""
+
+    def __init__(self, worker: Worker, *, globs: bool, with_scheduler: bool) -> None:
+        self._worker = worker
+        app, serving, schema = worker.app, worker.serving, worker.app.schema
+        runner = Runner(worker.services.fetch, worker.services.run)
+        self.promoter = Promoter(runner, schema, lambda: worker.queues, serving.wake)
+        self.rescuer = Rescuer(
+            runner,
+            schema,
+            lease=worker.lease,
+            healthy_for=worker.life.unbroken_for,
+            delay=self._delay,
+            on_rescued=self._rescued,
+        )
+        self.reconciler = Reconciler(
+            runner, schema, worker=lambda: worker.id, known=serving.known_claims, interval=worker.lease / 3
+        )
+        self.cancellations = Cancellations(
+            runner,
+            schema,
+            running=lambda: worker.executor.job_ids,
+            on_cancelled=lambda job_id: worker.executor.interrupt("cancelled", job_id),
+        )
+        settings = SettingsReader(
+            runner, schema, globs=globs, interval=SETTINGS_INTERVAL, on_read=serving.read_settings
+        )
+        # Detaching a partition waits for old snapshots: on a connection that nobody else needs.
+        pruner = Pruner(Runner(worker.pruning.fetch, worker.pruning.run), schema)
+        self.all: list[Service] = [
+            self.promoter,
+            self.rescuer,
+            self.reconciler,
+            self.cancellations,
+            settings,
+            pruner,
+        ]
+        if with_scheduler:
+            self.all.append(Scheduler(runner, schema, app.declared_schedules, app.max_attempts))
+
+    def _delay(self, task: str, attempt: int) -> float:
+        app = self._worker.app
+        return (app.tasks.get(task) or app).backoff.delay(attempt)
+
+    def _rescued(self, orphan: Orphan) -> None:
+        logger.warning(
+            "rescued job %s (%s) of dead worker %s",
+            orphan.job_id,
+            orphan.task,
+            orphan.worker,
+            extra={"fields": {"worker_id": orphan.worker_id}},
+        )
+        self._worker.app.subscribers.emit(
+            Event("rescued", orphan.job_id or 0, orphan.task, orphan.queue, orphan.attempt, None, orphan.worker_id)
+        )
+        self._worker.serving.wake(orphan.queue, sweep=True)

@@ -1,0 +1,109 @@
+"""The slots of one queue in one worker: what runs there, and what waits for its turn."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+
+from pgqueue.job import ClaimedJob
+from pgqueue.worker.processes import ProcessSlots
+from pgqueue.worker.threads import Threads
+
+PREFETCH_SECONDS = 0.1
+PREFETCH_LIMIT = 1000
+STUCK_SECONDS = 1.0
+
+
+class Slots:
+    """The slots of one queue: the jobs that run, and the few that wait claimed for a slot."""
+
+    def __init__(self, queue: str, count: int, start: Callable[[Slots, ClaimedJob], None]) -> None:
+        self.queue = queue
+        self.count = count
+        self.running = 0
+        self.lost = 0
+        self.buffer: deque[ClaimedJob] = deque()
+        self.room = asyncio.Event()
+        self.room.set()
+        self.open = True
+        self.seconds_per_job: float | None = None
+        self.moved_at = time.monotonic()
+        self.target = 0
+        self._start = start
+        self._threads: Threads | None = None
+        self._processes: ProcessSlots | None = None
+
+    @property
+    def free(self) -> int:
+        return max(0, self.count - self.running)
+
+    def aim(self) -> None:
+        """Set `target`, the jobs to hold beyond the slots: a tenth of a second of this queue's own throughput."""
+        if self.seconds_per_job is None or self.is_standing():
+            self.target = 0
+        else:
+            self.target = min(PREFETCH_LIMIT, int(self.count * PREFETCH_SECONDS / max(self.seconds_per_job, 1e-6)))
+
+    def wanted(self) -> int:
+        """How many jobs to claim now; none until half of the prefetch is used up."""
+        missing = self.count - self.running + self.target - len(self.buffer)
+        return missing if self.open and missing > self.target // 2 else 0
+
+    def take(self, jobs: list[ClaimedJob]) -> None:
+        """Start what slots are free for; keep the rest in order.
+
+        Jobs that must not repeat go first: they count as started.
+        """
+        self.buffer.extendleft(job for job in reversed(jobs) if job.max_attempts == 1)
+        self.buffer.extend(job for job in jobs if job.max_attempts != 1)
+        self.aim()
+        self.fill()
+
+    def fill(self) -> None:
+        """Start what waits in the slots that are free, and say whether there is room for more."""
+        buffer = self.buffer
+        while buffer and self.running < self.count and self.open:
+            self.running += 1
+            self.moved_at = time.monotonic()
+            self._start(self, buffer.popleft())
+        if self.wanted():
+            if not self.room.is_set():
+                self.room.set()
+        elif self.room.is_set():
+            self.room.clear()
+
+    def ended(self, seconds: float) -> None:
+        self.running -= 1
+        known = self.seconds_per_job
+        self.seconds_per_job = seconds if known is None else known + (seconds - known) * 0.1
+        self.fill()
+
+    def give_back(self) -> list[ClaimedJob]:
+        """The jobs that have not started; they are no longer held here."""
+        jobs = list(self.buffer)
+        self.buffer.clear()
+        return jobs
+
+    def is_standing(self) -> bool:
+        """Whether every slot has been taken for a while: what waits here may find a free one elsewhere."""
+        return self.running >= self.count and time.monotonic() - self.moved_at > STUCK_SECONDS
+
+    @property
+    def threads(self) -> Threads:
+        if self._threads is None:
+            self._threads = Threads(self.count, f"pgqueue-{self.queue}")
+        return self._threads
+
+    @property
+    def processes(self) -> ProcessSlots:
+        if self._processes is None:
+            self._processes = ProcessSlots(self.count)
+        return self._processes
+
+    async def close(self) -> None:
+        if self._processes is not None:
+            await self._processes.close()
+        if self._threads is not None:
+            self._threads.close()
