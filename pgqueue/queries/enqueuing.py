@@ -17,7 +17,7 @@ from pgqueue.queries.reading import Reader, moment
 from pgqueue.queries.statement import Operation, Statement, inline, text
 
 ROUNDS = 100
-DEADLOCKS = 5
+DEADLOCKS = 20
 
 Declared = Mapping[str, tuple[int | None, int | None]]
 """Priority and attempts that the code declares, by queue."""
@@ -50,6 +50,8 @@ def enqueue(
     has keys.
     """
     rounds = partial(_enqueue, schema, jobs, fallback_attempts, operations, declared)
+    if not jobs:
+        return []
     if len(jobs) == 1:
         return (yield from rounds())
     yield Statement("savepoint pgqueue_keys")

@@ -32,10 +32,10 @@ class Statement(Generic[Row]):
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A COPY … FROM STDIN and the text that it reads."""
+    """A COPY … FROM STDIN and the bytes that it reads."""
 
     text: str
-    chunks: Iterable[str]
+    chunks: Iterable[bytes]
 
 
 Operation = Generator[Statement[Any] | Copy, Any, Result]
