@@ -19,7 +19,8 @@ class Context:
 
     `attempt` counts from 1. `scheduled_for` is the nominal time of a schedule's job, else None. `connection` is set in
     a `transactional=True` task: the transaction in which the job completes, a psycopg connection, or SQLAlchemy's for
-    PgQueue(engine=…), except in a coroutine beside a sync engine. Its commit is the worker's: another is refused.
+    PgQueue(engine=…), except in a coroutine beside a sync engine. Its end is the worker's: a commit by the task is
+    refused, and a run that ended the transaction all the same, in SQL, fails; what it committed so is kept.
 
         @app.task(bind=True)
         def report(ctx: Context) -> str:

@@ -6,7 +6,6 @@ import asyncio
 import inspect
 import sys
 import traceback
-from contextlib import nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +18,10 @@ from pgqueue.cli.options import app_option, database_options, json_option
 from pgqueue.cli.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from pgqueue.app import PgQueue
     from pgqueue.context import Context
-    from pgqueue.errors import TaskTimeout
     from pgqueue.task import Task
 
 
@@ -75,61 +73,60 @@ def own_part(trace: TracebackType | None) -> TracebackType | None:
     return found
 
 
-def timeout_of(app: PgQueue, task: Task[..., Any]) -> float | None:
-    """Seconds, as a worker would allow: the task's, else its queue's, else the app's."""
+def declared_timeout(app: PgQueue, task: Task[..., Any]) -> float | None:
+    """Seconds, as a worker would allow."""
+    from pgqueue.worker.timeouts import timeout_of
+
     queue = app.declared_queues.get(task.options.queue)
-    for timeout in (task.options.timeout, None if queue is None else queue.timeout):
-        if timeout is not None:
-            return timeout
-    return app.timeout
+    return timeout_of(task, None if queue is None else queue.timeout, app.timeout)
 
 
 def run(app: PgQueue, task: Task[..., Any], kwargs: dict[str, Any], context: Context) -> Any:
     from pgqueue.context import enter
-
-    def call() -> Any:
-        with app.database.transaction() if task.options.transactional else nullcontext() as context.connection:
-            return task.function(**with_context(task, kwargs, context))
+    from pgqueue.worker.timeouts import bounded
 
     enter(context)
-    timeout = timeout_of(app, task)
+    timeout = declared_timeout(app, task)
     if inspect.iscoroutinefunction(task.function):
-        return asyncio.run(bounded(run_coroutine(app, task, kwargs, context), timeout, task))
+        return asyncio.run(bounded(run_coroutine(app, task, kwargs, context), timeout, task.name))
+
+    def call() -> Any:
+        return run_function(app, task, kwargs, context)
+
     return call() if timeout is None else asyncio.run(run_in_thread(call, timeout, task, context))
-
-
-async def bounded(run: Coroutine[Any, Any, Any], timeout: float | None, task: Task[..., Any]) -> Any:
-    bound = asyncio.timeout(timeout)
-    try:
-        async with bound:
-            return await run
-    except TimeoutError as error:
-        if bound.expired():
-            raise timed_out(timeout, task) from error
-        raise
 
 
 async def run_in_thread(call: Callable[[], Any], timeout: float, task: Task[..., Any], context: Context) -> Any:
     """A thread cannot be stopped: it is told, and ends with this process."""
     from pgqueue.worker.threads import Threads
+    from pgqueue.worker.timeouts import timed_out
 
     future = Threads(1, "pgqueue-run").run(call)
     done, _ = await asyncio.wait({future}, timeout=timeout)
     if not done:
         context.stop()
-        raise timed_out(timeout, task)
+        raise timed_out(task.name, timeout)
     return future.result()
 
 
-def timed_out(timeout: float | None, task: Task[..., Any]) -> TaskTimeout:
-    from pgqueue.errors import TaskTimeout
+def run_function(app: PgQueue, task: Task[..., Any], kwargs: dict[str, Any], context: Context) -> Any:
+    if not task.options.transactional:
+        return task.function(**with_context(task, kwargs, context))
+    from pgqueue.database import lent
 
-    return TaskTimeout(f"task {task.name} ran longer than its timeout of {timeout:g} s")
+    with app.database.transaction() as connection, lent(connection):
+        context.connection = connection
+        return task.function(**with_context(task, kwargs, context))
 
 
 async def run_coroutine(app: PgQueue, task: Task[..., Any], kwargs: dict[str, Any], context: Context) -> Any:
+    from pgqueue.database import alent
+
     try:
-        async with app.database.atransaction() if task.options.transactional else nullcontext() as context.connection:
+        if not task.options.transactional:
+            return await task.function(**with_context(task, kwargs, context))
+        async with app.database.atransaction() as connection, alent(connection):
+            context.connection = connection
             return await task.function(**with_context(task, kwargs, context))
     finally:
         await app.aclose()

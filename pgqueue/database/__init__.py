@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pgqueue.database.database import PLANNER, Database
+from pgqueue.database.lending import alent, lent
 from pgqueue.database.running import NoPartition, abegan, afetch, arun, fetch, run
-from pgqueue.database.using import is_async, lent
+from pgqueue.database.using import is_async
 
 if TYPE_CHECKING:
     from pgqueue.database.using import AsyncUsing, SyncUsing, Using
@@ -20,6 +21,7 @@ __all__ = [
     "Using",
     "abegan",
     "afetch",
+    "alent",
     "arun",
     "fetch",
     "is_async",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pgqueue.errors import ArgumentError, PgQueueError
+from pgqueue.errors import ArgumentError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection as SAConnection
@@ -98,7 +98,7 @@ async def awhole(conn: Any) -> AsyncIterator[None]:
 
 
 def _commits_each(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
-    return conn.autocommit and _is_idle(conn)
+    return conn.autocommit and conn.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
 
 
 async def async_sqlalchemy(conn: Any) -> Any:
@@ -108,42 +108,3 @@ async def async_sqlalchemy(conn: Any) -> Any:
         connection = await connection.connection()
         _refuse_other_drivers(connection)
     return connection
-
-
-@contextmanager
-def lent(conn: Any) -> Iterator[None]:
-    """Refuse to commit the transaction of `conn`; raises PgQueueError at the end if it was ended all the same.
-
-    psycopg refuses by itself, within its `transaction()`.
-    """
-    if isinstance(conn, (psycopg.Connection, psycopg.AsyncConnection)):
-        yield
-        if conn.closed or _is_idle(conn):
-            raise _ended()
-        return
-    from sqlalchemy import event
-
-    core = getattr(conn, "sync_connection", conn)
-
-    def refuse(_: Any) -> None:
-        raise _ended()
-
-    event.listen(core, "commit", refuse)
-    try:
-        yield
-    finally:
-        event.remove(core, "commit", refuse)
-    transaction = None if core.closed else core.get_transaction()
-    if transaction is None or not transaction.is_active:
-        raise _ended()
-
-
-def _is_idle(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
-    return conn.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
-
-
-def _ended() -> PgQueueError:
-    return PgQueueError(
-        "the task ended the transaction in which its job completes (commit, rollback or close of ctx.connection): "
-        "leave that to the worker; for a part that may fail use a savepoint, begin_nested() or psycopg's transaction()"
-    )

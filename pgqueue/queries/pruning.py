@@ -11,6 +11,9 @@ from psycopg import sql
 from pgqueue.queries.statement import Statement, inline
 
 ENDED = "Past its retention: pgqueue drops it."
+LONGEST = "with longest as (select greatest(%(keep)s::interval, max(keep_completed)) as keep from {schema}.queues)"
+DAY = "'^completed_jobs_[0-9]{{8}}$'"
+IS_PAST = "((right(c.relname, 8))::date + 1)::timestamp at time zone 'UTC' < clock_timestamp() - longest.keep"
 
 
 def make_partitions(schema: str) -> Statement[Any]:
@@ -21,28 +24,46 @@ def ended_partitions(schema: str, keep: timedelta) -> Statement[Any]:
     """(name, whether a detach was begun) of partitions of which every row is past the longest retention."""
     return Statement(
         inline(
-            "with longest as (select greatest(%(keep)s::interval, max(keep_completed)) as keep from {schema}.queues) "
-            "select c.relname::text, i.inhdetachpending from pg_inherits i join pg_class c on c.oid = i.inhrelid, longest "
+            f"{LONGEST} select c.relname::text, i.inhdetachpending "
+            "from pg_inherits i join pg_class c on c.oid = i.inhrelid, longest "
             "where i.inhparent = '{schema}.completed_jobs'::regclass "
-            "and c.relname ~ '^completed_jobs_[0-9]{{8}}$' "
-            "and ((right(c.relname, 8))::date + 1)::timestamp at time zone 'UTC' < clock_timestamp() - longest.keep order by 1",
+            f"and c.relname ~ {DAY} and {IS_PAST} order by 1",
             schema,
         ),
         {"keep": keep},
     )
 
 
-def detached_partitions(schema: str) -> Statement[str]:
-    """Partitions that a pruner marked and detached: others' tables, and days that somebody detached to keep, are not."""
+def kept_partitions(schema: str, keep: timedelta) -> Statement[str]:
+    """Partitions that a pruner marked, and that are not past the longest retention any more: it was lengthened."""
     return Statement(
         inline(
-            "select c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace "
-            "where n.nspname = %(schema)s and c.relkind = 'r' and c.relname ~ '^completed_jobs_[0-9]{{8}}$' "
-            "and obj_description(c.oid, 'pg_class') = %(mark)s "
-            "and not exists (select from pg_inherits i where i.inhrelid = c.oid)",
+            f"{LONGEST} select c.relname::text from pg_inherits i join pg_class c on c.oid = i.inhrelid, longest "
+            "where i.inhparent = '{schema}.completed_jobs'::regclass "
+            f"and c.relname ~ {DAY} and obj_description(c.oid, 'pg_class') = %(mark)s and not {IS_PAST} order by 1",
             schema,
         ),
-        {"schema": schema, "mark": ENDED},
+        {"keep": keep, "mark": ENDED},
+        lambda row: row[0],
+    )
+
+
+def detached_partitions(schema: str, keep: timedelta) -> Statement[str]:
+    """Partitions past the longest retention that a pruner marked and detached.
+
+    Others' tables, and days that somebody detached to keep, are not.
+    """
+    return Statement(
+        inline(
+            # Materialized: what others call their tables need not be a date.
+            f"{LONGEST}, c as materialized (select c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace "
+            f"where n.nspname = %(schema)s and c.relkind = 'r' and c.relname ~ {DAY} "
+            "and obj_description(c.oid, 'pg_class') = %(mark)s "
+            "and not exists (select from pg_inherits i where i.inhrelid = c.oid)) "
+            f"select c.relname::text from c, longest where {IS_PAST} order by 1",
+            schema,
+        ),
+        {"schema": schema, "keep": keep, "mark": ENDED},
         lambda row: row[0],
     )
 
@@ -50,6 +71,11 @@ def detached_partitions(schema: str) -> Statement[str]:
 def mark_ended(schema: str, name: str) -> Statement[Any]:
     """Say on a partition that it may be dropped once it is detached: the detach itself may be cut off."""
     return _ddl(f"comment on table {{partition}} is '{ENDED}'", schema, name)
+
+
+def mark_kept(schema: str, name: str) -> Statement[Any]:
+    """Take that back."""
+    return _ddl("comment on table {partition} is null", schema, name)
 
 
 def detach_partition(schema: str, name: str, *, finalize: bool) -> Statement[Any]:
@@ -72,8 +98,7 @@ def retentions(schema: str, keep: timedelta) -> Statement[Any]:
     """(queue, how long its history is kept) where partitions are kept for longer than that; workers register queues."""
     return Statement(
         inline(
-            "with longest as (select greatest(%(keep)s::interval, max(keep_completed)) as keep from {schema}.queues) "
-            "select name, coalesce(keep_completed, %(keep)s::interval) from {schema}.queues, longest "
+            f"{LONGEST} select name, coalesce(keep_completed, %(keep)s::interval) from {schema}.queues, longest "
             "where coalesce(keep_completed, %(keep)s::interval) < longest.keep order by name",
             schema,
         ),

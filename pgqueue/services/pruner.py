@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import random
 from datetime import timedelta
+from typing import Any
 
 import psycopg
 
 from pgqueue.errors import SchemaOutOfDate
 from pgqueue.queries import pruning
+from pgqueue.queries.statement import Statement
 from pgqueue.services.service import Runner, Service
 
 logger = logging.getLogger("pgqueue.services")
@@ -32,7 +34,9 @@ class Pruner(Service):
         await self.runner.fetch(pruning.make_partitions(self.schema))
         for name, pending in await self.runner.fetch(pruning.ended_partitions(self.schema, self._keep)):
             await self._detach(name, pending)
-        for name in await self.runner.fetch(pruning.detached_partitions(self.schema)):
+        for name in await self.runner.fetch(pruning.kept_partitions(self.schema, self._keep)):
+            await self._alter(pruning.mark_kept(self.schema, name))
+        for name in await self.runner.fetch(pruning.detached_partitions(self.schema, self._keep)):
             await self.runner.fetch(pruning.drop_partition(self.schema, name))
             logger.info("dropped %s", name)
         for queue, keep in await self.runner.fetch(pruning.retentions(self.schema, self._keep)):
@@ -41,10 +45,14 @@ class Pruner(Service):
         return INTERVAL * random.uniform(0.8, 1.2)
 
     async def _detach(self, name: str, pending: bool) -> None:
-        # In no transaction block. Where an old snapshot holds it up, or another pruner was first, a later turn goes on.
+        if pending or await self._alter(pruning.mark_ended(self.schema, name)):
+            await self._alter(pruning.detach_partition(self.schema, name, finalize=pending))
+
+    async def _alter(self, statement: Statement[Any]) -> bool:
+        # Where an old snapshot holds it up, or another pruner was first, a later turn goes on.
         try:
-            if not pending:
-                await self.runner.fetch(pruning.mark_ended(self.schema, name))
-            await self.runner.fetch(pruning.detach_partition(self.schema, name, finalize=pending))
+            await self.runner.fetch(statement)
         except (psycopg.Error, SchemaOutOfDate) as error:
-            logger.info("%s is not detached yet: %s", name, str(error).strip())
+            logger.info("`%s` waits for a later turn: %s", statement.text, str(error).strip())
+            return False
+        return True

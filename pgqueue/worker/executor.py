@@ -12,12 +12,12 @@ from typing import Any, Literal
 from pgqueue import arguments
 from pgqueue.backoff import DEFAULT
 from pgqueue.context import Context, enter
-from pgqueue.errors import TaskTimeout
 from pgqueue.job import ClaimedJob
 from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome, decide
 from pgqueue.task import Task
 from pgqueue.worker.call import Call
 from pgqueue.worker.slots import Slots
+from pgqueue.worker.timeouts import bounded, timed_out
 from pgqueue.worker.transactional import Transactions
 
 logger = logging.getLogger("pgqueue.worker")
@@ -147,9 +147,8 @@ class Executor:
         if task.run_in == "thread":
             return await self._in_thread(slots, task, job, context, kwargs, timeout)
         if task.options.transactional:
-            completed: Completed = await _bounded(self._transactions.arun(task, job, context, kwargs), timeout, task)
-            return completed
-        value = await _bounded(task.function(**kwargs), timeout, task)
+            return await bounded(self._transactions.arun(task, job, context, kwargs), timeout, task.name)
+        value = await bounded(task.function(**kwargs), timeout, task.name)
         return COMPLETED if value is None else Completed(task.dump_result(value))
 
     async def _in_thread(
@@ -175,7 +174,7 @@ class Executor:
         try:
             done, _ = await asyncio.wait({future}, timeout=timeout)
             if not done:
-                raise TaskTimeout(f"task {task.name} ran longer than its timeout of {timeout:g} s")
+                raise timed_out(task.name, timeout)
         except BaseException:
             # A thread cannot be stopped: it is told, what it returns is refused, and its slot is taken until it does.
             context.stop()
@@ -201,17 +200,6 @@ def _freed(slots: Slots, ended: asyncio.Future[Any]) -> None:
     slots.running -= 1
     slots.lost -= 1
     slots.fill()
-
-
-async def _bounded(run: Any, timeout: float | None, task: Task[..., Any]) -> Any:
-    bound = asyncio.timeout(timeout)
-    try:
-        async with bound:
-            return await run
-    except TimeoutError as error:
-        if bound.expired():
-            raise TaskTimeout(f"task {task.name} ran longer than its timeout of {timeout:g} s") from error
-        raise
 
 
 def _call(task: Task[..., Any], context: Context, job: ClaimedJob) -> Call:

@@ -23,9 +23,10 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import asdict
 from typing import Any, Self
 
-from pgqueue.errors import ConfigurationError, ProcessCrashed, TaskTimeout
+from pgqueue.errors import ConfigurationError, ProcessCrashed
 from pgqueue.outcome import Outcome
 from pgqueue.worker.call import LENGTH, Call, pack, read_outcome
+from pgqueue.worker.timeouts import timed_out
 
 START_LIMIT = 60.0
 GRACE = 1.0
@@ -67,9 +68,7 @@ class ProcessSlots:
             try:
                 answer = await child.ask(message, timeout)
             except TimeoutError:
-                raise TaskTimeout(
-                    f"{call.task} ran longer than its timeout of {timeout:g} s; its process was killed"
-                ) from None
+                raise timed_out(call.task, timeout) from None
             except ProcessCrashed as crash:
                 raise ProcessCrashed(f"the process that ran {call.task} {crash}") from None
             if "import_error" in answer:

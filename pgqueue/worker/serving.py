@@ -13,6 +13,7 @@ from pgqueue.task import Task
 from pgqueue.worker.claimer import Claimer
 from pgqueue.worker.queues import QueueSpec
 from pgqueue.worker.slots import Slots
+from pgqueue.worker.timeouts import timeout_of
 from pgqueue.worker.upkeep import QueueSettings
 
 if TYPE_CHECKING:
@@ -80,10 +81,7 @@ class Serving:
         """Seconds that this run may take: the job's own, else the task's, the queue's, the app's."""
         if job.options and (own := json.loads(job.options).get("timeout")) is not None:
             return float(own)
-        if task.options.timeout is not None:
-            return task.options.timeout
-        settings = self._settings.get(job.queue, NO_SETTINGS)
-        return self._worker.app.timeout if settings.timeout is None else settings.timeout
+        return timeout_of(task, self._settings.get(job.queue, NO_SETTINGS).timeout, self._worker.app.timeout)
 
     def known_claims(self) -> set[int]:
         """Fences of the claims that are held or under way."""

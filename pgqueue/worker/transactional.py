@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from pgqueue.context import Context
-from pgqueue.database import Database, arun, lent, run
+from pgqueue.database import Database, alent, arun, lent, run
 from pgqueue.errors import PgQueueError
 from pgqueue.job import ClaimedJob
 from pgqueue.outcome import Completed
@@ -44,7 +44,7 @@ class Transactions:
         async with self.database.atransaction() as connection:
             context.connection = connection
             began = time.monotonic()
-            with lent(connection):
+            async with alent(connection):
                 outcome = Completed(task.dump_result(await task.function(**kwargs)))
             self._check(
                 job, context, await arun(connection, self._finish(task, job, outcome, time.monotonic() - began))

@@ -125,7 +125,12 @@ class Reconciler(Service):
 async def warn_of_unknown_tasks(connection: WorkerConnection, schema: str, queues: Iterable[str]) -> None:
     """One warning for each queue whose next jobs nobody would run: a task was renamed, or its app has no worker."""
     for queue in sorted(queues):
-        found = await connection.insist(fleet.unknown_tasks(schema, queue))
+        try:
+            found = await connection.insist(fleet.unknown_tasks(schema, queue))
+        except Exception as error:
+            # A warning less is no reason to stop a worker that works.
+            logger.warning("cannot look for tasks that no running worker has in queue %s: %s", queue, error)
+            continue
         if found:
             names = ", ".join(found[:NAMED]) + (f" and {len(found) - NAMED} more" if len(found) > NAMED else "")
             logger.warning(

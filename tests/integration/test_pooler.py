@@ -9,6 +9,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import errors as pg_errors
+from psycopg import sql
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
@@ -16,6 +18,7 @@ from sqlalchemy.pool import NullPool
 from pgqueue import Backoff, ConfigurationError, ConnectionFailed, Context, PgQueue, Task, migrate
 from pgqueue.config import sqlalchemy_url
 from pgqueue.database import afetch
+from pgqueue.queries import pruning
 from pgqueue.queries.statement import Statement
 from pgqueue.testing import enqueued
 from pgqueue.worker.connection import WorkerConnection
@@ -185,6 +188,20 @@ async def test_a_partition_is_detached_through_a_pooler(app: PgQueue, send: Task
     finally:
         logger.removeHandler(handler)
         logger.setLevel(logging.NOTSET)
+
+
+async def test_a_lock_timeout_of_the_role_bounds_a_detach_through_a_pooler(app: PgQueue, fresh_dsn: str) -> None:
+    with psycopg.connect(fresh_dsn, autocommit=True) as connection:
+        database = sql.Identifier(connection.info.dbname)
+        connection.execute(sql.SQL("alter role current_user in database {} set lock_timeout = '50ms'").format(database))
+        [(today,)] = connection.execute("select to_char(clock_timestamp() at time zone 'UTC', 'YYYYMMDD')")
+    pruner = WorkerConnection(app.database, "pruner", lock_timeout="2s")
+    with psycopg.connect(fresh_dsn) as reader:
+        reader.execute("select from pgqueue.completed_jobs")
+        async with asyncio.timeout(DEADLINE):
+            with pytest.raises(pg_errors.LockNotAvailable):
+                await pruner.fetch(pruning.detach_partition("pgqueue", f"completed_jobs_{today}", finalize=False))
+    await pruner.close()
 
 
 async def test_a_worker_behind_a_pooler_says_that_it_polls(

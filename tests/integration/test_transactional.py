@@ -22,6 +22,7 @@ from pgqueue.testing import adrain, aenqueued, drain
 from tests.integration.waiting import DEADLINE, states
 
 INSERT = "insert into charges values (7)"
+IDLE = psycopg.pq.TransactionStatus.IDLE
 
 
 @pytest.fixture(params=["psycopg", "engine", "async engine"])
@@ -47,13 +48,18 @@ def charges(app: PgQueue) -> int:
 
 async def charge(ctx: Context) -> None:
     """Writes on the job's connection, of whichever kind it is."""
-    written = ctx.connection.execute(INSERT if is_psycopg(ctx.connection) else text(INSERT))
+    written = send(ctx, INSERT)
     if asyncio.iscoroutine(written) or hasattr(written, "__await__"):
         await written
 
 
 def charge_in_a_thread(ctx: Context) -> None:
-    ctx.connection.execute(INSERT if is_psycopg(ctx.connection) else text(INSERT))
+    send(ctx, INSERT)
+
+
+def send(ctx: Context, command: str) -> Any:
+    """To be awaited on an async connection."""
+    return ctx.connection.execute(command if is_psycopg(ctx.connection) else text(command))
 
 
 def is_psycopg(connection: Any) -> bool:
@@ -248,16 +254,71 @@ async def test_a_task_that_ends_its_transaction_fails_and_nothing_of_it_is_kept(
     assert charges(bank) == 0
 
 
-async def test_a_commit_in_sql_is_found_before_the_job_completes(fresh_dsn: str) -> None:
-    app = PgQueue(fresh_dsn)
+@kinds
+@pytest.mark.parametrize(
+    "ending", ["commit", "rollback", "commit and chain", "rollback and chain", "commit; begin", "rollback; begin"]
+)
+async def test_a_task_that_ends_its_transaction_in_sql_fails_and_keeps_nothing_of_the_next_one(
+    bank: PgQueue, kind: str, ending: str
+) -> None:
+    outside = []
 
-    @app.task(name="end", bind=True, transactional=True, max_attempts=1)
-    async def end(ctx: Context) -> None:
-        await ctx.connection.execute("commit")
+    def in_a_thread(ctx: Context) -> None:
+        send(ctx, ending)
+        outside.append(is_psycopg(ctx.connection) and ctx.connection.info.transaction_status == IDLE)
+        charge_in_a_thread(ctx)
 
-    job = await end.aenqueue()
+    async def in_a_coroutine(ctx: Context) -> None:
+        await send(ctx, ending)
+        outside.append(is_psycopg(ctx.connection) and ctx.connection.info.transaction_status == IDLE)
+        await charge(ctx)
+
+    body: Any = in_a_coroutine if kind == "coroutine" else in_a_thread
+    task: Task[[], Any] = bank.task(name="end", bind=True, transactional=True, max_attempts=1)(body)
+    job = await task.aenqueue()
+    await adrain(bank)
+    after = await job.arefresh()
+    assert after.state == "failed"
+    assert "leave that to the worker" in after.errors[0]["message"]
+    # In no transaction, psycopg's connection commits each statement.
+    assert charges(bank) == sum(outside)
+
+
+@kinds
+async def test_savepoints_and_an_isolation_level_in_sql_are_the_tasks_own_business(bank: PgQueue, kind: str) -> None:
+    sent = [
+        "set transaction isolation level serializable",
+        "savepoint part",
+        INSERT,
+        "rollback to savepoint part",
+        INSERT,
+        "release savepoint part",
+    ]
+
+    def in_a_thread(ctx: Context) -> None:
+        for command in sent:
+            send(ctx, command)
+
+    async def in_a_coroutine(ctx: Context) -> None:
+        for command in sent:
+            await send(ctx, command)
+
+    body: Any = in_a_coroutine if kind == "coroutine" else in_a_thread
+    task: Task[[], Any] = bank.task(name="part", bind=True, transactional=True)(body)
+    await task.aenqueue()
+    assert (await adrain(bank)).completed == 1
+    assert charges(bank) == 1
+
+
+@pytest.mark.parametrize(("kind", "make"), [("thread", create_engine), ("coroutine", create_async_engine)])
+async def test_an_engine_that_commits_each_statement_runs_no_transactional_task(
+    fresh_dsn: str, kind: str, make: Any
+) -> None:
+    app = PgQueue(engine=make(sqlalchemy_url(fresh_dsn), poolclass=NullPool, isolation_level="AUTOCOMMIT"))
+    job = await declare(app, kind, max_attempts=1).aenqueue()
     await adrain(app)
-    assert "leave that to the worker" in (await job.arefresh()).errors[0]["message"]
+    # The task itself would have failed for want of its table.
+    assert "AUTOCOMMIT" in (await job.arefresh()).errors[0]["message"]
     await app.aclose()
 
 

@@ -20,6 +20,8 @@ from pgqueue import Backoff, ConfigurationError, Context, PgQueue, Task, current
 from pgqueue.services.service import Runner, Service
 from pgqueue.testing import adrain, aenqueued
 from pgqueue.worker import Worker
+from pgqueue.worker.connection import WorkerConnection
+from pgqueue.worker.upkeep import warn_of_unknown_tasks
 from tests.integration import process_app
 from tests.integration.waiting import DEADLINE, Gate, states, until
 
@@ -237,6 +239,15 @@ async def test_a_worker_names_the_tasks_of_its_queues_that_no_running_worker_has
         "queue default holds jobs of tasks that no running worker has: forgotten, renamed",
         "queue mail holds jobs of tasks that no running worker has: waiting",
     ]
+
+
+async def test_a_look_for_unknown_tasks_that_fails_is_logged_and_stops_no_worker(
+    app: PgQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = WorkerConnection(app.database, "test")
+    await warn_of_unknown_tasks(connection, "elsewhere", ["default"])
+    await connection.close()
+    assert "cannot look for tasks that no running worker has in queue default: the tables of pgqueue are" in caplog.text
 
 
 async def test_globs_and_exclusions_choose_the_queues(app: PgQueue) -> None:

@@ -115,7 +115,7 @@ async def test_a_partition_that_was_detached_and_not_dropped_is_dropped_by_the_n
 ) -> None:
     fetch(old, pruning.mark_ended(SCHEMA, day(old, 5)))
     fetch(old, pruning.detach_partition(SCHEMA, day(old, 5), finalize=False))
-    await prune(fresh_dsn, 30 * DAY)
+    await prune(fresh_dsn, 4 * DAY)
     assert value(old, "select count(*) from pg_class where relname = %(name)s", name=day(old, 5)) == 0
     assert day(old, 4) in partitions(old)
 
@@ -128,13 +128,13 @@ async def test_two_pruners_at_one_partition_detach_it_once_and_neither_fails(
         begin_detaching(old, fresh_dsn, day(old, 5))
     with open_transaction(fresh_dsn) as holder:
         holder.execute("lock table pgqueue.completed_jobs in share update exclusive mode")
-        pruners = [asyncio.create_task(prune(fresh_dsn, 3.5 * DAY)) for _ in range(2)]
+        pruners = [asyncio.create_task(prune(fresh_dsn, 4 * DAY)) for _ in range(2)]
         # Both have seen the partition, and neither has detached it.
         await asyncio.to_thread(until, lambda: waiting_for_locks(old) == 2, "a wait of both for the table")
         holder.rollback()
     for pause in await asyncio.gather(*pruners):
         assert pause == pytest.approx(INTERVAL, rel=0.2)
-    await prune(fresh_dsn, 3.5 * DAY)
+    await prune(fresh_dsn, 4 * DAY)
     assert value(old, "select count(*) from pg_class where relname = %(name)s", name=day(old, 5)) == 0
     assert day(old, 3) in partitions(old)
 
@@ -148,11 +148,11 @@ async def test_a_pruner_that_comes_to_a_partition_after_another_dropped_it_goes_
         nonlocal overtaken
         if "detach partition" in statement.text:
             overtaken += 1
-            await prune(fresh_dsn, 3.5 * DAY)
+            await prune(fresh_dsn, 4 * DAY)
         return await afetch(conn, statement)
 
     async with await psycopg.AsyncConnection.connect(fresh_dsn, autocommit=True) as conn:
-        assert await Pruner(Runner(fetch_late, None), SCHEMA, 3.5 * DAY).run_once() > 0  # type: ignore[arg-type]
+        assert await Pruner(Runner(fetch_late, None), SCHEMA, 4 * DAY).run_once() > 0  # type: ignore[arg-type]
     assert overtaken == 1
     assert partitions(old)[0] == day(old, 4)
 
@@ -192,6 +192,38 @@ async def test_a_detach_that_somebody_else_began_is_finished_and_the_day_is_kept
 ) -> None:
     begin_detaching(old, fresh_dsn, day(old, 5))
     old.execute(f"comment on table pgqueue.{day(old, 5)} is null")
-    await prune(fresh_dsn, 3.5 * DAY)
+    await prune(fresh_dsn, 4 * DAY)
     assert day(old, 5) not in partitions(old)
     assert value(old, f"select count(*) from pgqueue.{day(old, 5)}") == 0
+
+
+async def test_a_day_whose_retention_was_lengthened_is_kept_when_somebody_detaches_it(
+    old: Connection, fresh_dsn: str
+) -> None:
+    history(old, "mail", 3, 5 * DAY)
+    fetch(old, pruning.mark_ended(SCHEMA, day(old, 5)))
+    old.execute(f"comment on table pgqueue.{day(old, 4)} is 'the audit asks for it'")
+    await prune(fresh_dsn, 30 * DAY)
+    assert comment(old, day(old, 5)) is None
+    assert comment(old, day(old, 4)) == "the audit asks for it"
+    old.execute(f"alter table pgqueue.completed_jobs detach partition pgqueue.{day(old, 5)}")
+    await prune(fresh_dsn, 2 * DAY)
+    assert value(old, f"select count(*) from pgqueue.{day(old, 5)}") == 3
+
+
+async def test_a_detached_day_is_not_dropped_before_it_is_past_the_longest_retention(
+    old: Connection, fresh_dsn: str
+) -> None:
+    history(old, "mail", 3, 5 * DAY)
+    fetch(old, pruning.mark_ended(SCHEMA, day(old, 5)))
+    fetch(old, pruning.detach_partition(SCHEMA, day(old, 5), finalize=False))
+    keep(old, "audit", 30 * DAY)
+    await prune(fresh_dsn, 2 * DAY)
+    assert value(old, f"select count(*) from pgqueue.{day(old, 5)}") == 3
+    old.execute("delete from pgqueue.queues")
+    await prune(fresh_dsn, 2 * DAY)
+    assert value(old, "select count(*) from pg_class where relname = %(name)s", name=day(old, 5)) == 0
+
+
+def comment(conn: Connection, partition: str) -> Any:
+    return value(conn, "select obj_description(%(name)s::regclass, 'pg_class')", name=f"pgqueue.{partition}")
