@@ -19,7 +19,7 @@ from pgqueue.names import data_name, schema_name
 from pgqueue.queries.fleet import QueueRow
 from pgqueue.schedule import Cron, Every
 from pgqueue.schedules import Schedule
-from pgqueue.task import RunIn, Task, TaskOptions, Unique, new_job
+from pgqueue.task import RunIn, Task, Unique, new_job, task_options
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -132,7 +132,7 @@ class PgQueue:
 
         def register(target: Callable[..., Any]) -> Task[..., Any]:
             bound = None if timeout is None else seconds(timeout)
-            task = Task(self, target, name, TaskOptions(timeout=bound, **options))
+            task = Task(self, target, name, task_options(timeout=bound, **options))
             if task.name in self.tasks:
                 raise ConfigurationError(f"two tasks are named {task.name}: give one of them another name")
             self.tasks[task.name] = task

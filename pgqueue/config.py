@@ -101,7 +101,20 @@ def libpq_dsn(dsn: str) -> str:
             "write it as postgresql://user:password@host:5432/database "
             "(special characters percent-encoded) or as host=… dbname=…"
         ) from None
+    if _is_misread(dsn):
+        raise ConfigurationError(
+            f"the DSN {masked(dsn)} cannot be read: its password has characters that end it; "
+            "percent-encode them: write @ as %40, / as %2F, # as %23, : as %3A"
+        )
     return dsn
+
+
+def _is_misread(dsn: str) -> bool:
+    """Whether libpq takes a part of the password for the host, or for the port and the database."""
+    authority, _, path = dsn.partition("://")[2].partition("?")[0].partition("/")
+    if authority.count("@") > 1:
+        return True
+    return "@" in path and re.fullmatch(r"[^:@\[]*:(?!\d*$)[^@]*", authority) is not None
 
 
 def _refusal(dsn: str, reason: str) -> str:
@@ -138,6 +151,11 @@ def masked(dsn: str) -> str:
         parts = conninfo.conninfo_to_dict(dsn)
     except ProgrammingError:
         return "(not readable)"
+    if not parts:
+        return "(all from libpq's variables)"
+    if _is_misread(dsn):
+        scheme, _, rest = dsn.partition("://")
+        return f"{scheme}://{rest.partition(':')[0]}:***@{rest.partition('?')[0].rpartition('@')[2]}"
     if parts.get("password"):
         parts["password"] = "***"  # noqa: S105
     if not dsn.startswith(("postgresql://", "postgres://")):

@@ -44,7 +44,7 @@ class JobOperations(Protocol):
     async def await_(self, job_id: int, timeout: float | None) -> Job: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Job:
     """A job as it was when it was read: live, completed, cancelled or failed.
 
@@ -73,7 +73,10 @@ class Job:
     ended_at: datetime | None = None
     created: bool = True
     unreadable: Mapping[str, str] | None = None
-    operations: JobOperations | None = field(default=None, repr=False, compare=False)
+    operations: JobOperations | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id} {self.task} {self.state}>"
 
     def refresh(self) -> Job:
         """The job as it is now. Raises JobNotFound when its history has been pruned."""
@@ -94,8 +97,8 @@ class Job:
     def result(self, timeout: float | None = None) -> Any:
         """What the task returned, as JSON gives it back; waits up to `timeout` seconds, for ever when None.
 
-        Raises JobFailed, JobCancelled, ResultTimeout, JobNotFound when no history is kept, and JobEnded when what is
-        stored cannot be read.
+        Raises JobFailed, JobCancelled, ResultTimeout, JobNotFound when no history is kept or the enqueue has not
+        committed, JobEnded when what is stored cannot be read, and ConfigurationError inside a running event loop.
 
             send_email.enqueue("a@b.c").result(timeout=5)
         """
@@ -109,7 +112,7 @@ class Job:
         if self.state == "failed":
             last = self.errors[-1] if self.errors else {}
             raise JobFailed(
-                f"job {self.id} ({self.task}) failed after {self.attempt} attempts: "
+                f"job {self.id} ({self.task}) failed after {self.attempt} attempt{'s' if self.attempt != 1 else ''}: "
                 f"{last.get('type', self.reason)}: {last.get('message', '')}"
             )
         if self.state == "cancelled":

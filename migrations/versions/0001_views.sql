@@ -30,7 +30,8 @@ with live as (
            count(*) filter (where state = 'scheduled') as scheduled,
            count(*) filter (where state = 'scheduled' and attempt > 0) as retrying,
            count(*) filter (where state = 'blocked') as blocked,
-           min(run_at) filter (where state = 'available') as oldest
+           count(*) filter (where state = 'scheduled' and run_at <= clock_timestamp()) as due,
+           min(run_at) filter (where state = 'available' or state = 'scheduled' and run_at <= clock_timestamp()) as oldest
     from {schema}.jobs group by queue),
 ended as (
     select queue, count(*) as completed from {schema}.completed_jobs
@@ -46,7 +47,7 @@ names as (
 select names.queue,
        coalesce(q.paused, false) as paused,
        coalesce(live.available, 0) as available, coalesce(live.running, 0) as running,
-       coalesce(live.scheduled, 0) as scheduled, coalesce(live.retrying, 0) as retrying,
+       coalesce(live.scheduled, 0) as scheduled, coalesce(live.due, 0) as due, coalesce(live.retrying, 0) as retrying,
        coalesce(live.blocked, 0) as blocked, coalesce(failed.failed, 0) as failed,
        coalesce(ended.completed, 0) as completed_last_hour,
        clock_timestamp() - live.oldest as oldest_waiting,
@@ -58,4 +59,4 @@ left join ended on ended.queue = names.queue
 left join failed on failed.queue = names.queue
 left join served on served.queue = names.queue
 order by names.queue;
-comment on view {schema}.queue_stats is 'One row a queue: how many jobs in each state, how long the oldest has waited, who serves it.';
+comment on view {schema}.queue_stats is 'One row a queue: how many jobs in each state (due: scheduled, and their time has come), how long the oldest that could run has waited, who serves it.';

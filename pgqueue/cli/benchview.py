@@ -89,7 +89,7 @@ def facts(found: Facts, dsn: str) -> Table:
     from pgqueue import config
 
     rows = {
-        "server": config.masked(dsn) or "from libpq's variables",
+        "server": config.masked(dsn),
         "settings": ", ".join(f"{name} {value}" for name, value in found.settings.items()),
         "round trip": f"{found.round_trip * 1000:.2f} ms" + (", through a pooler" if found.pooler else ""),
         "client": f"Python {found.python}, {f'uvloop {found.uvloop}' if found.uvloop else 'no uvloop'}",

@@ -30,7 +30,7 @@ class Shown:
 SETTINGS: Listing[Shown] = Listing(
     [
         Column("Setting", lambda row: row.name),
-        Column("Value", lambda row: None if row.value is None else str(row.value), shrinks=True),
+        Column("Value", lambda row: None if row.value is None else str(row.value), shrinks=True, whole=True),
         Column("Source", lambda row: faint(row.source) if row.source in ("default", "not set") else row.source),
         Column("Variable", lambda row: faint(row.variable), from_width=100),
     ],
@@ -54,6 +54,7 @@ def command(ctx: click.Context, target: Target) -> None:
 def target_settings(target: Target) -> Iterator[Shown]:
     from pgqueue import config
 
+    own = app_settings(target)
     for name, given in (("dsn", target.dsn), ("schema", target.schema), ("app", target.app)):
         found = config.find(name, given)
         value, source = found.value, found.source
@@ -62,8 +63,23 @@ def target_settings(target: Target) -> Iterator[Shown]:
         if name == "schema" and value is None:
             value, source = "pgqueue", "default"
         if name == "dsn" and value is not None:
-            value = config.masked(value) or "(all from libpq's variables)"
+            value = config.masked(value)
+        if own.get(name, value) != value:
+            value, source = own[name], "the app"
         yield Shown(name, value, source, f"{PREFIX}{name.upper()}")
+
+
+def app_settings(target: Target) -> dict[str, str]:
+    """What the app that is named by an option has in force, whatever is set elsewhere."""
+    from pgqueue import config
+
+    if target.app is None:
+        return {}
+    app = target.load_app()
+    try:
+        return {"schema": app.schema, "dsn": config.masked(app.database.dsn)}
+    except config.NoDatabase:
+        return {"schema": app.schema}
 
 
 def option_settings(root: click.Context) -> Iterator[Shown]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,6 +22,9 @@ from pgqueue.errors import (
     SchemaOutOfDate,
     UnknownTask,
 )
+
+if TYPE_CHECKING:
+    from pgqueue.cli.target import Target
 
 DONE, FAILED, USAGE, NOT_FOUND, NOT_CONNECTED, OUT_OF_DATE, UNHEALTHY = range(7)
 INTERRUPTED = 130
@@ -47,7 +51,7 @@ class OperationFailed(click.ClickException):
     exit_code = FAILED
 
 
-def exit_code_of(error: BaseException) -> int:
+def exit_code_of(error: BaseException, target: Target) -> int:
     """Say what happened, and return the exit code. Raises what is a bug: it keeps its traceback.
 
     PGQUEUE_DEBUG=1 raises everything.
@@ -59,7 +63,7 @@ def exit_code_of(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
     if isinstance(error, PgQueueError):
-        complain(str(error))
+        complain(str(error) + (target.advice() if isinstance(error, SchemaOutOfDate) else ""))
         return next((code for kind, code in _CODES.items() if isinstance(error, kind)), FAILED)
     psycopg = sys.modules.get("psycopg")
     if psycopg is not None:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from pgqueue.cli.errors import exit_code_of
+from pgqueue.cli.target import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,4 +58,4 @@ class RootGroup(LazyGroup):
         except (click.ClickException, click.exceptions.Exit, click.Abort, OSError, SystemExit):
             raise
         except BaseException as error:
-            ctx.exit(exit_code_of(error))
+            ctx.exit(exit_code_of(error, ctx.ensure_object(Target)))

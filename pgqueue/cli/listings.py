@@ -58,7 +58,7 @@ JOBS: Listing[Job] = Listing(
         Column("ID", lambda job: str(job.id), number=True),
         Column("State", lambda job: state(job.state)),
         Column("Queue", lambda job: job.queue, shrinks=True),
-        Column("Task", lambda job: job.task, shrinks=True),
+        Column("Task", lambda job: job.task, shrinks=True, end=True),
         Column("Attempt", lambda job: f"{job.attempt}/{job.max_attempts}", number=True),
         Column("When", when),
         Column("Arguments", arguments, from_width=100, shrinks=True),
@@ -71,7 +71,7 @@ FAILED: Listing[Job] = Listing(
     [
         Column("ID", lambda job: str(job.id), number=True),
         Column("Queue", lambda job: job.queue, from_width=70, shrinks=True),
-        Column("Task", lambda job: job.task, shrinks=True),
+        Column("Task", lambda job: job.task, shrinks=True, end=True),
         Column("Attempts", lambda job: job.attempt, number=True, from_width=100),
         Column("Reason", lambda job: job.reason, from_width=120),
         Column("Failed", lambda job: job.ended_at),
@@ -84,7 +84,7 @@ FAILED: Listing[Job] = Listing(
 FAILURES: Listing[FailureGroup] = Listing(
     [
         Column("Jobs", lambda row: row.jobs, number=True),
-        Column("Task", lambda row: row.task, shrinks=True),
+        Column("Task", lambda row: row.task, shrinks=True, end=True),
         Column("Error", lambda row: capped(f"{row.error_type.rpartition('.')[2]}: {row.error_message}"), shrinks=True),
         Column("First", lambda row: row.first_failed_at, from_width=110),
         Column("Last", lambda row: row.last_failed_at),
@@ -100,6 +100,7 @@ QUEUES: Listing[QueueStats] = Listing(
         Column("Available", lambda row: row.available, number=True),
         Column("Running", lambda row: row.running, number=True),
         Column("Scheduled", lambda row: row.scheduled, number=True),
+        Column("Due", lambda row: row.due, number=True, from_width=100),
         Column("Retrying", lambda row: row.retrying, number=True, from_width=100),
         Column("Blocked", lambda row: row.blocked, number=True, from_width=100),
         Column("Failed", lambda row: alarming(row.failed), number=True),
@@ -135,7 +136,7 @@ SCHEDULES: Listing[ScheduleRow] = Listing(
         Column("Rule", rule),
         Column("Next", lambda row: row.next_run_at if row.enabled else None),
         Column("Last", lambda row: row.last_run_at),
-        Column("Task", lambda row: row.task, from_width=100, shrinks=True),
+        Column("Task", lambda row: row.task, from_width=100, shrinks=True, end=True),
         Column("State", schedule_state, shrinks=True),
     ],
     asdict,
@@ -176,8 +177,8 @@ WORKERS: Listing[WorkerInfo] = Listing(
 TASK_FIELDS = ("name", "queue", "priority", "max_attempts", "timeout", "last_seen_at", "live_jobs")
 TASKS: Listing[tuple[Any, ...]] = Listing(
     [
-        Column("Task", lambda row: row[0], shrinks=True),
-        Column("Queue", lambda row: row[1] or "(no worker knows it)", shrinks=True),
+        Column("Task", lambda row: row[0], shrinks=True, end=True),
+        Column("Queue", lambda row: row[1] or "(no worker)", shrinks=True),
         Column("Live jobs", lambda row: row[6], number=True),
         Column("Attempts", lambda row: row[3], number=True),
         Column("Timeout", lambda row: None if row[4] is None else f"{row[4]:g}s", number=True),

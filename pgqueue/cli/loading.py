@@ -66,6 +66,12 @@ def apps_of(module: ModuleType) -> list[tuple[str, PgQueue]]:
     return [(f"{module.__name__}:{n}", value) for n, value in vars(module).items() if isinstance(value, PgQueue)]
 
 
+def spec_of(app: PgQueue) -> str:
+    """What names an app that was found without a name."""
+    imported = (sys.modules[name] for name in candidates(Path.cwd()) if name in sys.modules)
+    return next((spec for module in imported for spec, found in apps_of(module) if found is app), "MODULE:APP")
+
+
 def only_app(found: list[tuple[str, PgQueue]], where: str, example: str) -> PgQueue:
     apps = {id(app): (name, app) for name, app in reversed(found)}
     if len(apps) == 1:

@@ -25,7 +25,7 @@ def command(ctx: click.Context, to: str, sql: bool, dry_run: bool) -> None:
     """Create or upgrade the tables. Safe to run from several places at once."""
     if ctx.invoked_subcommand is not None:
         return
-    from pgqueue import migrate
+    from pgqueue import config, migrate
 
     target: Target = ctx.obj
     if sql:
@@ -39,10 +39,11 @@ def command(ctx: click.Context, to: str, sql: bool, dry_run: bool) -> None:
     after = before if not before.pending and to == "head" else migrate.upgrade(dsn, schema=schema, to=to)
     if target.as_json:
         print_json([{"schema": schema, "from": before.current, "to": after.current}])
+    place = f"schema {schema} of {config.masked(dsn)}"
     if before.current == after.current:
-        note(f"Nothing to do: schema {schema} is at revision {after.current}.")
+        note(f"Nothing to do: {place} is at revision {after.current}.")
     else:
-        note(f"Upgraded schema {schema} from {before.current or 'nothing'} to revision {after.current}.")
+        note(f"Upgraded {place} from {before.current or 'nothing'} to revision {after.current}.")
 
 
 @command.command()

@@ -38,13 +38,18 @@ BETWEEN = 3
 
 @dataclass(frozen=True, slots=True)
 class Column(Generic[T]):
-    """A column of a table. One that is `from_width` is left out of narrower terminals; `shrinks` may lose its end."""
+    """A column of a table. One that is `from_width` is left out of narrower terminals.
+
+    One that `shrinks` may lose its end; its beginning where the `end` tells more. One that is `whole` wraps instead.
+    """
 
     title: str
     cell: Callable[[T], Any]
     number: bool = False
     from_width: int = 0
     shrinks: bool = False
+    end: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +91,15 @@ class Listing(Generic[T]):
         shrink(widths, [n for n, column in enumerate(shown) if column.shrinks], width - BETWEEN * (len(shown) - 1))
         for column, room in zip(shown, widths, strict=True):
             justify: Literal["left", "right"] = "right" if column.number else "left"
-            table.add_column(column.title, justify=justify, no_wrap=True, overflow="ellipsis", width=room)
+            overflow: Literal["fold", "ellipsis"] = "fold" if column.whole else "ellipsis"
+            table.add_column(column.title, justify=justify, no_wrap=not column.whole, overflow=overflow, width=room)
         for line in cells:
-            table.add_row(*line)
+            table.add_row(
+                *(
+                    ending(cell, room) if column.end else cell
+                    for column, cell, room in zip(shown, line, widths, strict=True)
+                )
+            )
         return table
 
     def _watch(self, fetch: Callable[[], Sequence[T]], seconds: float) -> None:
@@ -110,6 +121,11 @@ class Listing(Generic[T]):
                     head = f"{datetime.now():%H:%M:%S}  {error}; trying again"
                 live.update(Group(Text(head, style=DIM, overflow="ellipsis", no_wrap=True), body), refresh=True)
                 time.sleep(seconds)
+
+
+def ending(text: Any, room: int) -> Any:
+    """The end of a text that has too little room."""
+    return "…" + text[1 - room :] if isinstance(text, str) and len(text) > room else text
 
 
 def shrink(widths: list[int], shrinkable: Sequence[int], room: int) -> None:

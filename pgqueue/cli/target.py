@@ -22,13 +22,18 @@ class Target:
     schema: str | None = None
     app: str | None = None
     as_json: bool = False
+    # The user's app, once it is loaded, and what it was named by.
+    loaded: PgQueue | None = None
+    spec: str | None = None
 
     def load_app(self, spec: str | None = None) -> PgQueue:
         """The user's app, with its tasks. Raises ConfigurationError when there is none or it is ambiguous."""
         from pgqueue.cli.loading import load
 
         self._export()
-        return self._pointed(load(spec or self._app_setting()))
+        self.spec = spec or self._app_setting()
+        self.loaded = self._pointed(load(self.spec))
+        return self.loaded
 
     def database_app(self) -> PgQueue:
         """An app to reach the tables with, without the user's code where a DSN is set. Connects once, as a check.
@@ -48,6 +53,21 @@ class Target:
             return self._without_code() or self.load_app()
         except NoApp as error:
             raise hinted(error) from error
+
+    def advice(self) -> str:
+        """Which database has no tables of this version, and how to migrate that one."""
+        from pgqueue import config
+        from pgqueue.cli.loading import spec_of
+
+        app = self.loaded or self._without_code()
+        if app is None:
+            return ""
+        command = "pgqueue migrate"
+        if self.dsn is not None:
+            command += " --dsn …"
+        elif self.loaded is not None:
+            command += f" -a {self.spec or spec_of(self.loaded)}"
+        return f"\nThe database is {config.masked(app.database.dsn)}: `{command}` upgrades it."
 
     def place(self) -> tuple[str, str]:
         """DSN and schema."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
     from pgqueue.worker import Worker
 
 logger = logging.getLogger("pgqueue.worker")
+LONGEST_LOOK = 2.0
 
 
-def number(*names: str, default: int | None = None, help: str) -> Callable[[Any], Any]:
-    kind = click.IntRange(min=1)
+def number(*names: str, default: int | None = None, most: int | None = None, help: str) -> Callable[[Any], Any]:
+    kind = click.IntRange(min=1, max=most)
     return click.option(*names, type=kind, metavar="N", default=default, show_default=default is not None, help=help)
 
 
@@ -47,7 +49,7 @@ def span(name: str, *, default: str | None = None, help: str) -> Callable[[Any],
     metavar="NAME[:SLOTS]",
     help="Serve it: email:10,thumb*,-slow. Repeatable. [all of the app]",
 )
-@number("-c", "--concurrency", default=10, help="Slots of a queue without a number.")
+@number("-c", "--concurrency", default=10, most=10_000, help="Slots of a queue without a number.")
 @number("-p", "--processes", default=1, help="Worker processes; each has the slots.")
 @click.option("--drain", is_flag=True, help="End when nothing is left to do, retries included; paused queues are left.")
 @span("--idle-timeout", help="End after so long without a job.")
@@ -76,6 +78,8 @@ def command(target: Target, /, spec: str | None, **given: Any) -> None:
     loaded = target.load_app(spec)
     log_format, processes = given.pop("log_format"), given.pop("processes")
     logs.set_up(log_format, given.pop("log_level"), verbose=given.pop("verbose"))
+    if any(not part.strip() for text in given["queue"] for part in text.split(",")):
+        raise click.UsageError("-q has an empty name: give a queue, such as -q email or -q email:10")
     queues, slots, listen = list(given.pop("queue")) or None, given.pop("concurrency"), not given.pop("no_listen")
     options = {**given, "queues": queues, "slots": slots, "listen": listen}
     if processes > 1:
@@ -127,6 +131,8 @@ async def work(app: PgQueue, options: dict[str, Any], log_format: Format) -> int
         await starting
     except asyncio.CancelledError:
         return received.exit_code
+    for name in await unknown(worker):
+        logger.warning("no task of this app and no table names the queue %s", name)
     served = ", ".join(f"{name} ({slots})" for name, slots in worker.queues.items())
     logger.info("worker %s serves %s", worker.name, served or "nothing yet")
     await worker.wait()
@@ -137,6 +143,22 @@ async def work(app: PgQueue, options: dict[str, Any], log_format: Format) -> int
     if supervised and is_worn(worker, options):
         return RECYCLED
     return DONE if ends_by_itself(options) else FAILED
+
+
+async def unknown(worker: Worker) -> list[str]:
+    """The queues that it serves and nobody else knows, with what may have been meant: typos, most likely."""
+    from pgqueue.cli.errors import did_you_mean
+    from pgqueue.queries import fleet
+    from pgqueue.worker.connection import TRANSIENT
+
+    app = worker.app
+    known = {task.options.queue for task in app.tasks.values()} | set(app.declared_queues) | {"default"}
+    # A hint holds nobody up: neither a worker whose database has just gone, nor its stop.
+    with suppress(TimeoutError, *TRANSIENT):
+        async with asyncio.timeout(LONGEST_LOOK):
+            known.update(await worker.services.fetch(fleet.queue_names(app.schema)))
+        return [name + did_you_mean(name, known) for name in worker.queues if name not in known]
+    return []
 
 
 def is_worn(worker: Worker, options: dict[str, Any]) -> bool:

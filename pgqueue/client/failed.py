@@ -9,6 +9,7 @@ from typing import Any
 
 from pgqueue.client.jobs import Jobs
 from pgqueue.client.part import Part
+from pgqueue.errors import ArgumentError
 from pgqueue.job import Job
 from pgqueue.queries import failures
 from pgqueue.queries.failures import FailureFilter
@@ -17,7 +18,7 @@ from pgqueue.queries.inspecting import found
 
 @dataclass(frozen=True, slots=True)
 class FailedJobs(Part):
-    """`app.failed`: the dead letter queue. Filters are queue, task, error; of the verbs also ids.
+    """`app.failed`: the dead letter queue. Filters are queue, task, error; the verbs need one, or ids, or `all=True`.
 
     `error` is an error's class, with or without its module, or a fingerprint.
     """
@@ -55,6 +56,7 @@ class FailedJobs(Part):
         queue: str | None = None,
         task: str | None = None,
         error: str | None = None,
+        all: bool = False,
         limit: int | None = None,
         using: Any = None,
     ) -> builtins.list[int]:
@@ -62,9 +64,11 @@ class FailedJobs(Part):
 
         Ids and errors stay, attempts start anew. A job whose key a live job holds stays where it is.
 
+        Raises ArgumentError without ids, filter or `all=True`.
+
             app.failed.redrive(queue="email", error="TimeoutError")
         """
-        which = _chosen(job_ids, queue, task, error)
+        which = _chosen("redrive", job_ids, queue, task, error, all)
         return self.database.fetch(failures.redrive(self.schema, which, limit), using)
 
     async def aredrive(
@@ -74,11 +78,12 @@ class FailedJobs(Part):
         queue: str | None = None,
         task: str | None = None,
         error: str | None = None,
+        all: bool = False,
         limit: int | None = None,
         using: Any = None,
     ) -> builtins.list[int]:
         """As `redrive`."""
-        which = _chosen(job_ids, queue, task, error)
+        which = _chosen("aredrive", job_ids, queue, task, error, all)
         return await self.database.afetch(failures.redrive(self.schema, which, limit), using)
 
     def purge(
@@ -88,10 +93,11 @@ class FailedJobs(Part):
         queue: str | None = None,
         task: str | None = None,
         error: str | None = None,
+        all: bool = False,
         limit: int | None = None,
     ) -> int:
-        """Delete failed jobs for good; returns how many."""
-        which = _chosen(job_ids, queue, task, error)
+        """Delete failed jobs for good; returns how many. Raises ArgumentError as `redrive`."""
+        which = _chosen("purge", job_ids, queue, task, error, all)
         return self.database.fetch(failures.purge_failed(self.schema, which, limit))[0]
 
     def _jobs(self, rows: builtins.list[Job]) -> builtins.list[Job]:
@@ -99,5 +105,10 @@ class FailedJobs(Part):
         return [replace(job, operations=operations) for job in rows]
 
 
-def _chosen(ids: Sequence[int] | None, queue: str | None, task: str | None, error: str | None) -> FailureFilter:
-    return FailureFilter(None if ids is None else tuple(ids), queue, task, error)
+def _chosen(
+    verb: str, ids: Sequence[int] | None, queue: str | None, task: str | None, error: str | None, everything: bool
+) -> FailureFilter:
+    which = FailureFilter(None if ids is None else tuple(ids), queue, task, error)
+    if everything is not (which == FailureFilter()):
+        raise ArgumentError(f"{verb} takes ids, queue=, task= and error=, or all=True")
+    return which

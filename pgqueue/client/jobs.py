@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pgqueue.client.part import Part
-from pgqueue.errors import ArgumentError, ResultTimeout, seconds
+from pgqueue.errors import ArgumentError, ConfigurationError, ResultTimeout, seconds
 from pgqueue.job import ENDED, Job
 from pgqueue.queries import inspecting
 from pgqueue.queries.inspecting import JobFilter
@@ -114,7 +114,12 @@ class Jobs(Part):
         return bool(await self.database.arun(self._rescheduling(job_id, key, queue, run_at, delay), using))
 
     def wait(self, job_id: int, timeout: float | None = None) -> Job:
-        """The job once it has ended. Raises ResultTimeout after `timeout` seconds, and JobNotFound without history."""
+        """The job once it has ended.
+
+        Raises ResultTimeout after `timeout` seconds, JobNotFound without history, and ConfigurationError inside a
+        running event loop, which it would block: a worker there could not run the job.
+        """
+        _refuse_inside_a_loop()
         deadline = None if timeout is None else time.monotonic() + timeout
         for pause in _pauses():
             job = self.get(job_id)
@@ -168,6 +173,14 @@ class Jobs(Part):
 def _single(statement: Any) -> Any:
     rows = yield statement
     return rows
+
+
+def _refuse_inside_a_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise ConfigurationError("result() was called inside a running event loop: use `await job.aresult(…)` there")
 
 
 def _pauses() -> Iterator[float]:

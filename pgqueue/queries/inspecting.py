@@ -50,13 +50,14 @@ class JobFilter:
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """A row of the view `queue_stats`."""
+    """A row of the view `queue_stats`. `due` jobs are scheduled, and their time has come: no worker was there yet."""
 
     queue: str
     paused: bool
     available: int
     running: int
     scheduled: int
+    due: int
     retrying: int
     blocked: int
     failed: int
@@ -147,7 +148,7 @@ def reschedule(schema: str, ids: Sequence[int], run_at: datetime | None, delay: 
 def queue_stats(schema: str) -> Statement[QueueStats]:
     return Statement(
         inline(
-            "select queue, paused, available, running, scheduled, retrying, blocked, failed, completed_last_hour, "
+            "select queue, paused, available, running, scheduled, due, retrying, blocked, failed, completed_last_hour, "
             "oldest_waiting, workers, slots from {schema}.queue_stats",
             schema,
         ),
@@ -179,7 +180,9 @@ def revision(schema: str) -> Statement[str]:
 
 def found(rows: list[Job], what: str) -> Job:
     if not rows:
-        raise JobNotFound(f"no job {what}: it never was, or its history has been pruned")
+        raise JobNotFound(
+            f"no job {what}: it never was, its transaction has not committed yet, or its history has been pruned"
+        )
     return rows[0]
 
 

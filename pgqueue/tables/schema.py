@@ -21,7 +21,8 @@ _RUNNING_JOBS = """
     id queue task args attempt max_attempts claimed_at held_for cancel_requested worker_id worker host pid lease_until
 """
 _QUEUE_STATS = """
-    queue paused available running scheduled retrying blocked failed completed_last_hour oldest_waiting workers slots
+    queue paused available running scheduled due retrying blocked failed completed_last_hour
+    oldest_waiting workers slots
 """
 
 

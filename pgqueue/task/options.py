@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
+from difflib import get_close_matches
 from string import Formatter
 from typing import Any, Literal
 
@@ -48,6 +49,17 @@ class TaskOptions:
     transactional: bool = False
     bind: bool = False
     run_in: RunIn | None = None
+
+
+def task_options(**given: Any) -> TaskOptions:
+    """What a decorator was given. Raises ConfigurationError for an option that there is not."""
+    known = ["name", *(field.name for field in fields(TaskOptions))]
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            fix = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise ConfigurationError(f"@app.task has no option {name!r}: {fix}")
+    return TaskOptions(**given)
 
 
 def new_job(

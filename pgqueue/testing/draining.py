@@ -19,7 +19,7 @@ ENDINGS: tuple[EventName, ...] = ("completed", "retried", "snoozed", "cancelled"
 POLL = 0.01
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class DrainReport:
     """What a drain ran: an event for each attempt, in the order in which they ended.
 
@@ -28,6 +28,10 @@ class DrainReport:
     """
 
     events: tuple[Event, ...] = ()
+
+    def __repr__(self) -> str:
+        counts = ((name, self.count(name)) for name in ENDINGS)
+        return f"<DrainReport {' '.join(f'{name}={count}' for name, count in counts if count) or 'nothing ran'}>"
 
     def count(self, name: EventName) -> int:
         return sum(event.name == name for event in self.events)

@@ -9,6 +9,8 @@ from fnmatch import fnmatchcase
 from pgqueue.errors import ConfigurationError
 from pgqueue.names import data_name
 
+MOST_SLOTS = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class QueueSpec:
@@ -52,8 +54,10 @@ def parse_queues(specs: Mapping[str, int] | Sequence[str] | None, slots: int) ->
         data_name("queue", target.replace("*", "x"))
         if name.startswith("-"):
             excluded.append(target)
-        elif type(count) is not int or count < 1:
-            raise ConfigurationError(f"queue {name!r} was given {count!r} slots: use a whole number of at least 1")
+        elif type(count) is not int or not 1 <= count <= MOST_SLOTS:
+            raise ConfigurationError(
+                f"queue {name!r} was given {count!r} slots: use a whole number from 1 to {MOST_SLOTS:,}"
+            )
         else:
             included[name] = count
     return QueueSpec(included or {"*": slots}, tuple(excluded))

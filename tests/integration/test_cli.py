@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,9 +13,15 @@ from typing import Any
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
+from psycopg.conninfo import conninfo_to_dict
+from rich.console import Console
 
 from pgqueue import PgQueue
 from pgqueue.cli import pgqueue
+from pgqueue.cli.config import SETTINGS, Shown
+from pgqueue.cli.listings import TASKS
+from pgqueue.cli.output import Listing
+from pgqueue.config import masked, sqlalchemy_url
 
 Invoke = Callable[..., Result]
 BURY = """
@@ -71,8 +79,10 @@ def test_migrate_makes_the_tables_once_and_says_so(invoke: Invoke, empty_dsn: st
     assert "no tables" in invoke("migrate", "status", "--dsn", empty_dsn, exit_code=5).stdout
     invoke("migrate", "--dry-run", "--dsn", empty_dsn)
     invoke("ping", "--dsn", empty_dsn, exit_code=5)
-    assert "Upgraded" in invoke("migrate", "--dsn", empty_dsn).stderr
-    assert "Nothing to do" in invoke("--dsn", empty_dsn, "migrate").stderr
+    for options, said in ((("migrate", "--dsn", empty_dsn), "Upgraded"), (("--dsn", empty_dsn, "migrate"), "Nothing")):
+        message = invoke(*options).stderr
+        assert said in message
+        assert masked(empty_dsn) in message
     assert "up to date" in invoke("migrate", "status", "--dsn", empty_dsn).stdout
     assert "--yes" in invoke("migrate", "down", "--to", "base", "--dsn", empty_dsn, exit_code=2).stderr
     invoke("migrate", "down", "--to", "base", "--yes", "--dsn", empty_dsn)
@@ -282,3 +292,75 @@ def test_empty_lists_say_what_to_do(invoke: Invoke) -> None:
 def test_watch_is_refused_where_nothing_can_be_redrawn(invoke: Invoke) -> None:
     assert "terminal" in invoke("jobs", "list", "--watch", exit_code=2).stderr
     assert "--json" in invoke("jobs", "list", "--watch", "1", "--json", exit_code=2).stderr
+
+
+@pytest.fixture
+def engine_code(code: str, empty_dsn: str, tmp_path: Path) -> str:
+    """An app on an engine, whose database is not the one that PGQUEUE_DSN names."""
+    url = sqlalchemy_url(empty_dsn).render_as_string(hide_password=False)
+    made = CODE.replace("PgQueue()", f"PgQueue(engine=create_engine({url!r}))")
+    (tmp_path / "cli_mail" / "tasks.py").write_text(f"from sqlalchemy import create_engine\n{made}")
+    return code
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_an_app_whose_own_database_has_no_tables_is_told_which_and_how_to_migrate_that(
+    invoke: Invoke, engine_code: str, empty_dsn: str, named: bool
+) -> None:
+    assert "Nothing to do" in invoke("migrate").stderr
+    commands = (["worker", engine_code, "--drain"], ["jobs", "list", "-a", engine_code]) if named else (["worker"],)
+    for command in commands:
+        said = invoke(*command, exit_code=5).stderr.splitlines()
+        assert f"`pgqueue migrate -a {engine_code}{'' if named else ':app'}`" in said[-1]
+        assert str(conninfo_to_dict(empty_dsn)["dbname"]) in said[-1]
+    assert "Upgraded" in invoke("migrate", "-a", engine_code).stderr
+    invoke("jobs", "list", "-a", engine_code)
+
+
+def test_config_shows_the_database_of_the_app_that_is_named(invoke: Invoke, engine_code: str, empty_dsn: str) -> None:
+    for named, found, source in ((["-a", engine_code], empty_dsn, "the app"), ([], None, "PGQUEUE_DSN")):
+        [row] = [row for row in records(invoke("config", "--json", *named)) if row["name"] == "dsn"]
+        assert row["source"] == source
+        assert found is None or str(conninfo_to_dict(found)["dbname"]) in row["value"]
+
+
+def test_a_dsn_is_shown_whole_on_a_narrow_terminal() -> None:
+    shown = rendered(SETTINGS, [Shown("dsn", f"postgresql://shop@{'h' * 60}/shop", "PGQUEUE_DSN", "PGQUEUE_DSN")])
+    assert f"postgresql://shop@{'h' * 60}/shop" in re.sub(r"[\s]", "", "".join(shown[2:]).replace("PGQUEUE_DSN", ""))
+
+
+def test_a_long_task_name_loses_its_beginning() -> None:
+    row = (f"shop.{'long.' * 20}send_email", None, None, None, None, None, 3)
+    [line] = rendered(TASKS, [row])[2:]
+    assert re.match(r"….*\.send_email ", line)
+    assert "(no worker)" in line
+
+
+def rendered(listing: Listing[Any], rows: list[Any]) -> list[str]:
+    out = io.StringIO()
+    Console(file=out, width=80).print(listing.table(rows, 80))
+    return out.getvalue().splitlines()
+
+
+ENDS = """
+from pgqueue import Context, PgQueue
+
+app = PgQueue()
+
+@app.task(bind=True, transactional=True)
+def in_a_function(ctx: Context) -> None:
+    ctx.connection.execute("rollback and chain")
+
+@app.task(bind=True, transactional=True)
+async def in_a_coroutine(ctx: Context) -> None:
+    await ctx.connection.execute("rollback and chain")
+"""
+
+
+@pytest.mark.parametrize("task", ["in_a_function", "in_a_coroutine"])
+def test_run_refuses_as_a_worker_does_that_a_task_ends_its_transaction(
+    invoke: Invoke, tmp_path: Path, task: str
+) -> None:
+    (tmp_path / "cli_ends.py").write_text(ENDS)
+    result = invoke("run", task, "-a", "cli_ends:app", exit_code=1)
+    assert "the task ended the transaction in which its job completes" in result.stderr

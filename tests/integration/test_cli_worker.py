@@ -136,6 +136,14 @@ def test_a_drain_runs_everything_and_says_so_a_line_a_job(start: Start, app: PgQ
     assert "ValueError: it broke" in said
 
 
+def test_a_queue_that_nobody_knows_is_warned_of(start: Start, app: PgQueue) -> None:
+    app.enqueue("cli_jobs.tasks.send", {"to": "a@b.c"}, queue="bulk")
+    worker = start("worker", "--drain", "-q", "mial:2", "-q", "bulk", "-q", "x*", "-q", "mail")
+    assert worker.wait() == 0
+    assert "no task of this app and no table names the queue mial; did you mean `mail`?" in worker.said()
+    assert worker.said().count("names the queue") == 1
+
+
 def test_the_log_can_be_json_lines(start: Start, app: PgQueue) -> None:
     job = app.enqueue("cli_jobs.tasks.send", {"to": "x"}, queue="mail")
     worker = start("worker", "cli_jobs.tasks:app", "-q", "mail:2", "--drain", "--log-format", "json")

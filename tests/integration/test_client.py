@@ -38,7 +38,7 @@ def test_a_job_is_found_by_its_id_whatever_became_of_it(app: PgQueue, send: Task
     drain(app)
     assert [app.jobs.get(job.id).state for job in (live, done, gone)] == ["scheduled", "completed", "cancelled"]
     assert app.jobs.get(live.id) == live
-    with pytest.raises(JobNotFound, match="no job with id 4711: it never was, or its history has been pruned"):
+    with pytest.raises(JobNotFound, match="id 4711: it never was, its transaction has not committed yet, or its"):
         app.jobs.get(4711)
 
 
@@ -58,6 +58,7 @@ def test_jobs_are_listed_newest_first_by_filter(app: PgQueue, send: Task[[int], 
 
 def test_a_job_refreshes_to_what_it_is_now(app: PgQueue, send: Task[[int], int]) -> None:
     job = send.enqueue(5)
+    assert repr(job) == f"<Job {job.id} send available>"
     drain(app)
     assert job.state == "available"
     assert (job.refresh().state, job.refresh().value) == ("completed", 5)
@@ -80,6 +81,14 @@ async def test_waiting_for_a_result_ends_after_its_timeout(app: PgQueue, send: T
     with pytest.raises(ResultTimeout, match=rf"job {job.id} \(send\) is still available after 0.05 s"):
         await job.aresult(0.05)
     with pytest.raises(ResultTimeout):
+        await asyncio.to_thread(job.result, 0)
+
+
+async def test_waiting_for_a_result_inside_an_event_loop_names_the_other_form(
+    app: PgQueue, send: Task[[int], int]
+) -> None:
+    job = await send.aenqueue(1)
+    with pytest.raises(ConfigurationError, match=r"use `await job\.aresult\(…\)`"):
         job.result(0)
 
 
@@ -177,6 +186,22 @@ def test_queues_are_paused_resumed_and_counted(app: PgQueue, send: Task[[int], i
         app.queues["no spaces"]
     with psycopg.connect(dsn) as connection:
         assert connection.execute("select available from pgqueue.queue_stats").fetchall() == [(1,)]
+
+
+def test_a_job_that_is_due_and_not_yet_promoted_counts_as_waiting(
+    app: PgQueue, send: Task[[int], int], dsn: str
+) -> None:
+    for queue, run_at in (("due", timedelta(hours=-1)), ("later", timedelta(hours=1))):
+        job = send.using(queue=queue, delay=60).enqueue(1)
+        with psycopg.connect(dsn) as connection:
+            connection.execute(
+                "update pgqueue.jobs set run_at = clock_timestamp() + %s where id = %s", [run_at, job.id]
+            )
+    [due, later] = app.queues.stats()
+    assert (due.scheduled, due.due, later.scheduled, later.due) == (1, 1, 1, 0)
+    assert due.oldest_waiting is not None
+    assert due.oldest_waiting > timedelta(minutes=59)
+    assert later.oldest_waiting is None
 
 
 def test_a_job_that_was_read_without_an_app_says_how_to_get_one_with(app: PgQueue) -> None:

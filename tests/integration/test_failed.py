@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgqueue import Context, JobNotFound, PgQueue, RetryJob, Task
+from pgqueue import ArgumentError, Context, JobFailed, JobNotFound, PgQueue, RetryJob, Task
 from pgqueue.testing import drain
 
 
@@ -136,10 +136,10 @@ def test_redriving_chooses_by_queue_task_error_and_limit(app: PgQueue, fails: Ta
     assert app.failed.redrive(queue="other") == [other]
     assert app.failed.redrive(error="TimeoutError", task="charge") == [timeout]
     assert app.failed.redrive(error="CardDeclined", queue="other") == []
-    assert app.failed.redrive(limit=1) == [declined]
+    assert app.failed.redrive(all=True, limit=1) == [declined]
     assert app.failed.redrive([4711]) == []
     assert app.failed.redrive([]) == []
-    assert app.failed.redrive() == [key]
+    assert app.failed.redrive(all=True) == [key]
 
 
 def test_a_fingerprint_chooses_what_failed_in_the_same_place(app: PgQueue, fails: Task[[str], None], dsn: str) -> None:
@@ -167,10 +167,10 @@ async def test_redriving_joins_the_callers_transaction(app: PgQueue, fails: Task
 def test_a_job_whose_key_is_held_again_stays_where_it_is(app: PgQueue, fails: Task[[str], None]) -> None:
     [failed] = all_fail(app, fails, "key", key="k")
     live = fails.using(key="k").enqueue("fine")
-    assert app.failed.redrive() == []
+    assert app.failed.redrive(all=True) == []
     assert app.failed.get(failed).key == "k"
     live.cancel()
-    assert app.failed.redrive() == [failed]
+    assert app.failed.redrive(all=True) == [failed]
 
 
 def test_purging_deletes_for_good(app: PgQueue, fails: Task[[str], None]) -> None:
@@ -179,7 +179,22 @@ def test_purging_deletes_for_good(app: PgQueue, fails: Task[[str], None]) -> Non
     assert app.failed.purge(error="TimeoutError") == 1
     assert app.failed.purge(queue="other") == 0
     assert [job.id for job in app.failed.list()] == [key]
-    assert app.failed.purge() == 1
+    assert app.failed.purge(all=True) == 1
     for job in (declined, timeout, key):
         with pytest.raises(JobNotFound):
             app.jobs.get(job)
+
+
+async def test_without_a_filter_nothing_is_redriven_or_purged(app: PgQueue, fails: Task[[str], None]) -> None:
+    for verb in (app.failed.redrive, app.failed.purge):
+        for options in ({}, {"limit": 1}, {"all": True, "queue": "default"}):
+            with pytest.raises(ArgumentError, match="takes ids, queue=, task= and error=, or all=True"):
+                verb(**options)
+    with pytest.raises(ArgumentError, match="all=True"):
+        await app.failed.aredrive()
+
+
+def test_one_attempt_is_no_attempts(app: PgQueue, fails: Task[[str], None]) -> None:
+    [failed] = all_fail(app, fails, "key")
+    with pytest.raises(JobFailed, match="failed after 1 attempt: KeyError"):
+        app.jobs.get(failed).result()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,9 +62,42 @@ def test_the_first_example_has_at_most_fifteen_lines() -> None:
 def test_the_python_examples_run_and_its_own_test_passes(shop: dict[str, Any], dsn: str) -> None:
     app = shop["app"]
     with psycopg.connect(dsn) as conn:
-        conn.execute("truncate pgqueue.jobs, pgqueue.completed_jobs")  # Its reader's test begins on a clean database.
+        conn.execute("truncate pgqueue.jobs, pgqueue.completed_jobs")  # As the reader's conftest does.
     shop["test_an_order_sends_an_email"]()
     assert app.jobs.count(task="shop.tasks.send_email", state="completed") > 0
+
+
+MODELS = """
+from sqlalchemy import create_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+class Base(DeclarativeBase): ...
+
+class Order(Base):
+    __tablename__ = "readme_own_orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    email: Mapped[str]
+
+engine = create_engine({url!r})
+Base.metadata.create_all(engine)
+"""
+
+
+def test_the_tests_of_a_reader_pass_as_often_as_they_run(fresh_dsn: str, tmp_path: Path) -> None:
+    tasks, *_, conftest, own_test = blocks("python")
+    url = sqlalchemy_url(fresh_dsn).render_as_string(hide_password=False)
+    files = {"shop/__init__": "", "shop/models": MODELS.format(url=url), "shop/tasks": tasks}
+    (tmp_path / "shop").mkdir()
+    for name, text in {**files, "conftest": conftest, "test_shop": own_test}.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    assert "fixture" in conftest
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    for _ in range(2):
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), "."]
+        ran = subprocess.run(
+            command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 def test_the_worker_inside_an_app_starts_and_stops(shop: dict[str, Any]) -> None:

@@ -116,6 +116,13 @@ def test_a_queue_is_declared_once_or_the_same_again(app: PgQueue) -> None:
     assert app.declared_queues["email"].max_attempts == 5
 
 
+def test_an_option_that_a_task_does_not_have_is_named(app: PgQueue) -> None:
+    for option, fix in (("max_attemps", "did you mean 'max_attempts'"), ("colour", "there are name, queue, priority")):
+        declare: Any = app.task
+        with pytest.raises(ConfigurationError, match=f"@app.task has no option '{option}': {fix}"):
+            declare(**{option: 2})(pair)
+
+
 def test_a_missing_argument_is_named(app: PgQueue) -> None:
     task: Task[..., None] = app.task(name="pair")(pair)
     with pytest.raises(ArgumentError, match="argument 'second' is missing"):

@@ -45,6 +45,7 @@ def test_drain_runs_what_waits_and_counts_it(app: PgQueue, send: Task[..., str])
     app.enqueue_many([send.job("a"), send.job("b"), app.new_job("fail")])
     report = drain(app)
     assert (report.attempts, report.completed, report.failed, report.retried) == (3, 2, 1, 0)
+    assert repr(report) == "<DrainReport completed=2 failed=1>"
     assert drain(app) == DrainReport(())
 
 

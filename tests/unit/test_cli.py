@@ -19,7 +19,7 @@ from pgqueue.cli import dev, loading, pgqueue
 from pgqueue.cli.joblog import explained
 from pgqueue.cli.naming import full_name
 from pgqueue.cli.output import duration, printable, relative, shrink
-from pgqueue.cli.run import timeout_of
+from pgqueue.cli.run import declared_timeout
 from pgqueue.cli.values import DURATION, MOMENT, SIZE, parse_arguments
 from pgqueue.errors import ConfigurationError
 from pgqueue.events import Event
@@ -315,7 +315,7 @@ def test_run_takes_the_timeout_of_the_task_else_of_its_queue_else_of_the_app(
     app = PgQueue(timeout=of_app)
     app.queue("mail", timeout=of_queue)
     task = app.task(name="send", queue="mail", timeout=own)(nothing)
-    assert timeout_of(app, task) == counts
+    assert declared_timeout(app, task) == counts
 
 
 def test_run_reads_a_json_string_as_its_text(shop: str, runner: CliRunner) -> None:
@@ -372,6 +372,13 @@ def test_config_tells_where_each_value_comes_from(runner: CliRunner, monkeypatch
     assert rows["worker --concurrency"]["value"] == "7"
     assert rows["worker --lease"]["source"] == "default"
     assert "PGQUEUE_WORKER_CONCURENCY" in result.stderr
+
+
+def test_a_worker_for_a_queue_without_a_name_is_refused(shop: str, runner: CliRunner) -> None:
+    for queue in ("", "email,,", " "):
+        result = runner.invoke(pgqueue, ["worker", "-q", queue])
+        assert result.exit_code == 2
+        assert "-q has an empty name" in result.stderr
 
 
 def test_migrate_prints_the_sql_without_a_database(runner: CliRunner) -> None:

@@ -149,9 +149,22 @@ def test_a_sqlalchemy_url_says_the_same_as_the_dsn(dsn: str) -> None:
         ("postgresql:///d?password=secret&user=u", "postgresql://u:***@/d"),
         ("host=h password=secret dbname=d", "host=h password=*** dbname=d"),
         ("no dsn at all: secret", "(not readable)"),
+        ("postgresql://u:secr@secret#1@h/d", "postgresql://u:***@h/d"),
+        ("postgresql://u:secret@@h/d", "postgresql://u:***@h/d"),
+        ("postgresql://u:se/secret@h:5433/d?sslmode=require", "postgresql://u:***@h:5433/d"),
+        ("", "(all from libpq's variables)"),
     ],
 )
 def test_a_dsn_for_people_has_no_password(dsn: str, shown: str) -> None:
     found = masked(dsn)
     assert "secret" not in found
     assert conninfo.conninfo_to_dict(found) == conninfo.conninfo_to_dict(shown) if "=" in shown else found == shown
+
+
+@pytest.mark.parametrize("dsn", ["postgresql://u:se@secret#1@h/d", "postgres://u:se/secret@h:5433/d"])
+def test_a_password_that_is_not_encoded_is_refused_with_how_to_write_it(dsn: str) -> None:
+    with pytest.raises(ConfigurationError, match="write @ as %40, / as %2F") as refusal:
+        libpq_dsn(dsn)
+    assert "secret" not in str(refusal.value)
+    for good in ("postgresql://h:5432/my@db", "postgresql://u:p@[::1]:5432/d", "postgresql:///d?host=/tmp/a@b"):
+        assert libpq_dsn(good) == good

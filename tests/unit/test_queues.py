@@ -57,9 +57,11 @@ def test_a_glob_takes_in_queues_that_come_later() -> None:
     assert not parsed(["thumbs"]).has_globs
 
 
-@pytest.mark.parametrize("specs", [["email:0"], {"email": 0}, {"email": -1}, {"email": True}, {"email": 2.5}])
-def test_slots_are_whole_numbers_of_at_least_one(specs: Mapping[str, int] | Sequence[str]) -> None:
-    with pytest.raises(ConfigurationError, match="whole number of at least 1"):
+@pytest.mark.parametrize(
+    "specs", [["email:0"], {"email": 0}, {"email": -1}, {"email": True}, {"email": 2.5}, ["x*:10001"], {"email": 10**9}]
+)
+def test_slots_are_whole_numbers_from_one_to_ten_thousand(specs: Mapping[str, int] | Sequence[str]) -> None:
+    with pytest.raises(ConfigurationError, match="whole number from 1 to 10,000"):
         parse_queues(specs, 10)
 
 
