@@ -152,9 +152,11 @@ class Claimer:
             self._sweep_at = ended + min(max(cost, self._poll_interval), SWEEP_LONGEST) * random.uniform(0.8, 1.2)
 
     def _wanted(self) -> int:
-        return 0 if self._finisher.backlog > BACKLOG else min(BATCH, self._slots.wanted())
+        return min(BATCH, self._slots.wanted())
 
     async def _claim(self, priority: int, lane: Lane, count: int) -> claiming.Scan:
+        # Memory is bounded, and a claim is not the time to find out that PostgreSQL takes no outcomes.
+        await self._finisher.relieved(BACKLOG)
         # A claim of a worker without a row is an orphan: others would take it at once.
         await self._registered.wait()
         fence = secrets.randbits(63)

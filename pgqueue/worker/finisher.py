@@ -142,6 +142,12 @@ class Finisher:
             self._written.clear()
             await self._written.wait()
 
+    async def relieved(self, backlog: int) -> None:
+        """Wait until no more than so many outcomes wait to be written."""
+        while self.backlog > backlog:
+            self._written.clear()
+            await self._written.wait()
+
     def _again(self, batch: list[Finished]) -> None:
         self._waiting[:0] = self._without(batch, self._superseded)
         self._arrived.set()

@@ -19,7 +19,7 @@ import pytest
 from pgqueue import Backoff, ConfigurationError, Context, PgQueue, Task, current_job
 from pgqueue.services.service import Runner, Service
 from pgqueue.testing import adrain, aenqueued
-from pgqueue.worker import Worker
+from pgqueue.worker import Worker, claimer
 from pgqueue.worker.connection import WorkerConnection
 from pgqueue.worker.upkeep import warn_of_unknown_tasks
 from tests.integration import process_app
@@ -446,6 +446,25 @@ async def test_cancelling_whoever_waits_for_a_worker_stops_it(app: PgQueue) -> N
     assert asyncio.all_tasks() == tasks
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("pgqueue-heartbeat")]
     assert (await late.arefresh()).state == "available"
+
+
+async def test_a_claimer_goes_on_as_soon_as_the_outcomes_that_wait_are_written(
+    app: PgQueue, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claimer, "BACKLOG", 5)
+    task = app.task(name="nothing")(nothing)
+    await app.aenqueue_many([task.job() for _ in range(3_000)])
+    worker = Worker(app, drain=True, poll_interval=DEADLINE * 10, listen=False)
+    async with await psycopg.AsyncConnection.connect(dsn) as holder:
+        await holder.execute("lock table pgqueue.completed_jobs in share mode")
+        await worker.start()
+        async with asyncio.timeout(DEADLINE):
+            while worker.finisher.backlog <= claimer.BACKLOG:  # noqa: ASYNC110 - the worker tells nobody
+                await asyncio.sleep(0.01)
+    await asyncio.wait_for(worker.wait(), DEADLINE)
+    async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        found = await connection.execute("select count(*) from pgqueue.completed_jobs")
+        assert await found.fetchone() == (3_000,)
 
 
 async def test_a_stopped_worker_leaves_no_trace(app: PgQueue, dsn: str) -> None:
