@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from pgqueue.worker import Worker
 
 logger = logging.getLogger("pgqueue.worker")
-LONGEST_LOOK = 2.0
 
 
 def number(*names: str, default: int | None = None, most: int | None = None, help: str) -> Callable[[Any], Any]:
@@ -131,7 +129,7 @@ async def work(app: PgQueue, options: dict[str, Any], log_format: Format) -> int
         await starting
     except asyncio.CancelledError:
         return received.exit_code
-    for name in await unknown(worker):
+    for name in unknown(worker):
         logger.warning("no task of this app and no table names the queue %s", name)
     served = ", ".join(f"{name} ({slots})" for name, slots in worker.queues.items())
     logger.info("worker %s serves %s", worker.name, served or "nothing yet")
@@ -145,20 +143,12 @@ async def work(app: PgQueue, options: dict[str, Any], log_format: Format) -> int
     return DONE if ends_by_itself(options) else FAILED
 
 
-async def unknown(worker: Worker) -> list[str]:
-    """The queues that it serves and nobody else knows, with what may have been meant: typos, most likely."""
+def unknown(worker: Worker) -> list[str]:
+    """The queues that it serves and nobody else knew, with what may have been meant: typos, most likely."""
     from pgqueue.cli.errors import did_you_mean
-    from pgqueue.queries import fleet
-    from pgqueue.worker.connection import TRANSIENT
 
-    app = worker.app
-    known = {task.options.queue for task in app.tasks.values()} | set(app.declared_queues) | {"default"}
-    # A hint holds nobody up: neither a worker whose database has just gone, nor its stop.
-    with suppress(TimeoutError, *TRANSIENT):
-        async with asyncio.timeout(LONGEST_LOOK):
-            known.update(await worker.services.fetch(fleet.queue_names(app.schema)))
-        return [name + did_you_mean(name, known) for name in worker.queues if name not in known]
-    return []
+    known = worker.serving.known_at_start
+    return [name + did_you_mean(name, known) for name in worker.queues if name not in known]
 
 
 def is_worn(worker: Worker, options: dict[str, Any]) -> bool:

@@ -44,6 +44,7 @@ class Serving:
         self._settings: dict[str, QueueSettings] = {}
         self._without_history: frozenset[str] = frozenset()
         self._idle: set[str] = set()
+        self.known_at_start: set[str] = set()
         self.slots: dict[str, Slots] = {}
         self.claimers: dict[str, Claimer] = {}
 

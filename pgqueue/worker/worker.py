@@ -187,6 +187,7 @@ class Worker:
         self.duties = Duties(self, globs=self._spec.has_globs, with_scheduler=self._with_scheduler)
         names = set(await self.services.insist(fleet.queue_names(self.app.schema)))
         settings = await self.services.insist(fleet.queue_settings(self.app.schema))
+        self.serving.known_at_start = self.serving.known_queues(names)
         self.serving.read_settings({name: QueueSettings(*values) for name, *values in settings}, names)
         await self.life.begin()
         if not self.queues:
