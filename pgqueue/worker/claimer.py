@@ -155,7 +155,7 @@ class Claimer:
         return min(BATCH, self._slots.wanted())
 
     async def _claim(self, priority: int, lane: Lane, count: int) -> claiming.Scan:
-        # Memory is bounded, and a claim is not the time to find out that PostgreSQL takes no outcomes.
+        # What is claimed runs and has an outcome: while those cannot be written as fast, more would pile up.
         await self._finisher.relieved(BACKLOG)
         # A claim of a worker without a row is an orphan: others would take it at once.
         await self._registered.wait()
