@@ -96,8 +96,12 @@ class Workers:
         if self._boots:
             self.until(lambda: self.ledgers.ran(0, self._setting.size) > 0, BOOT_LIMIT)
 
-    def until(self, reached: Callable[[], bool], limit: float, every: float = POLL) -> bool:
-        """Wait until `reached()`; False when `limit` seconds passed. Raises ContenderFailed when a process ended."""
+    def until(self, reached: Callable[[], bool], limit: float, rest: float = 20) -> bool:
+        """Wait until `reached()`; False when `limit` seconds passed. Raises ContenderFailed when a process ended.
+
+        Between two questions it rests `rest` times as long as the question took: asking must not take the processor
+        that the contender needs.
+        """
         deadline = time.monotonic() + limit
         while True:
             asked = time.perf_counter()
@@ -107,8 +111,7 @@ class Workers:
                 raise error_of("a worker", self._said)
             if time.monotonic() > deadline:
                 return False
-            # Asking must not take the processor that the contender needs.
-            time.sleep(max(every, 20 * (time.perf_counter() - asked)))
+            time.sleep(max(POLL, rest * (time.perf_counter() - asked)))
 
     def cpu(self) -> float:
         return sum(map(cpu_seconds, self._roots))

@@ -73,7 +73,7 @@ def scheduled(trial: Trial, waiting: int, a_second: int, seconds: int) -> dict[s
     server_cpu = trial.server.cpu()
     with trial.workers(jobs, timed=True) as workers:
         workers.go()
-        workers.until(lambda: workers.ledgers.ran(0, jobs) >= jobs, due - time.time() + seconds + LIMIT, every=0.05)
+        workers.until(lambda: workers.ledgers.ran(0, jobs) >= jobs, due - time.time() + seconds + LIMIT)
         since_boot = time.time_ns() - time.monotonic_ns()
         times = workers.ledgers.times(0, jobs)
         tally = workers.ledgers.tally(0, jobs)

@@ -24,9 +24,10 @@ FUNCTIONS = (
     "pause",
     "resume",
     "make_partitions",
+    "lanes_of",
 )
 VIEWS = ("queue_stats", "running_jobs", "all_jobs")
-TABLES = ("jobs", "claims", "workers", "tasks", "queues", "schedules", "completed_jobs", "failed_jobs")
+TABLES = ("jobs", "claims", "lanes", "workers", "tasks", "queues", "schedules", "completed_jobs", "failed_jobs")
 
 
 def upgrade() -> None:

@@ -61,9 +61,26 @@ def claim(
     return Scan(jobs, False, full, xact_id, allocated, xmin, left_from)
 
 
-def lanes(schema: str, *, queue: str, tasks: list[str]) -> Statement[Any]:
-    """(priority, position of the first available job) of each lane in which something waits."""
-    return Statement(text("lanes", schema), {"queue": queue, "tasks": tasks})
+class FoundLane(NamedTuple):
+    """A lane as a sweep finds it. `waiting`: the position of its first available job, None where none waits."""
+
+    priority: int
+    kept: int
+    waiting: int | None
+
+
+def lanes(schema: str, *, queue: str, tasks: list[str]) -> Statement[FoundLane]:
+    """The lanes of a queue, by priority, and what waits there for one of `tasks`."""
+    return Statement(text("lanes", schema), {"queue": queue, "tasks": tasks}, FoundLane._make)
+
+
+def keep_mark(schema: str, *, queue: str, priority: int, proven: int, least: int, whole: bool) -> Statement[int]:
+    """Keep a proven mark for sweeps and for workers to come, if it is `least` positions further than the kept one.
+
+    `whole`: look below the kept one too. Returns what is kept now, which is lower where a job is available.
+    """
+    params = {"queue": queue, "priority": priority, "proven": proven, "least": least, "whole": whole}
+    return Statement(text("keep_mark", schema), params, lambda row: row[0])
 
 
 def release(schema: str, ids: Sequence[int], fences: Sequence[int], *, suspected: bool = False) -> Statement[Any]:
@@ -131,7 +148,15 @@ def holds_drain(schema: str, queues: list[str], tasks: list[str]) -> Statement[A
     """One row, true while something of `queues` and `tasks` is available, running, blocked or waits for its retry."""
     return Statement(
         inline(
-            "select exists (select from {schema}.jobs where queue = any (%(queues)s) and position is not null and task = any (%(tasks)s)) "
+            # A limit keeps the planner from joining whole indexes.
+            "select exists (select from unnest(%(queues)s::text[]) q (name) cross join lateral ("
+            "select from {schema}.lanes_of(q.name) l cross join lateral ("
+            "select from {schema}.jobs j where j.queue = q.name and j.priority = l.priority and j.position > l.mark "
+            "and j.position is not null and j.task = any (%(tasks)s) limit 1) w) w) "
+            # What runs may lie below the marks.
+            "or exists (select from {schema}.claims c cross join lateral ("
+            "select from {schema}.jobs j where j.id = any (c.job_ids) and j.claim_id = c.id and j.task = any (%(tasks)s) limit 1) r "
+            "where c.queue = any (%(queues)s)) "
             "or exists (select from {schema}.jobs where queue = any (%(queues)s) and position is null and task = any (%(tasks)s) "
             "and (attempt > 0 or suspicions > 0 or state = 'blocked'))",
             schema,

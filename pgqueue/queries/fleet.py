@@ -146,11 +146,19 @@ def queue_names(schema: str) -> Statement[str]:
     """Every queue that has settings, a task, or a live job: what a glob is matched against."""
     return Statement(
         inline(
-            "with recursive lanes as ((select queue from {schema}.jobs where position is not null order by queue limit 1) union all "
-            "select (select j.queue from {schema}.jobs j where j.position is not null and j.queue > lanes.queue order by j.queue limit 1) "
-            "from lanes where lanes.queue is not null) "
-            "select name from {schema}.queues union select queue from {schema}.tasks union "
-            "select queue from lanes where queue is not null order by 1",
+            # From name to name, those with a kept mark included: the first row of such a queue may lie behind many dead ones.
+            "with recursive kept as materialized (select distinct queue from {schema}.lanes), "
+            "found (queue) as (select '' union all select case when next.queue is null "
+            "then (select j.queue from {schema}.jobs j where j.position is not null and j.queue > found.queue order by j.queue limit 1) "
+            "else coalesce((select j.queue from {schema}.jobs j where j.position is not null and j.queue > found.queue "
+            "and j.queue < next.queue order by j.queue limit 1), next.queue) end "
+            "from found cross join lateral (select min(kept.queue) as queue from kept where kept.queue > found.queue) next "
+            "where found.queue is not null) "
+            "select name from {schema}.queues union select queue from {schema}.tasks union select f.queue from found f "
+            # A limit keeps the planner from joining whole indexes.
+            "where f.queue <> '' and exists (select from {schema}.lanes_of(f.queue) l cross join lateral ("
+            "select from {schema}.jobs j where j.queue = f.queue and j.priority = l.priority and j.position > l.mark "
+            "and j.position is not null limit 1) w) order by 1",
             schema,
         ),
         {},
@@ -163,7 +171,9 @@ def unknown_tasks(schema: str, queue: str, sample: int = 1000) -> Statement[str]
     return Statement(
         inline(
             "select distinct task from ("
-            "(select task from {schema}.jobs where queue = %(queue)s and position is not null order by priority, position limit %(sample)s) "
+            "(select j.task from {schema}.lanes_of(%(queue)s) l cross join lateral ("
+            "select task from {schema}.jobs j where j.queue = %(queue)s and j.priority = l.priority and j.position > l.mark "
+            "and j.position is not null order by j.position limit %(sample)s) j limit %(sample)s) "
             "union all "
             "(select task from {schema}.jobs where queue = %(queue)s and position is null order by run_at limit %(sample)s)) waiting "
             "where not exists (select from {schema}.workers w where task = any (w.tasks) and w.expires_at > clock_timestamp()) "

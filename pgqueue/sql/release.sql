@@ -4,8 +4,11 @@ with released as (
     set state = 'available', claim_id = null, attempt = attempt - 1, suspicions = least(suspicions + %(suspected)s, 100)
     where id = any (%(ids)s::bigint[]) and claim_id = any (%(fences)s::bigint[]) and not cancel_requested
     returning id, queue, priority, position),
+kept as (
+    -- They lie below the marks: the kept ones, and those of the claimers.
+    insert into {schema}.lanes (queue, priority, mark)
+    select queue, priority, min(position) - 1 from released group by queue, priority),
 woken as (
-    -- They lie below the claimers' marks.
     select pg_notify(%(channel)s, format('available %%s %%s %%s', queue, priority, min(position))) from released group by queue, priority)
 -- Not a left join: the planner would leave it out, and the notifications with it.
 select released.id from released cross join (select count(*) from woken) w

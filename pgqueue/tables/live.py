@@ -100,6 +100,22 @@ def claims(metadata: sa.MetaData) -> sa.Table:
     )
 
 
+def lanes(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "lanes",
+        metadata,
+        sa.Column("id", BIGINT, sa.Identity(), comment="Of the row: a lane may have several."),
+        column("mark", BIGINT, "No job of the lane is available at this position or below."),
+        column("priority", SMALLINT, "The lane's priority."),
+        column("queue", TEXT, "The lane's queue."),
+        sa.PrimaryKeyConstraint("id", name="lanes_pkey"),
+        sa.Index("lanes_queue", "queue"),
+        comment="Up to where the lanes of a queue have nothing available, so that nobody walks over dead rows to find "
+        "out. Of several rows the lowest mark counts: giving a job back adds one, and waits for nobody.",
+        postgresql_with=VACUUM_OFTEN,
+    )
+
+
 def workers(metadata: sa.MetaData) -> sa.Table:
     return sa.Table(
         "workers",

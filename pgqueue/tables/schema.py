@@ -32,6 +32,7 @@ class Tables:
 
     jobs: sa.Table
     claims: sa.Table
+    lanes: sa.Table
     workers: sa.Table
     tasks: sa.Table
     queues: sa.Table
@@ -78,6 +79,7 @@ def _of(schema: str) -> Tables:
     return Tables(
         jobs=jobs,
         claims=claims,
+        lanes=live.lanes(made),
         workers=workers,
         tasks=settings.tasks(made),
         queues=settings.queues(made),

@@ -12,7 +12,7 @@ from pgqueue.services.pruner import Pruner
 from pgqueue.services.rescuer import Rescuer
 from pgqueue.services.scheduler import Scheduler
 from pgqueue.services.service import Runner, Service
-from pgqueue.worker.upkeep import Cancellations, Reconciler, SettingsReader
+from pgqueue.worker.upkeep import Cancellations, MarkKeeper, Reconciler, SettingsReader
 
 if TYPE_CHECKING:
     from pgqueue.worker.worker import Worker
@@ -57,6 +57,7 @@ class Duties:
             self.rescuer,
             self.reconciler,
             self.cancellations,
+            MarkKeeper(runner, schema, serving.lanes),
             settings,
             pruner,
         ]

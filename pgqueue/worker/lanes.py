@@ -7,7 +7,9 @@ a later scan has a snapshot whose xmin is X or more, all of them have ended, and
 
 from __future__ import annotations
 
-from pgqueue.queries.claiming import Scan
+from collections.abc import Sequence
+
+from pgqueue.queries.claiming import FoundLane, Scan
 
 PENDING = 8
 FAR = 10_000
@@ -31,10 +33,14 @@ class Lane:
         self._unconfirmed = 0
 
     @property
+    def proven(self) -> int:
+        """Up to where nothing can come that its scans have not seen."""
+        return self.mark if self._proven is None else self._proven
+
+    @property
     def known(self) -> int:
         """Up to which position the mark is proven, or waits to be."""
-        proven = self.mark if self._proven is None else self._proven
-        return max(proven, self._pending[-1][0]) if self._pending else proven
+        return max(self.proven, self._pending[-1][0]) if self._pending else self.proven
 
     def observe(self, scan: Scan, started_at: int, *, lifo: bool = False) -> None:
         """Move the mark by what a scan that started at the mark `started_at` has shown."""
@@ -89,9 +95,13 @@ class Lane:
 
 
 class Lanes:
-    """The lanes of one queue that are known to this worker: from notifications and sweeps."""
+    """The lanes of one queue that are known to this worker: from notifications and sweeps.
+
+    `kept`: by priority, the mark in the table `lanes` when it was last read. Nothing is available below.
+    """
 
     def __init__(self) -> None:
+        self.kept: dict[int, int] = {}
         self._lanes: dict[int, Lane] = {}
 
     def ordered(self) -> list[tuple[int, Lane]]:
@@ -99,13 +109,14 @@ class Lanes:
         return sorted(self._lanes.items())
 
     def rewind(self, priority: int, position: int) -> None:
-        """Remember that a job waits there. A lane that was unknown begins at its start: others may commit below."""
-        self._lanes.setdefault(priority, Lane()).rewind(position)
+        """Remember that a job waits there. A lane that was unknown begins at its kept mark: others may commit below."""
+        self._lanes.setdefault(priority, Lane(self.kept.get(priority, 0))).rewind(position)
 
-    def swept(self, found: list[tuple[int, int]]) -> None:
-        """Take over what a sweep found: (priority, first waiting position). Of many lanes, empty ones are forgotten."""
-        for priority, position in found:
+    def swept(self, found: Sequence[FoundLane]) -> None:
+        """Take over what a sweep found. Of many lanes, empty ones are forgotten."""
+        self.kept = {lane.priority: lane.kept for lane in found}
+        waiting = {lane.priority: lane.waiting for lane in found if lane.waiting is not None}
+        for priority, position in waiting.items():
             self.rewind(priority, position)
         if len(self._lanes) > KEPT:
-            waiting = {priority for priority, _ in found}
             self._lanes = {priority: lane for priority, lane in self._lanes.items() if priority in waiting}

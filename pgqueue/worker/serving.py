@@ -11,6 +11,7 @@ from pgqueue.queries import fleet
 from pgqueue.queries.finishing import Finished
 from pgqueue.task import Task
 from pgqueue.worker.claimer import Claimer
+from pgqueue.worker.lanes import Lanes
 from pgqueue.worker.queues import QueueSpec
 from pgqueue.worker.slots import Slots
 from pgqueue.worker.timeouts import timeout_of
@@ -88,6 +89,9 @@ class Serving:
         """Fences of the claims that are held or under way."""
         under_way = {claimer.claiming for claimer in self.claimers.values() if claimer.claiming is not None}
         return set(self._worker.finisher.held) | under_way
+
+    def lanes(self) -> dict[str, Lanes]:
+        return {queue: claimer.lanes for queue, claimer in self.claimers.items()}
 
     def hint(self, kind: str, words: list[str]) -> None:
         """A notification: a word that says what happened, and where."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -15,10 +18,16 @@ from pgqueue.services.service import Runner, Service
 
 if TYPE_CHECKING:
     from pgqueue.worker.connection import WorkerConnection
+    from pgqueue.worker.lanes import Lanes
 
 logger = logging.getLogger("pgqueue.worker")
 
 CANCEL_INTERVAL = 1.0
+MARKS_INTERVAL = 1.0
+FAR = 10_000
+KEEP_INTERVAL = 60.0
+WHOLE_INTERVAL = 600.0
+WHOLE_SHARE = 500
 NAMED = 5
 
 
@@ -120,6 +129,54 @@ class Reconciler(Service):
             await self.runner.run(finish(self.schema, self._worker(), unstarted))
             await self.runner.fetch(claiming.drop_claims(self.schema, [fence for fence, _ in lost]))
         return self._interval
+
+
+class MarkKeeper(Service):
+    """Keeps the marks of this worker's lanes for sweeps and for workers to come: they need not walk there again.
+
+    A mark that has moved far is kept at once, any other within a minute; so a fleet that moves its marks together
+    writes little. Once in a while it looks below the kept mark too, for jobs that were changed by hand.
+    """
+
+    name = "marks"
+
+    def __init__(
+        self,
+        runner: Runner,
+        schema: str,
+        lanes: Callable[[], Mapping[str, Lanes]],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(runner, schema)
+        self._lanes = lanes
+        self._clock = clock
+        self._keep_at: defaultdict[tuple[str, int], float] = defaultdict(lambda: self._in(KEEP_INTERVAL))
+        self._whole_at: defaultdict[tuple[str, int], float] = defaultdict(lambda: self._in(WHOLE_INTERVAL))
+
+    async def run_once(self) -> float:
+        for queue, lanes in list(self._lanes().items()):
+            for priority, lane in lanes.ordered():
+                place, began = (queue, priority), self._clock()
+                moved = lane.proven - lanes.kept.get(priority, 0)
+                whole = began >= self._whole_at[place]
+                soon = began >= self._keep_at[place]
+                if not (whole or moved >= FAR or (soon and moved > 0)):
+                    continue
+                least = 1 if soon else FAR
+                [lanes.kept[priority]] = await self.runner.fetch(
+                    claiming.keep_mark(
+                        self.schema, queue=queue, priority=priority, proven=lane.proven, least=least, whole=whole
+                    )
+                )
+                self._keep_at[place] = self._in(KEEP_INTERVAL)
+                if whole:
+                    cost = (self._clock() - began) * WHOLE_SHARE
+                    self._whole_at[place] = self._in(max(WHOLE_INTERVAL, cost))
+        return MARKS_INTERVAL
+
+    def _in(self, seconds: float) -> float:
+        return self._clock() + seconds * random.uniform(0.8, 1.2)
 
 
 async def warn_of_unknown_tasks(connection: WorkerConnection, schema: str, queues: Iterable[str]) -> None:

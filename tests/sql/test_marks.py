@@ -189,7 +189,11 @@ def test_a_sweep_finds_each_lane_in_which_something_waits_for_a_known_task(db: C
     lane = Lane()
     scan(db, lane, priority=-5, count=1)
     swept = fetch(db, claiming.lanes(SCHEMA, queue="mail", tasks=["send"]))
-    assert swept == [(-5, job_row(db, low[1])["position"]), (8, job_row(db, high[0])["position"])]
+    assert swept == [
+        (-5, 0, job_row(db, low[1])["position"]),
+        (1, 0, None),
+        (8, 0, job_row(db, high[0])["position"]),
+    ]
 
 
 def produce(conn: psycopg.Connection[tuple[object, ...]], seed: int) -> list[int]:

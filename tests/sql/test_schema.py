@@ -23,7 +23,7 @@ from pgqueue.tables import metadata, tables
 Connection = psycopg.Connection[tuple[Any, ...]]
 Catalog = dict[str, dict[str, Any]]
 
-TABLES = ("jobs", "claims", "workers", "tasks", "queues", "schedules", "completed_jobs", "failed_jobs")
+TABLES = ("jobs", "claims", "lanes", "workers", "tasks", "queues", "schedules", "completed_jobs", "failed_jobs")
 VIEWS = ("all_jobs", "running_jobs", "queue_stats")
 DEADLINE = 20.0
 

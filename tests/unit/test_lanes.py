@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgqueue.job import ClaimedJob
-from pgqueue.queries.claiming import Scan
+from pgqueue.queries.claiming import FoundLane, Scan
 from pgqueue.worker import lanes as lanes_module
 from pgqueue.worker.lanes import FAR, KEPT, PENDING, Lane, Lanes
 
@@ -158,7 +158,7 @@ def test_a_rewind_behind_a_long_writer_is_not_forgotten_when_the_writer_has_ende
 def test_an_unknown_lane_begins_at_its_start_because_others_may_commit_below() -> None:
     lanes = Lanes()
     lanes.rewind(5, 100)
-    lanes.swept([(0, 70)])
+    lanes.swept([FoundLane(0, 0, 70)])
     assert [(priority, lane.mark) for priority, lane in lanes.ordered()] == [(0, 0), (5, 0)]
 
 
@@ -171,12 +171,12 @@ def test_lanes_are_served_by_priority_the_lowest_number_first() -> None:
 
 def test_a_sweep_rewinds_known_lanes_and_forgets_empty_ones_only_when_there_are_many() -> None:
     lanes = Lanes()
-    lanes.swept([(priority, 10) for priority in range(KEPT)])
+    lanes.swept([FoundLane(priority, 0, 10) for priority in range(KEPT)])
     lanes.ordered()[0][1].mark = 50
-    lanes.swept([(0, 20)])
+    lanes.swept([FoundLane(0, 0, 20)])
     assert len(lanes.ordered()) == KEPT
     assert lanes.ordered()[0][1].mark == 19
-    lanes.swept([(KEPT, 30)])
+    lanes.swept([FoundLane(KEPT, 0, 30)])
     assert [priority for priority, _ in lanes.ordered()] == [KEPT]
 
 
