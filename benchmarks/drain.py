@@ -5,10 +5,11 @@ from __future__ import annotations
 from pgqueue.bench import bare
 from pgqueue.bench.ledger import balance
 from pgqueue.bench.making import own_schema
-from pgqueue.bench.part import Part, run_on_loop
+from pgqueue.bench.part import Part
 from pgqueue.bench.place import Place
 from pgqueue.bench.produce import fill
 from pgqueue.bench.work import SLOTS, Noop, claim_and_finish, drain
+from pgqueue.worker import loop
 
 SCHEMA = "pgqueue_benchmark"
 MODES = ("history", "no_history")
@@ -36,4 +37,4 @@ def measure(what: str, dsn: str, jobs: int, mode: str) -> float:
 def worker_process(dsn: str) -> None:
     """A worker of the schema until it is terminated."""
     worker = Noop(Place(dsn, SCHEMA), kept=False).app.worker(queues={bare.QUEUE: SLOTS})
-    run_on_loop(worker.run())
+    loop.run(worker.run())

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from benchmarks.peers.ledger import Ledger
@@ -36,6 +36,19 @@ class Contender(ABC):
         self.setting = setting
         self.options = setting.options
         self.hit = Ledger(setting).hit
+
+    def run(self, main: Coroutine[Any, Any, None]) -> None:
+        """To the end, on the event loop that its documentation recommends."""
+        if self.uvloop:
+            import uvloop
+
+            uvloop.run(main)
+        else:
+            asyncio.run(main)
+
+    def run_worker(self, main: Coroutine[Any, Any, None]) -> None:
+        """As its own worker program would."""
+        self.run(main)
 
     @property
     @abstractmethod
@@ -141,12 +154,10 @@ def main(kind: Callable[[Setting], Contender]) -> None:
     async def run() -> None:
         print(json.dumps(await ROLES[role](contender, **given)), flush=True)
 
-    if contender.uvloop:
-        import uvloop
-
-        uvloop.run(run())
+    if role == "work":
+        contender.run_worker(run())
     else:
-        asyncio.run(run())
+        contender.run(run())
     # Threads and pools of a contender that does not end by itself are no concern of the benchmark's.
     sys.stdout.flush()
     os._exit(0)

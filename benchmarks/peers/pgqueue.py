@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from benchmarks.peers.contender import Contender, Payload, main
 from benchmarks.peers.ledger import TaskFailed
 from benchmarks.peers.setting import Setting
 from pgqueue import FailJob, PgQueue, migrate
 from pgqueue.version import VERSION
+from pgqueue.worker import loop
 
 
 class PgQueueContender(Contender):
@@ -31,6 +33,9 @@ class PgQueueContender(Contender):
                 await asyncio.sleep(pause)
 
         self.task = noop
+
+    def run_worker(self, main: Coroutine[Any, Any, None]) -> None:
+        loop.run(main)
 
     async def set_up(self) -> None:
         await asyncio.to_thread(migrate.upgrade, self.setting.dsn)

@@ -6,7 +6,6 @@ the function returned, a JSON value. It ends with the process that started it, h
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import json
 import os
@@ -14,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import asdict
 from io import FileIO
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
@@ -110,18 +109,6 @@ class Part(Generic[R]):
         self._log.seek(0)
         lines = self._log.read().decode("utf-8", "replace").splitlines()
         raise PartFailed("\n".join([f"{self._name} ended with exit code {code}:", *lines[-LOG_LINES:]]))
-
-
-def run_on_loop(main: Coroutine[Any, Any, R]) -> R:
-    """Run to the end on uvloop, where that is installed, as `pgqueue worker` does."""
-    try:
-        from uvloop import new_event_loop
-    except ImportError:
-        factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-    else:
-        factory = new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(main)
 
 
 def main() -> None:

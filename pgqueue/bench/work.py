@@ -12,11 +12,11 @@ import psycopg
 
 from pgqueue.bench import bare
 from pgqueue.bench.ledger import Ledger
-from pgqueue.bench.part import Begin, run_on_loop
+from pgqueue.bench.part import Begin
 from pgqueue.bench.place import Place
 from pgqueue.database import Database
 from pgqueue.task import Task
-from pgqueue.worker import Worker
+from pgqueue.worker import Worker, loop
 
 SLOTS = 100
 """Of the worker that drains. The others have as many as a worker has by default."""
@@ -51,7 +51,7 @@ class Noop:
 def drain(place: Place, begin: Begin, *, jobs: int, kept: bool) -> Worked:
     """One worker until nothing is left: from when it has registered until all outcomes are written."""
     begin()
-    return run_on_loop(_drain(Noop(place, jobs, kept=kept)))
+    return loop.run(_drain(Noop(place, jobs, kept=kept)))
 
 
 async def _drain(noop: Noop) -> Worked:
@@ -65,7 +65,7 @@ async def _drain(noop: Noop) -> Worked:
 
 def work(place: Place, begin: Begin, *, jobs: int) -> Worked:
     """One worker until so many jobs ran that others enqueue, or for PATIENCE none did; ready once it has registered."""
-    return run_on_loop(_work(Noop(place, jobs), begin))
+    return loop.run(_work(Noop(place, jobs), begin))
 
 
 async def _work(noop: Noop, begin: Begin) -> Worked:
@@ -116,7 +116,7 @@ def claim_and_finish(place: Place, begin: Begin, *, jobs: int, kept: bool, wait:
 
 def hear(place: Place, begin: Begin, *, channel: str, count: int) -> list[int]:
     """When each number arrived as a notification; ready once it listens."""
-    return run_on_loop(_hear(place, begin, channel, Ledger(count)))
+    return loop.run(_hear(place, begin, channel, Ledger(count)))
 
 
 async def _hear(place: Place, begin: Begin, channel: str, ledger: Ledger) -> list[int]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from pgqueue.worker import loop
 from pgqueue.worker.supervisor import LIFELINE
 
 # Ctrl-C in a terminal, docker and supervisors may deliver one wish as two signals.
@@ -32,14 +33,14 @@ class Signals:
 
     def listen(self) -> None:
         """From now on, on the running loop. Also stops when the supervisor that started this process is gone."""
-        loop = asyncio.get_running_loop()
+        running = asyncio.get_running_loop()
         for number in STOPPING:
-            loop.add_signal_handler(number, self.receive, number)
+            running.add_signal_handler(number, self.receive, number)
         lifeline = os.environ.pop(LIFELINE, None)
         if lifeline is not None:
             descriptor = int(lifeline)
             os.set_inheritable(descriptor, False)
-            loop.add_reader(descriptor, self._orphaned, descriptor)
+            running.add_reader(descriptor, self._orphaned, descriptor)
 
     def receive(self, number: int) -> None:
         now = time.monotonic()
@@ -57,16 +58,8 @@ class Signals:
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:
-    """Run to the end on uvloop, where that is installed, else on asyncio's own loop."""
-    try:
-        from uvloop import new_event_loop
-    except ImportError:
-        factory = None
-    else:
-        factory = new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        code = runner.run(main)
-    # All is done: a signal that comes now must not turn the exit code into a death.
+    """Run to the end; then no signal turns the exit code into a death."""
+    code = loop.run(main)
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     return code
