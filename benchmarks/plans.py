@@ -44,34 +44,45 @@ def short(scale: float, rounds: int, names: list[str]) -> list[Run]:
 
 
 def full(scale: float, rounds: int, names: list[str]) -> list[Run]:
-    """Every scenario; hours, not minutes."""
+    """Every scenario; hours, not minutes. After the short set one contender after the other, ours first."""
     contenders = _chosen(names)
-    on_postgres = [each for each in contenders if not each.redis]
-    fast = [each for each in on_postgres if each.jobs >= 30_000]
     runs = short(scale, rounds, names)
-    for each in on_postgres:
-        jobs = _size(each.jobs, scale)
-        runs.append(
-            Run("pinned", each.name, {"jobs": jobs, "churn": _size(CHURN, scale), "limit": 900, "pickups": 100})
-        )
-        runs.append(
-            Run("readers", each.name, {"jobs": jobs, "churn": 10_000_000, "limit": 120, "count": 4, "seconds": 60})
-        )
-    for round in range(1, rounds + 1):
-        runs += [run for each in contenders for run in _variations(each, round, scale)]
-    for each in fast:
-        jobs = _size(50_000, scale)
-        for backlog in (10_000, 10_000_000):
-            given = {"backlog": _size(backlog, scale, 10_000), "jobs": min(jobs, _size(backlog, scale, 10_000))}
-            runs.append(Run("backlog", each.name, given))
-        waiting = {"waiting": _size(10_000_000, scale), "a_second": 1000, "seconds": 60 if scale >= 1 else 5}
-        runs.append(Run("scheduled", each.name, waiting))
     if "pgqueue" in [each.name for each in contenders]:
+        runs += _in_use(scale)
         runs.append(Run("claims", "pgqueue", {"backlog": _size(10_000_000, scale), "count": 100, "batch": 100}))
     for each in contenders:
-        jobs = 1_000_000 if each.jobs >= 30_000 else 100_000
-        runs.append(Run("memory", each.name, {"jobs": _size(jobs, scale), "limit": 300}))
+        runs += [run for round in range(1, rounds + 1) for run in _variations(each, round, scale)]
+        runs += _at_length(each, scale)
     return list(_unique(runs))
+
+
+def _at_length(each: Contender, scale: float) -> Iterator[Run]:
+    """What takes minutes: under snapshots, beside millions, a million jobs through one worker."""
+    jobs, fast = _size(each.jobs, scale), each.jobs >= 30_000
+    if not each.redis:
+        yield Run("pinned", each.name, {"jobs": jobs, "churn": _size(CHURN, scale), "limit": 900, "pickups": 100})
+        yield Run("readers", each.name, {"jobs": jobs, "churn": 10_000_000, "limit": 120, "count": 4, "seconds": 60})
+        if fast:
+            jobs = _size(50_000, scale)
+            for backlog in (10_000, 10_000_000):
+                given = {"backlog": _size(backlog, scale, 10_000), "jobs": min(jobs, _size(backlog, scale, 10_000))}
+                yield Run("backlog", each.name, given)
+            waiting = {"waiting": _size(10_000_000, scale), "a_second": 1000, "seconds": 60 if scale >= 1 else 5}
+            yield Run("scheduled", each.name, waiting)
+    yield Run("memory", each.name, {"jobs": _size(1_000_000 if fast else 100_000, scale), "limit": 300})
+
+
+def _in_use(scale: float) -> Iterator[Run]:
+    """What an application does beside: its own transactions, short and long, and other work in other queues."""
+    longest = 60 if scale >= 1 else 1
+    for dead in (0, _size(CHURN, scale, 1000)):
+        for held in (each for each in (1, 10, 60) if each <= longest):
+            yield Run("late_commits", "pgqueue", {"held": held, "count": 20, "dead": dead})
+    seconds = 30 if scale >= 1 else 2
+    yield Run("app_traffic", "pgqueue", {"producers": 32, "seconds": seconds, "a_second": 300})
+    for own_worker in (False, True):
+        given = {"jobs": _size(300, scale, 20), "interval": INTERVAL, "images_queued": _size(10_000, scale)}
+        yield Run("beside", "pgqueue", {**given, "own_worker": own_worker})
 
 
 def _drain(each: Contender, round: int, scale: float) -> Run:

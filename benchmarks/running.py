@@ -15,7 +15,7 @@ from benchmarks.drain import measure
 from benchmarks.environments import Missing
 from benchmarks.machine import describe, load
 from benchmarks.results import Results, Run
-from benchmarks.scenarios import backlogs, drains, pickups, snapshots
+from benchmarks.scenarios import backlogs, drains, neighbours, pickups, snapshots, transactions
 from benchmarks.trial import Servers, Trial
 from benchmarks.workers import ContenderFailed
 
@@ -44,6 +44,9 @@ SCENARIOS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "claims": backlogs.claims,
     "backlog": backlogs.backlog,
     "scheduled": backlogs.scheduled,
+    "late_commits": transactions.late_commits,
+    "app_traffic": transactions.app_traffic,
+    "beside": neighbours.beside,
 }
 
 

@@ -47,6 +47,7 @@ def targets(results: Results) -> list[Target]:
         *_pickups(results),
         *_backlog(results),
         *_memory(results),
+        *_in_use(results),
     ]
 
 
@@ -154,6 +155,31 @@ def _memory(results: Results) -> Iterator[Target]:
     early, late = found["early_bytes"], found["late_bytes"]
     told = f"{late / 2**20:.1f} against {early / 2**20:.1f} MiB; {found['ran']:,} jobs"
     yield Target(what, told, late / early, 1.1, at_least=False)
+
+
+def _in_use(results: Results) -> Iterator[Target]:
+    """Of the full set only."""
+    for found in results.of("late_commits", "pgqueue"):
+        where, bound = (f"; {found['dead']:,} dead, snapshot held", 2000.0) if found["dead"] else ("", 50.0)
+        told = f"p50 {found['ms']['p50']:.1f}, max {found['ms']['max']:.1f} ms of {found['jobs']} jobs"
+        what = f"longest pickup after a commit {found['held']} s late, ms{where}"
+        yield Target(what, told, found["ms"]["max"], bound, at_least=False)
+    for found in results.of("app_traffic", "pgqueue"):
+        who = f"{found['producers']} producers with transactions of 0 to 20 ms"
+        yield Target(
+            f"jobs of {who} that waited for a poll", f"of {found['jobs']:,}", found["stranded"], 0, at_least=False
+        )
+        alone = found["alone"]
+        after, before = found["ms"]["p99"], alone["ms"]["p99"]
+        rates = f"{found['a_second']:.0f} against {alone['a_second']:.0f} a second"
+        told = f"{after:.1f} against {before:.1f} ms from the commit, {rates}"
+        yield Target(f"pickup p99 of {who}, against one alone", told, after / before, 1.2, at_least=False)
+    for found in results.of("beside", "pgqueue"):
+        whose = "in a worker of their own" if found["own_worker"] else "in the same worker"
+        after, before = found["ms"]["p99"], found["idle"]["ms"]["p99"]
+        told = f"{after:.1f} against {before:.1f} ms; {found['left']:,} images left at the end"
+        what = f"pickup p99 of e-mails beside {found['images']:,} images {whose}, against idle"
+        yield Target(what, told, found["ratio"], 2.0, at_least=False)
 
 
 def _median(values: list[float]) -> str:

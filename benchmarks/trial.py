@@ -93,15 +93,16 @@ class Trial:
         """Enqueue all at once, as the contender does it best; returns seconds."""
         return float(self._ask("bulk", jobs=jobs, start=start, **given)["seconds"])
 
-    def paced(self, jobs: int, interval: float) -> dict[str, Any]:
+    def paced(self, jobs: int, interval: float, start: int = 0) -> dict[str, Any]:
         """Enqueue one every `interval` seconds: when each call began and ended, in nanoseconds."""
-        return self._ask("paced", jobs=jobs, interval=interval)
+        return self._ask("paced", jobs=jobs, interval=interval, **({"start": start} if start else {}))
 
     @contextmanager
-    def workers(self, size: int, *, processes: int = 1, timed: bool = False) -> Iterator[Workers]:
-        """Connected worker processes with an empty ledger for jobs up to `size`."""
+    def workers(self, size: int, *, processes: int = 1, timed: bool = False, **options: Any) -> Iterator[Workers]:
+        """Connected worker processes with an empty ledger for jobs up to `size`; `options` beside the contender's."""
         ledger = Path(tempfile.mkdtemp(dir=self._folder))
         setting = self._setting(ledger=str(ledger), size=size, timed=timed)
+        setting.options.update(options)
         with Workers(self.command, setting, processes=processes, boots=self.contender.boots) as workers:
             yield workers
         shutil.rmtree(ledger)

@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from celery import Celery
@@ -52,10 +51,12 @@ class CeleryContender(Contender):
                 noop.apply_async((payload,), producer=producer, **wait)
 
     async def open_worker(self) -> None:
-        program = Path(sys.executable).with_name("celery")
         pool = ["-P", self.options["pool"], "-c", str(self.options["concurrency"])]
         quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "WARNING"]
-        os.execv(program, ["celery", "-A", "benchmarks.peers.celery", "worker", *pool, *quiet])
+        # Not by the script: its first line names the place where it was installed.
+        os.execv(
+            sys.executable, [sys.executable, "-m", "celery", "-A", "benchmarks.peers.celery", "worker", *pool, *quiet]
+        )
 
     async def start_worker(self) -> None:
         return None

@@ -108,14 +108,14 @@ async def bulk(
     return {"seconds": time.perf_counter() - began}
 
 
-async def paced(contender: Contender, jobs: int, interval: float) -> dict[str, Any]:
+async def paced(contender: Contender, jobs: int, interval: float, start: int = 0) -> dict[str, Any]:
     await contender.open_producer()
     for _ in range(WARM_UP):
         await contender.enqueue({"id": -1})
         await asyncio.sleep(interval)
     before, after = [], []
     at = time.monotonic() + interval
-    for number in range(jobs):
+    for number in range(start, start + jobs):
         await asyncio.sleep(max(0.0, at - time.monotonic()))
         before.append(time.monotonic_ns())
         await contender.enqueue({"id": number})

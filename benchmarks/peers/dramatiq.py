@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import dramatiq
@@ -48,9 +47,9 @@ class DramatiqContender(Contender):
                 noop.send_with_options(args=(payload,), delay=max(0, round((due[number] - time.time()) * 1000)))
 
     async def open_worker(self) -> None:
-        program = Path(sys.executable).with_name("dramatiq")
         size = ["-p", str(self.options["processes"]), "-t", str(self.options["threads"])]
-        os.execv(program, ["dramatiq", *size, "benchmarks.peers.dramatiq"])
+        # Not by the script: its first line names the place where it was installed.
+        os.execv(sys.executable, [sys.executable, "-m", "dramatiq", *size, "benchmarks.peers.dramatiq"])
 
     async def start_worker(self) -> None:
         return None

@@ -22,6 +22,10 @@ class PgQueueContender(Contender):
         super().__init__(setting)
         hit = self.hit
         self.app = PgQueue(setting.dsn)
+        if "queues" in self.options:
+            from benchmarks.peers import images
+
+            self.app = images.app
 
         @self.app.task(name="noop", keep_completed=self.options["history"])
         async def noop(id: int, pad: str = "") -> None:
@@ -57,7 +61,7 @@ class PgQueueContender(Contender):
             self.app.enqueue_many(jobs)
 
     async def open_worker(self) -> None:
-        self.worker = self.app.worker(queues={"default": self.options["slots"]})
+        self.worker = self.app.worker(queues=self.options.get("queues") or {"default": self.options["slots"]})
 
     async def start_worker(self) -> None:
         await self.worker.start()

@@ -21,7 +21,7 @@ COUNTED = ("rate", "capped", "lost", "doubled", "server_us", "worker_us")
 
 def pinned(trial: Trial, jobs: int, churn: int, limit: float, pickups: int = 0) -> dict[str, Any]:
     """One REPEATABLE READ transaction, held while `churn` jobs come and go: see `_degraded`."""
-    return _degraded(trial, jobs, churn, limit, pickups, _one_snapshot)
+    return _degraded(trial, jobs, churn, limit, pickups, one_snapshot)
 
 
 def readers(trial: Trial, jobs: int, churn: int, limit: float, count: int, seconds: float) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def _degraded(
     trial.settle()
     clean = work_off(trial, jobs)
     with hold(trial.dsn):
-        churned, chunks = _churn(trial, jobs, churn, limit)
+        churned, chunks = churn_jobs(trial, jobs, churn, limit)
         if chunks and chunks[-1]["capped"]:
             last = chunks[-1]
         else:
@@ -75,7 +75,7 @@ def _degraded(
     }
 
 
-def _churn(trial: Trial, first: int, churn: int, limit: float) -> tuple[int, list[dict[str, Any]]]:
+def churn_jobs(trial: Trial, first: int, churn: int, limit: float) -> tuple[int, list[dict[str, Any]]]:
     """How many jobs came and went in the time given, and the figures of each chunk of them."""
     chunk = min(churn, max(500, trial.contender.jobs // 2))
     churned = 0
@@ -92,7 +92,8 @@ def _churn(trial: Trial, first: int, churn: int, limit: float) -> tuple[int, lis
 
 
 @contextmanager
-def _one_snapshot(dsn: str) -> Iterator[None]:
+def one_snapshot(dsn: str) -> Iterator[None]:
+    """A REPEATABLE READ transaction that stays open."""
     with psycopg.connect(dsn) as holder:
         holder.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         holder.execute("select count(*) from pg_class")

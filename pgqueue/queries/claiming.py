@@ -111,6 +111,33 @@ def give_claims_to(schema: str, worker: UUID, fences: Sequence[int]) -> Statemen
     )
 
 
+def writers_of_jobs(schema: str) -> Statement[str]:
+    """Ids of the transactions under way that have written to `jobs`, and of their savepoints."""
+    return Statement(
+        inline(
+            # Locks know an id without its epoch, which is that of the newest id, or the one before.
+            "select (newest - mod(newest - own.transactionid::text::bigint, 1::bigint << 32))::text "
+            "from pg_locks own join pg_locks jobs on jobs.virtualtransaction = own.virtualtransaction, "
+            "(select pg_snapshot_xmax(pg_current_snapshot())::text::bigint + (1::bigint << 31)) n (newest) "
+            "where own.locktype = 'transactionid' and own.mode = 'ExclusiveLock' and jobs.locktype = 'relation' "
+            "and jobs.relation = '{schema}.jobs'::regclass and jobs.mode = 'RowExclusiveLock' "
+            "and jobs.database = (select oid from pg_database where datname = current_database())",
+            schema,
+        ),
+        {},
+        lambda row: row[0],
+    )
+
+
+def still_under_way(xact_ids: list[str]) -> Statement[str]:
+    """Those transactions of `writers_of_jobs` that have not ended."""
+    return Statement(
+        "select x from unnest(%(xact_ids)s::text[]) x where pg_xact_status(x::xid8) = 'in progress'",
+        {"xact_ids": xact_ids},
+        lambda row: row[0],
+    )
+
+
 def cancelled_among(schema: str, ids: Sequence[int]) -> Statement[int]:
     """Those of the running jobs `ids` that were asked to stop."""
     return Statement(

@@ -61,6 +61,7 @@ class Claimer:
         self.claim_failed = claim_failed
         self._woken = asyncio.Event()
         self._sweep_at = 0.0
+        self._hinted = False
         self._idle = False
         self._busy_since: float | None = None
         self.lanes = Lanes()
@@ -76,6 +77,7 @@ class Claimer:
     def hint(self, priority: int, position: int) -> None:
         """A job became available there."""
         self.lanes.rewind(priority, position)
+        self._hinted = True
         self._woken.set()
 
     def begin_life(self) -> None:
@@ -123,15 +125,21 @@ class Claimer:
 
     async def run_once(self) -> int:
         """One pass over the lanes; returns how many jobs it took."""
-        if time.monotonic() >= self._sweep_at:
+        # A hint has said where to look: what it told of need not wait for a sweep.
+        if time.monotonic() >= self._sweep_at and not self._hinted:
             await self.sweep()
+        self._hinted = False
         taken = 0
         for priority, lane in self.lanes.ordered():
             while (count := self._wanted()) > 0:
+                began_at = lane.mark
                 scan = await self._claim(priority, lane, count)
                 if scan.paused:
                     return taken
                 taken += len(scan.jobs)
+                if lane.mark < began_at:
+                    # It ran ahead of a long writer that has ended now: what that one left lies in between.
+                    continue
                 # Full without a job: what is left there must not repeat, and waits for a slot.
                 if not scan.full or not scan.jobs:
                     break

@@ -12,6 +12,7 @@ from pgqueue.services.pruner import Pruner
 from pgqueue.services.rescuer import Rescuer
 from pgqueue.services.scheduler import Scheduler
 from pgqueue.services.service import Runner, Service
+from pgqueue.worker.latecomers import Latecomers
 from pgqueue.worker.upkeep import Cancellations, MarkKeeper, Reconciler, SettingsReader
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Duties:
             running=lambda: worker.executor.job_ids,
             on_cancelled=lambda job_id: worker.executor.interrupt("cancelled", job_id),
         )
+        self.latecomers = Latecomers(runner, schema, serving.sweep_all)
         settings = SettingsReader(
             runner, schema, globs=globs, interval=SETTINGS_INTERVAL, on_read=serving.read_settings
         )
@@ -57,6 +59,7 @@ class Duties:
             self.rescuer,
             self.reconciler,
             self.cancellations,
+            self.latecomers,
             MarkKeeper(runner, schema, serving.lanes),
             settings,
             pruner,

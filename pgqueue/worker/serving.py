@@ -172,3 +172,5 @@ class Serving:
         if self._listen:
             worker = self._worker
             await worker.claiming.fetch(fleet.mark_idle(worker.app.schema, worker.id, self._idle))
+            if idle:
+                worker.duties.latecomers.expect()

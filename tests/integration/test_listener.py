@@ -200,3 +200,24 @@ async def test_workers_at_once_run_each_job_once(app: PgQueue, dsn: str) -> None
             await app.aenqueue_many([note.using(priority=n % 3).job(n) for n in range(start, start + 50)])
         await asyncio.wait_for(done.wait(), DEADLINE)
     assert sorted(runs) == list(range(500))
+
+
+@pytest.mark.parametrize("savepoint", [False, True])
+async def test_an_enqueue_from_before_the_worker_was_idle_is_found_at_its_late_commit(
+    app: PgQueue, dsn: str, savepoint: bool
+) -> None:
+    gate = Gate(app, "wait")
+    gate.opened.set()
+    async with (
+        await psycopg.AsyncConnection.connect(dsn) as early,
+        await psycopg.AsyncConnection.connect(dsn) as undone,
+    ):
+        await gate.task.using(undone).aenqueue(0)
+        if savepoint:
+            await early.execute("savepoint inner_one")
+        job = await gate.task.using(early).aenqueue(1)
+        async with app.worker(poll_interval=LONG):
+            await idle(app, dsn)
+            await undone.rollback()
+            await early.commit()
+            assert await job.aresult(DEADLINE) == 1

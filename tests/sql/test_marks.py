@@ -278,3 +278,27 @@ def test_jobs_that_change_while_they_are_claimed_are_claimed_all_the_same(
     # Only what was locked at that moment by an editor may have been skipped: a handful, for the sweep.
     assert len(skipped) <= 20
     assert len(taken) == len(set(taken))
+
+
+def test_who_has_written_to_jobs_and_has_not_ended_is_known(db: Connection, dsn: str) -> None:
+    def writers() -> list[str]:
+        return sorted(fetch(db, claiming.writers_of_jobs(SCHEMA)))
+
+    def left(of: list[str]) -> list[str]:
+        return sorted(fetch(db, claiming.still_under_way(of)))
+
+    with open_transaction(dsn) as first, open_transaction(dsn) as second, open_transaction(dsn) as reader:
+        reader.execute("select pg_current_xact_id() from pgqueue.jobs")
+        enqueue(first)
+        [own] = writers()
+        assert own == value(first, "select pg_current_xact_id()::text")
+        enqueue(second)
+        second.execute("savepoint inner_one")
+        enqueue(second)
+        under_way = writers()
+        assert len(under_way) == 3
+        assert left(under_way) == under_way
+        first.rollback()
+        assert left(under_way) == writers() == sorted({*under_way} - {own})
+        second.commit()
+        assert left(under_way) == writers() == []

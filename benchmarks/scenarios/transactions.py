@@ -1,0 +1,132 @@
+"""Jobs that are enqueued in an application's own transactions: how long after their commit they begin."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import time
+from contextlib import ExitStack
+from typing import Any
+
+import psycopg
+
+from benchmarks.scenarios.pickups import ARRIVAL_LIMIT, IDLE_BEFORE
+from benchmarks.scenarios.snapshots import churn_jobs, one_snapshot
+from benchmarks.scenarios.working import LIMIT
+from benchmarks.spread import percentiles
+from benchmarks.trial import Trial
+from benchmarks.workers import Workers
+from pgqueue import PgQueue
+from pgqueue.task import Task
+
+BURST = 20_000
+APART = 0.25
+LONGEST_WORK = 0.02
+STRANDED_MS = 500.0
+"""Half of a poll: what takes as long was not found by a claim, but by a poll or a sweep."""
+
+
+def late_commits(trial: Trial, held: float, count: int, dead: int) -> dict[str, Any]:
+    """`count` transactions enqueue a job each and commit `held` seconds later; the worker is idle by then.
+
+    Half of the jobs are enqueued while it is idle, and half while it works off others, when nobody sends a
+    notification. With `dead`, as many jobs have come and gone before under a snapshot that is still held.
+    """
+    app, task = _app(trial)
+    first = dead + BURST
+    with ExitStack() as stack:
+        stack.callback(app.close)
+        if dead:
+            stack.enter_context(one_snapshot(trial.dsn))
+            churn_jobs(trial, 0, dead, LIMIT)
+        workers = stack.enter_context(trial.workers(first + count, timed=True))
+        workers.go()
+        time.sleep(IDLE_BEFORE)
+        connections = [stack.enter_context(psycopg.connect(trial.dsn)) for _ in range(count)]
+        began = []
+        for number, connection in enumerate(connections):
+            if number == count // 2:
+                app.enqueue_many([task.job(dead + n) for n in range(BURST)])
+                workers.until(lambda: workers.ledgers.ran(dead, BURST) > BURST // 10, LIMIT)
+            task.using(connection).enqueue(first + number)
+            began.append(time.monotonic())
+        commits = []
+        for start, connection in zip(began, connections, strict=True):
+            time.sleep(max(0.0, start + held - time.monotonic()))
+            connection.commit()
+            commits.append(time.monotonic_ns())
+            time.sleep(APART)
+        return {"held": held, "dead": dead, **_arrivals(workers, first, commits)}
+
+
+def app_traffic(trial: Trial, producers: int, seconds: float, a_second: float) -> dict[str, Any]:
+    """`a_second` transactions of 0 to 20 ms over all producers, each with one enqueue; before, one producer alone."""
+    alone = _traffic(trial, 1, seconds / 2, min(a_second, 30.0))
+    beside = _traffic(trial, producers, seconds, a_second)
+    return {
+        "producers": producers,
+        "alone": alone,
+        **beside,
+        "lost": alone["lost"] + beside["lost"],
+        "doubled": alone["doubled"] + beside["doubled"],
+    }
+
+
+def _traffic(trial: Trial, producers: int, seconds: float, a_second: float) -> dict[str, Any]:
+    app, task = _app(trial)
+    size = int(2 * seconds * a_second) + producers
+    with trial.workers(size, timed=True) as workers:
+        workers.go()
+        time.sleep(IDLE_BEFORE)
+        commits = asyncio.run(_produce(trial.dsn, task, producers, seconds, a_second))
+        found = _arrivals(workers, 0, commits)
+    app.close()
+    return {"a_second": len(commits) / seconds, **found}
+
+
+async def _produce(dsn: str, task: Task[..., Any], producers: int, seconds: float, a_second: float) -> list[int]:
+    """When each job's commit ended, in nanoseconds."""
+    commits: dict[int, int] = {}
+    numbers = itertools.count()
+    ends = time.monotonic() + seconds
+    rest = max(0.0, producers / a_second - LONGEST_WORK / 2)
+
+    async def produce(seed: int) -> None:
+        rng = random.Random(seed)
+        async with await psycopg.AsyncConnection.connect(dsn) as connection:
+            while time.monotonic() < ends:
+                await asyncio.sleep(rng.uniform(0.0, 2 * rest))
+                number = next(numbers)
+                await task.using(connection).aenqueue(number)
+                await asyncio.sleep(rng.uniform(0.0, LONGEST_WORK))
+                await connection.commit()
+                commits[number] = time.monotonic_ns()
+
+    await asyncio.gather(*(produce(seed) for seed in range(producers)))
+    return [commits[number] for number in sorted(commits)]
+
+
+def _app(trial: Trial) -> tuple[PgQueue, Task[..., Any]]:
+    app = PgQueue(trial.dsn)
+
+    async def noop(id: int) -> None: ...
+
+    return app, app.task(name="noop")(noop)
+
+
+def _arrivals(workers: Workers, first: int, commits: list[int]) -> dict[str, Any]:
+    """Milliseconds from the end of each commit to the task's first line; 0 if that was first."""
+    jobs = len(commits)
+    workers.until(lambda: workers.ledgers.ran(first, jobs) >= jobs, ARRIVAL_LIMIT)
+    tally = workers.ledgers.tally(first, jobs)
+    times = workers.ledgers.times(first, jobs)
+    samples = [max(0.0, at - commit) / 1e6 for at, commit in zip(times, commits, strict=True) if at]
+    return {
+        "jobs": jobs,
+        "lost": tally.lost,
+        "doubled": tally.doubled,
+        "stranded": sum(each > STRANDED_MS for each in samples),
+        "ms": percentiles(samples),
+        "samples": [round(each, 3) for each in samples],
+    }
