@@ -16,11 +16,12 @@ from benchmarks.scenarios.snapshots import churn_jobs, one_snapshot
 from benchmarks.scenarios.working import LIMIT
 from benchmarks.spread import percentiles
 from benchmarks.trial import Trial
-from benchmarks.workers import Workers
+from benchmarks.workers import ContenderFailed, Workers
 from pgqueue import PgQueue
 from pgqueue.task import Task
 
-BURST = 20_000
+BURST = 50_000
+BUSY = "select idle_queues = '{}' from pgqueue.workers"
 APART = 0.25
 LONGEST_WORK = 0.02
 STRANDED_MS = 500.0
@@ -48,15 +49,17 @@ def late_commits(trial: Trial, held: float, count: int, dead: int) -> dict[str, 
         for number, connection in enumerate(connections):
             if number == count // 2:
                 app.enqueue_many([task.job(dead + n) for n in range(BURST)])
-                workers.until(lambda: workers.ledgers.ran(dead, BURST) > BURST // 10, LIMIT)
+                if not workers.until(lambda: trial.connection.execute(BUSY).fetchall() == [(True,)], LIMIT, rest=1):
+                    raise ContenderFailed("the worker never said that it was busy")
             task.using(connection).enqueue(first + number)
             began.append(time.monotonic())
+        if not workers.until(lambda: workers.ledgers.ran(dead, BURST) >= BURST, LIMIT):
+            raise ContenderFailed(f"the worker did not end {BURST} jobs")
         commits = []
         for start, connection in zip(began, connections, strict=True):
-            time.sleep(max(0.0, start + held - time.monotonic()))
+            time.sleep(max(APART, start + held - time.monotonic()))
             connection.commit()
             commits.append(time.monotonic_ns())
-            time.sleep(APART)
         return {"held": held, "dead": dead, **_arrivals(workers, first, commits)}
 
 

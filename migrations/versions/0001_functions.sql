@@ -236,21 +236,24 @@ select {schema}.make_partitions();
 
 -- Skips from priority to priority, and within a lane everything up to its mark: while an old snapshot is held, dead index entries lie there.
 create function {schema}.lanes_of(queue text) returns table (priority smallint, mark bigint) language sql stable as $function$
-    with recursive kept as materialized (
-        select k.priority, min(k.mark) as mark from {schema}.lanes k where k.queue = lanes_of.queue group by k.priority
-        -- A mark beyond the last position is of another life of the sequence.
-        having min(k.mark) <= (select last_value from {schema}.jobs_position)),
+    with recursive last (position) as materialized (select last_value from {schema}.jobs_position),
     lane (priority) as (
         select -32769
         union all
         select coalesce((select j.priority from {schema}.jobs j
                          where j.queue = lanes_of.queue and j.position is not null
-                           and j.priority > lane.priority and j.priority < coalesce(next.priority, 32768)
-                         order by j.priority limit 1), next.priority)
-        from lane cross join lateral (select min(kept.priority) as priority from kept where kept.priority > lane.priority) next
+                           and j.priority > lane.priority and j.priority < coalesce(kept.priority, 32768)
+                         order by j.priority limit 1), kept.priority)
+        from lane left join lateral (
+            select k.priority from {schema}.lanes k where k.queue = lanes_of.queue and k.priority > lane.priority
+            order by k.priority limit 1) kept on true
         where lane.priority is not null)
     select lane.priority::smallint, coalesce(kept.mark, 0)
-    from lane left join kept on kept.priority = lane.priority
-    where lane.priority >= -32768;
+    from lane left join lateral (
+        -- A mark beyond the last position is of another life of the sequence.
+        select case when bool_or(k.proven) then min(k.mark) end as mark from {schema}.lanes k, last
+        where k.queue = lanes_of.queue and k.priority = lane.priority and k.mark <= last.position) kept on true
+    where lane.priority >= -32768
+    order by lane.priority;
 $function$;
 comment on function {schema}.lanes_of is 'The priorities of a queue, and for each the position up to which nothing is available.';

@@ -112,16 +112,18 @@ def give_claims_to(schema: str, worker: UUID, fences: Sequence[int]) -> Statemen
 
 
 def writers_of_jobs(schema: str) -> Statement[str]:
-    """Ids of the transactions under way that have written to `jobs`, and of their savepoints."""
+    """Ids of the transactions under way that have written to `jobs`."""
     return Statement(
         inline(
-            # Locks know an id without its epoch, which is that of the newest id, or the one before.
-            "select (newest - mod(newest - own.transactionid::text::bigint, 1::bigint << 32))::text "
+            # Locks know an id without its epoch, which is that of the newest id, or the one before. Savepoints have ids
+            # of their own, which are later ones.
+            "select min(newest - mod(newest - own.transactionid::text::bigint, 1::bigint << 32))::text "
             "from pg_locks own join pg_locks jobs on jobs.virtualtransaction = own.virtualtransaction, "
             "(select pg_snapshot_xmax(pg_current_snapshot())::text::bigint + (1::bigint << 31)) n (newest) "
             "where own.locktype = 'transactionid' and own.mode = 'ExclusiveLock' and jobs.locktype = 'relation' "
             "and jobs.relation = '{schema}.jobs'::regclass and jobs.mode = 'RowExclusiveLock' "
-            "and jobs.database = (select oid from pg_database where datname = current_database())",
+            "and jobs.database = (select oid from pg_database where datname = current_database()) "
+            "group by own.virtualtransaction",
             schema,
         ),
         {},

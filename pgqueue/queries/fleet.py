@@ -147,13 +147,12 @@ def queue_names(schema: str) -> Statement[str]:
     return Statement(
         inline(
             # From name to name, those with a kept mark included: the first row of such a queue may lie behind many dead ones.
-            "with recursive kept as materialized (select distinct queue from {schema}.lanes), "
-            "found (queue) as (select '' union all select case when next.queue is null "
+            "with recursive found (queue) as (select '' union all select case when next.queue is null "
             "then (select j.queue from {schema}.jobs j where j.position is not null and j.queue > found.queue order by j.queue limit 1) "
             "else coalesce((select j.queue from {schema}.jobs j where j.position is not null and j.queue > found.queue "
             "and j.queue < next.queue order by j.queue limit 1), next.queue) end "
-            "from found cross join lateral (select min(kept.queue) as queue from kept where kept.queue > found.queue) next "
-            "where found.queue is not null) "
+            "from found left join lateral (select k.queue from {schema}.lanes k where k.queue > found.queue "
+            "order by k.queue limit 1) next on true where found.queue is not null) "
             "select name from {schema}.queues union select queue from {schema}.tasks union select f.queue from found f "
             # A limit keeps the planner from joining whole indexes.
             "where f.queue <> '' and exists (select from {schema}.lanes_of(f.queue) l cross join lateral ("

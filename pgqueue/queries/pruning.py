@@ -87,6 +87,22 @@ def drop_partition(schema: str, name: str) -> Statement[Any]:
     return _ddl("drop table if exists {partition}", schema, name)
 
 
+def forget_lanes(schema: str, after: timedelta) -> Statement[int]:
+    """Delete the marks of lanes of which none was written for so long: of a lane all at once, since the lowest counts.
+
+    Returns how many.
+    """
+    return Statement(
+        inline(
+            "with gone as (delete from {schema}.lanes l where not exists (select from {schema}.lanes n where n.queue = l.queue "
+            "and n.priority = l.priority and n.kept_at > clock_timestamp() - %(after)s) returning id) select count(*) from gone",
+            schema,
+        ),
+        {"after": after},
+        lambda row: row[0],
+    )
+
+
 def _ddl(text: str, schema: str, name: str) -> Statement[Any]:
     query = sql.SQL(text).format(
         parent=sql.Identifier(schema, "completed_jobs"), partition=sql.Identifier(schema, name)

@@ -16,13 +16,14 @@ from pgqueue.services.service import Runner, Service
 
 logger = logging.getLogger("pgqueue.services")
 
+KEEP_LANES = timedelta(days=7)
 KEEP_COMPLETED = timedelta(hours=24)
 BATCH = 5_000
 INTERVAL = 60.0
 
 
 class Pruner(Service):
-    """Whole days leave as partitions; what a queue keeps for less is deleted in bounded batches."""
+    """Whole days leave as partitions; what a queue keeps for less in bounded batches; marks of lanes long unused."""
 
     name = "pruner"
 
@@ -42,6 +43,7 @@ class Pruner(Service):
         for queue, keep in await self.runner.fetch(pruning.retentions(self.schema, self._keep)):
             while await self.runner.fetch(pruning.prune_queue(self.schema, queue, keep, BATCH)) == [BATCH]:
                 pass
+        await self.runner.fetch(pruning.forget_lanes(self.schema, KEEP_LANES))
         return INTERVAL * random.uniform(0.8, 1.2)
 
     async def _detach(self, name: str, pending: bool) -> None:

@@ -6,8 +6,8 @@ with released as (
     returning id, queue, priority, position),
 kept as (
     -- They lie below the marks: the kept ones, and those of the claimers.
-    insert into {schema}.lanes (queue, priority, mark)
-    select queue, priority, min(position) - 1 from released group by queue, priority),
+    insert into {schema}.lanes (queue, priority, mark, proven)
+    select queue, priority, min(position) - 1, false from released group by queue, priority),
 woken as (
     select pg_notify(%(channel)s, format('available %%s %%s %%s', queue, priority, min(position))) from released group by queue, priority)
 -- Not a left join: the planner would leave it out, and the notifications with it.

@@ -105,13 +105,21 @@ def lanes(metadata: sa.MetaData) -> sa.Table:
         "lanes",
         metadata,
         sa.Column("id", BIGINT, sa.Identity(), comment="Of the row: a lane may have several."),
-        column("mark", BIGINT, "No job of the lane is available at this position or below."),
+        column("mark", BIGINT, "A position: the lane's jobs up to it need not be looked at."),
+        column("kept_at", TIME, "When it was written.", NOW),
         column("priority", SMALLINT, "The lane's priority."),
+        column(
+            "proven",
+            BOOLEAN,
+            "Whether a worker has seen that nothing is available up to the mark; false where a job above it was "
+            "given back.",
+        ),
         column("queue", TEXT, "The lane's queue."),
         sa.PrimaryKeyConstraint("id", name="lanes_pkey"),
-        sa.Index("lanes_queue", "queue"),
+        sa.Index("lanes_queue", "queue", "priority", "mark"),
         comment="Up to where the lanes of a queue have nothing available, so that nobody walks over dead rows to find "
-        "out. Of several rows the lowest mark counts: giving a job back adds one, and waits for nobody.",
+        "out. The lowest mark counts, where one of the rows is proven: giving a job back adds a row, and waits for "
+        "nobody.",
         postgresql_with=VACUUM_OFTEN,
     )
 

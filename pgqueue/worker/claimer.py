@@ -117,6 +117,8 @@ class Claimer:
                     (str(error).strip() or type(error).__name__).splitlines()[0],
                 )
                 self.claim_failed()
+                # The server may be another now, and its sequence behind: marks of the one before prove nothing.
+                self.lanes = Lanes()
                 await asyncio.sleep(next(pause))
                 self.wake(sweep=True)
                 continue
@@ -124,11 +126,19 @@ class Claimer:
             await self._wait()
 
     async def run_once(self) -> int:
-        """One pass over the lanes; returns how many jobs it took."""
-        # A hint has said where to look: what it told of need not wait for a sweep.
-        if time.monotonic() >= self._sweep_at and not self._hinted:
+        """A sweep if one is due, and a pass over the lanes; returns how many jobs it took."""
+        hinted, self._hinted = self._hinted, False
+        due = time.monotonic() >= self._sweep_at
+        if due and not hinted:
             await self.sweep()
-        self._hinted = False
+        taken = await self._pass()
+        if due and hinted:
+            # A hint has said where to look: what it told of need not wait for the sweep.
+            await self.sweep()
+            taken += await self._pass()
+        return taken
+
+    async def _pass(self) -> int:
         taken = 0
         for priority, lane in self.lanes.ordered():
             while (count := self._wanted()) > 0:

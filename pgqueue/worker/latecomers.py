@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pgqueue.queries import claiming
 from pgqueue.services.service import Runner, Service
@@ -27,25 +27,27 @@ class Latecomers(Service):
     def __init__(self, runner: Runner, schema: str, on_ended: Callable[[], None]) -> None:
         super().__init__(runner, schema)
         self._on_ended = on_ended
-        self._look = False
         self._since = 0.0
-        self._under_way: list[str] = []
+        self._under_way: set[str] = set()
 
-    def expect(self) -> None:
-        """The worker has just said that a queue is idle."""
-        self._look = True
-        self.wake()
+    def expect(self, under_way: Iterable[str]) -> None:
+        """These transactions had written to `jobs` when the worker had just said that a queue is idle."""
+        self._under_way.update(under_way)
+        if self._under_way:
+            self._since = time.monotonic()
+            self.wake()
 
     async def run_once(self) -> float:
-        if self._look:
-            self._look = False
-            self._since = time.monotonic()
-            self._under_way = await self.runner.fetch(claiming.writers_of_jobs(self.schema))
-        elif self._under_way:
-            left = await self.runner.fetch(claiming.still_under_way(self._under_way))
-            if len(left) < len(self._under_way):
-                self._under_way = left
-                self._on_ended()
+        asked = sorted(self._under_way)
+        if asked:
+            left: list[str] = []
+            try:
+                left = await self.runner.fetch(claiming.still_under_way(asked))
+            finally:
+                # Where nobody can tell, as after a failover, all count as ended.
+                self._under_way.difference_update(set(asked) - set(left))
+                if len(left) < len(asked):
+                    self._on_ended()
         if not self._under_way:
             return UNTIL_WOKEN
         lasted = time.monotonic() - self._since

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 Result = TypeVar("Result")
 
 COLLECT_AFTER = 10_000
-CPYTHON_AT_MOST = 2_000
+CPYTHON = (700, 2_000)
 
 
 def run(main: Coroutine[Any, Any, Result]) -> Result:
@@ -18,12 +18,12 @@ def run(main: Coroutine[Any, Any, Result]) -> Result:
 
     The garbage collector is told that what has been imported stays, and to look at new objects after `COLLECT_AFTER`
     of them: as CPython sets it, it walks again and again over the jobs that are under way, a tenth of a worker's time.
-    What the app has set for itself stays.
+    A threshold that the app has set for itself stays.
     """
     gc.collect()
     gc.freeze()
     youngest, *older = gc.get_threshold()
-    if 0 < youngest <= CPYTHON_AT_MOST:
+    if youngest in CPYTHON:
         gc.set_threshold(COLLECT_AFTER, *older)
     with asyncio.Runner(loop_factory=_factory()) as runner:
         return runner.run(main)

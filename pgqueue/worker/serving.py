@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from pgqueue.job import ClaimedJob
-from pgqueue.queries import fleet
+from pgqueue.queries import claiming, fleet
 from pgqueue.queries.finishing import Finished
 from pgqueue.task import Task
 from pgqueue.worker.claimer import Claimer
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pgqueue.worker.worker import Worker
 
 NO_SETTINGS = QueueSettings()
+PRIORITIES = range(-(2**15), 2**15)
 
 
 class Serving:
@@ -62,6 +63,11 @@ class Serving:
         for queue, claimer in self.claimers.items():
             claimer.lifo = settings.get(queue, NO_SETTINGS).lifo
 
+    @property
+    def takes_up_queues(self) -> bool:
+        """Whether queues that appear later may be its own."""
+        return self._spec.has_globs and not self._only_own
+
     def known_queues(self, names: set[str]) -> set[str]:
         """What a glob is matched against."""
         app = self._worker.app
@@ -97,6 +103,8 @@ class Serving:
         """A notification: a word that says what happened, and where."""
         match kind, words:
             case "available", [queue, priority, position] if queue in self.claimers:
+                if int(priority) not in PRIORITIES:
+                    raise ValueError(priority)
                 self.claimers[queue].hint(int(priority), int(position))
             case "scheduled", [queue] if queue in self.claimers:
                 self._worker.duties.promoter.wake()
@@ -173,4 +181,7 @@ class Serving:
             worker = self._worker
             await worker.claiming.fetch(fleet.mark_idle(worker.app.schema, worker.id, self._idle))
             if idle:
-                worker.duties.latecomers.expect()
+                # Before the claimer looks a last time: what has ended by then, it finds.
+                worker.duties.latecomers.expect(
+                    await worker.claiming.fetch(claiming.writers_of_jobs(worker.app.schema))
+                )

@@ -12,6 +12,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import psycopg
+
 from pgqueue.queries import claiming, fleet
 from pgqueue.queries.finishing import Finished, finish
 from pgqueue.services.service import Runner, Service
@@ -24,7 +26,7 @@ logger = logging.getLogger("pgqueue.worker")
 
 CANCEL_INTERVAL = 1.0
 MARKS_INTERVAL = 1.0
-FAR = 10_000
+KEEP_AFTER = 10_000
 KEEP_INTERVAL = 60.0
 WHOLE_INTERVAL = 600.0
 WHOLE_SHARE = 500
@@ -134,8 +136,8 @@ class Reconciler(Service):
 class MarkKeeper(Service):
     """Keeps the marks of this worker's lanes for sweeps and for workers to come: they need not walk there again.
 
-    A mark that has moved far is kept at once, any other within a minute; so a fleet that moves its marks together
-    writes little. Once in a while it looks below the kept mark too, for jobs that were changed by hand.
+    A mark that has moved far is kept at once, any other within a minute. Once in a while it looks below the kept mark
+    too, for jobs that were changed by hand.
     """
 
     name = "marks"
@@ -152,28 +154,41 @@ class MarkKeeper(Service):
         self._lanes = lanes
         self._clock = clock
         self._keep_at: defaultdict[tuple[str, int], float] = defaultdict(lambda: self._in(KEEP_INTERVAL))
-        self._whole_at: defaultdict[tuple[str, int], float] = defaultdict(lambda: self._in(WHOLE_INTERVAL))
+        # Of workers that live for minutes, some look too.
+        self._whole_at: defaultdict[tuple[str, int], float] = defaultdict(
+            lambda: self._clock() + random.uniform(0.0, WHOLE_INTERVAL)
+        )
 
     async def run_once(self) -> float:
         for queue, lanes in list(self._lanes().items()):
-            for priority, lane in lanes.ordered():
-                place, began = (queue, priority), self._clock()
-                moved = lane.proven - lanes.kept.get(priority, 0)
-                whole = began >= self._whole_at[place]
-                soon = began >= self._keep_at[place]
-                if not (whole or moved >= FAR or (soon and moved > 0)):
-                    continue
-                least = 1 if soon else FAR
-                [lanes.kept[priority]] = await self.runner.fetch(
-                    claiming.keep_mark(
-                        self.schema, queue=queue, priority=priority, proven=lane.proven, least=least, whole=whole
-                    )
-                )
-                self._keep_at[place] = self._in(KEEP_INTERVAL)
-                if whole:
-                    cost = (self._clock() - began) * WHOLE_SHARE
-                    self._whole_at[place] = self._in(max(WHOLE_INTERVAL, cost))
+            # A lane that this worker does not know, since nothing waits there above its mark, has its kept mark.
+            proven = lanes.kept | {priority: lane.proven for priority, lane in lanes.ordered()}
+            for priority in sorted(proven):
+                await self._keep(queue, priority, proven[priority], lanes)
         return MARKS_INTERVAL
+
+    async def _keep(self, queue: str, priority: int, proven: int, lanes: Lanes) -> None:
+        place, began = (queue, priority), self._clock()
+        moved = proven - lanes.kept.get(priority, 0)
+        whole = began >= self._whole_at[place]
+        soon = began >= self._keep_at[place]
+        if not (whole or moved >= KEEP_AFTER or (soon and moved > 0)):
+            return
+        # Before anything can fail: one lane must not hold up the others, nor be tried again at once.
+        self._keep_at[place] = self._in(KEEP_INTERVAL)
+        if whole:
+            self._whole_at[place] = self._in(WHOLE_INTERVAL)
+        least = 1 if soon else KEEP_AFTER
+        statement = claiming.keep_mark(
+            self.schema, queue=queue, priority=priority, proven=proven, least=least, whole=whole
+        )
+        try:
+            [lanes.kept[priority]] = await self.runner.fetch(statement)
+        except psycopg.Error as error:
+            logger.info("the mark of queue %s, priority %d, was not kept: %s", queue, priority, str(error).strip())
+        if whole:
+            cost = (self._clock() - began) * WHOLE_SHARE
+            self._whole_at[place] = self._in(max(WHOLE_INTERVAL, cost))
 
     def _in(self, seconds: float) -> float:
         return self._clock() + seconds * random.uniform(0.8, 1.2)

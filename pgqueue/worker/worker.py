@@ -184,7 +184,7 @@ class Worker:
         check_revision(await self.services.insist(inspecting.revision(self.app.schema)), self.app.schema)
         await self.life.register_code()
         # Claimers begin with the settings of their queues, and wake a service when a claim fails.
-        self.duties = Duties(self, globs=self._spec.has_globs, with_scheduler=self._with_scheduler)
+        self.duties = Duties(self, globs=self.serving.takes_up_queues, with_scheduler=self._with_scheduler)
         names = set(await self.services.insist(fleet.queue_names(self.app.schema)))
         settings = await self.services.insist(fleet.queue_settings(self.app.schema))
         self.serving.known_at_start = self.serving.known_queues(names)

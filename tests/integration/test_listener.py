@@ -221,3 +221,36 @@ async def test_an_enqueue_from_before_the_worker_was_idle_is_found_at_its_late_c
             await undone.rollback()
             await early.commit()
             assert await job.aresult(DEADLINE) == 1
+
+
+async def test_hints_that_never_end_do_not_keep_a_worker_from_looking_elsewhere(app: PgQueue, dsn: str) -> None:
+    gate = Gate(app, "wait")
+    gate.opened.set()
+
+    async def hint_for_ever() -> None:
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+            while True:
+                await connection.execute("select pg_notify('pgqueue', 'available default 0 1')")
+
+    async with app.worker(poll_interval=0.05):
+        await idle(app, dsn)
+        hints = asyncio.create_task(hint_for_ever())
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+            await connection.execute(
+                "insert into pgqueue.jobs (queue, task, args, state, priority, position) "
+                "values ('default', 'wait', '{\"n\": 7}', 'available', 9, nextval('pgqueue.jobs_position'))"
+            )
+        assert await gate.enters() == 7
+        hints.cancel()
+
+
+async def test_a_notification_of_a_priority_that_cannot_be_is_no_lane(app: PgQueue, dsn: str) -> None:
+    gate = Gate(app, "wait")
+    gate.opened.set()
+    async with app.worker(poll_interval=LONG) as worker:
+        await idle(app, dsn)
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+            await connection.execute("select pg_notify('pgqueue', 'available default 40000 1')")
+        job = await gate.task.aenqueue(1)
+        assert await job.aresult(DEADLINE) == 1
+        assert [priority for priority, _ in worker.serving.lanes()["default"].ordered()] == [0]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import timedelta
 from threading import Event
 from typing import Any
 
@@ -15,12 +16,12 @@ import pytest
 
 from pgqueue.database import afetch, arun, fetch
 from pgqueue.outcome import Completed
-from pgqueue.queries import claiming, fleet
+from pgqueue.queries import claiming, fleet, pruning
 from pgqueue.queries.claiming import FoundLane
 from pgqueue.queries.statement import Statement
 from pgqueue.services.service import Runner
 from pgqueue.worker.lanes import Lanes
-from pgqueue.worker.upkeep import FAR, KEEP_INTERVAL, WHOLE_INTERVAL, MarkKeeper
+from pgqueue.worker.upkeep import KEEP_AFTER, KEEP_INTERVAL, WHOLE_INTERVAL, MarkKeeper
 from tests.sql.rows import (
     DEADLINE,
     SCHEMA,
@@ -193,6 +194,51 @@ def test_a_mark_from_before_the_sequence_was_set_back_counts_for_nothing(db: Con
     assert sweep(db) == [(0, 0, position(db, id_))]
 
 
+def test_a_release_in_a_lane_without_a_proven_mark_hides_nothing_that_is_older(db: Connection) -> None:
+    old = add(db, 3)
+    [newest] = claim(db, count=1, lifo=True).jobs
+    assert newest.id == old[-1]
+    finish(db, newest, None)
+    assert sweep(db) == [(0, 0, position(db, old[0]))]
+    assert keep(db) == position(db, old[0]) - 1
+
+
+def test_a_stale_mark_from_before_is_replaced(db: Connection) -> None:
+    work_off(db, 50)
+    keep(db)
+    db.execute("alter sequence pgqueue.jobs_position restart with 1")
+    work_off(db, 2)
+    assert keep(db) == 2
+    assert value(db, "select array_agg(mark) from pgqueue.lanes") == [2]
+
+
+def test_a_mark_beyond_the_last_position_proves_nothing_and_is_not_kept(db: Connection) -> None:
+    work_off(db, 2)
+    assert keep(db, last_position(db) + 1) == 0
+    assert value(db, "select count(*) from pgqueue.lanes") == 0
+
+
+def test_behind_a_job_that_nobody_runs_what_is_given_back_leaves_one_row(db: Connection) -> None:
+    [orphan] = add(db, task="unknown")
+    for _ in range(4):
+        add(db)
+        finish(db, claim_one(db), None)
+        finish(db, claim_one(db), Completed())
+        assert keep(db) == position(db, orphan) - 1
+        assert value(db, "select count(*) from pgqueue.lanes") == 1
+
+
+def test_a_lane_is_forgotten_when_none_of_its_marks_is_new(db: Connection) -> None:
+    db.execute(
+        "insert into pgqueue.lanes (queue, priority, mark, proven, kept_at) values "
+        "('mail', 0, 1, true, now() - interval '8 days'), ('mail', 0, 2, false, now()), "
+        "('mail', 1, 3, true, now() - interval '8 days'), ('mail', 1, 4, true, now() - interval '9 days'), "
+        "('other', 0, 5, true, now())"
+    )
+    assert fetch(db, pruning.forget_lanes(SCHEMA, timedelta(days=7))) == [2]
+    assert value(db, "select array_agg(mark order by mark) from pgqueue.lanes") == [1, 2, 5]
+
+
 def test_a_sweep_finds_kept_lanes_and_new_ones_below_between_and_above_them(db: Connection) -> None:
     for priority in (-3, 3):
         work_off(db, 4, priority=priority)
@@ -257,6 +303,54 @@ def test_under_a_held_snapshot_no_look_for_work_walks_over_what_has_ended(
         assert blocks_read(db, statement) < min(before / 10, 30)
 
 
+async def test_a_lane_that_cannot_be_kept_holds_up_no_other_and_is_not_tried_again_at_once(
+    db: Connection, dsn: str
+) -> None:
+    now = 1000.0
+    broken, sound = Lanes(), Lanes()
+    broken.rewind(40_000, 2)
+    sound.rewind(0, 3)
+    work_off(db, 3)
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as conn:
+        asked: list[Statement[Any]] = []
+
+        async def counted(statement: Statement[Any]) -> list[Any]:
+            asked.append(statement)
+            return await afetch(conn, statement)
+
+        runner = Runner(counted, lambda op, atomic: arun(conn, op))
+        keeper = MarkKeeper(runner, SCHEMA, lambda: {"broken": broken, "mail": sound}, clock=lambda: now)
+        await keeper.run_once()
+        for _, lane in [*broken.ordered(), *sound.ordered()]:
+            lane.mark = 2
+        now += KEEP_INTERVAL * 1.2
+        asked.clear()
+        await keeper.run_once()
+        assert [lane.kept for lane in sweep(db)] == [2]
+        assert len(asked) == 2
+        await keeper.run_once()
+        assert len(asked) == 2
+
+
+async def test_a_lane_that_a_worker_does_not_know_is_looked_at_too(db: Connection, dsn: str) -> None:
+    now = 1000.0
+    add(db)
+    claimed = claim_one(db)
+    work_off(db, 3)
+    keep(db)
+    db.execute("update pgqueue.jobs set state = 'available', claim_id = null")
+    lanes = Lanes()
+    lanes.swept(sweep(db))
+    assert lanes.ordered() == []
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as conn:
+        runner = Runner(lambda statement: afetch(conn, statement), lambda op, atomic: arun(conn, op))
+        keeper = MarkKeeper(runner, SCHEMA, lambda: {"mail": lanes}, clock=lambda: now)
+        await keeper.run_once()
+        now += WHOLE_INTERVAL
+        await keeper.run_once()
+    assert [lane.waiting for lane in sweep(db)] == [claimed.position]
+
+
 async def test_the_keeper_keeps_what_moved_far_at_once_and_anything_within_a_minute(db: Connection, dsn: str) -> None:
     now = 1000.0
     lanes = Lanes()
@@ -277,11 +371,10 @@ async def test_the_keeper_keeps_what_moved_far_at_once_and_anything_within_a_min
         assert await kept_after(2, 1.0) == 0
         assert await kept_after(2, KEEP_INTERVAL * 1.2) == 2
         assert await kept_after(3, 1.0) == 2
-        db.execute("select setval('pgqueue.jobs_position', %s)", [2 * FAR])
-        assert await kept_after(FAR + 2, 1.0) == FAR + 2
+        db.execute("select setval('pgqueue.jobs_position', %s)", [2 * KEEP_AFTER])
+        assert await kept_after(KEEP_AFTER + 2, 1.0) == KEEP_AFTER + 2
         db.execute("insert into pgqueue.jobs (queue, task, state, position) values ('mail', 'send', 'available', 2)")
-        assert await kept_after(FAR + 3, KEEP_INTERVAL * 1.2) == FAR + 3
-        assert await kept_after(FAR + 3, WHOLE_INTERVAL * 1.2) == 1
+        assert await kept_after(KEEP_AFTER + 2, WHOLE_INTERVAL * 1.3) == 1
 
 
 def produce(conn: psycopg.Connection[tuple[object, ...]], seed: int) -> list[int]:
@@ -310,7 +403,8 @@ def work(conn: Connection, ended: Event, seed: int) -> list[int]:
         if rng.random() < 0.2:
             lanes = Lanes()
         lanes.swept(sweep(conn))
-        found = [one for _, lane in lanes.ordered() for one in scan(conn, lane, count=rng.choice((1, 5, 50))).jobs]
+        how = {"count": rng.choice((1, 5, 50)), "lifo": rng.random() < 0.5}
+        found = [one for _, lane in lanes.ordered() for one in scan(conn, lane, **how).jobs]
         back = [one for one in found if rng.random() < 0.3]
         ids = {one.id for one in back}
         finish(conn, back, None)

@@ -26,10 +26,9 @@ async def threshold() -> int:
 def test_the_collector_comes_less_often_than_python_lets_it(default: int) -> None:
     gc.set_threshold(default, 10, 10)
     assert run(threshold()) == COLLECT_AFTER
-    assert gc.get_threshold()[1:] == (10, 10)
 
 
-@pytest.mark.parametrize("own", [0, 5000, 100_000])
+@pytest.mark.parametrize("own", [0, 500, 5000, 100_000])
 def test_what_an_app_has_set_stays(own: int) -> None:
     gc.set_threshold(own, 10, 10)
     assert run(threshold()) == own
