@@ -16,8 +16,8 @@ from benchmarks.results import Results
 INTRODUCTION = """\
 # Benchmarks
 
-Made by `python -m benchmarks report` from [{name}]({name}); do not edit. How it is measured: [method.md](method.md). What was missed,
-and why: [misses.md](misses.md). What it means for your database: [scaling.md](../scaling.md)."""
+Made by `python -m benchmarks report` from [{name}]({name}); do not edit. How it is measured: [method.md](method.md).
+What was missed, and why: [misses.md](misses.md). What it means for your database: [scaling.md](../scaling.md)."""
 
 
 def publish(path: Path, folder: Path) -> None:
