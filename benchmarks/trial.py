@@ -95,7 +95,7 @@ class Trial:
 
     def paced(self, jobs: int, interval: float, start: int = 0) -> dict[str, Any]:
         """Enqueue one every `interval` seconds: when each call began and ended, in nanoseconds."""
-        return self._ask("paced", jobs=jobs, interval=interval, **({"start": start} if start else {}))
+        return self._ask("paced", jobs=jobs, interval=interval, start=start)
 
     @contextmanager
     def workers(self, size: int, *, processes: int = 1, timed: bool = False, **options: Any) -> Iterator[Workers]:

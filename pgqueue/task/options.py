@@ -18,6 +18,8 @@ from pgqueue.names import data_name
 
 RunIn = Literal["coroutine", "thread", "process"]
 
+PRIORITIES = range(-(2**15), 2**15)
+
 
 @dataclass(frozen=True, slots=True)
 class Unique:
@@ -83,7 +85,7 @@ def new_job(
         aware: Any = run_at
         if not isinstance(aware, datetime) or aware.utcoffset() is None:
             raise ArgumentError(f"{task}: run_at={run_at!r} must be an aware datetime, such as datetime.now(UTC)")
-    if priority is not None and (type(priority) is not int or not -32768 <= priority <= 32767):
+    if priority is not None and (type(priority) is not int or priority not in PRIORITIES):
         raise ArgumentError(
             f"{task}: priority={priority!r} must be a whole number from -32768 to 32767; lower runs first"
         )

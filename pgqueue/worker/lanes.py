@@ -13,7 +13,7 @@ from pgqueue.queries.claiming import FoundLane, Scan
 
 PENDING = 8
 FAR = 10_000
-KEPT = 8
+LANES = 8
 
 
 class Lane:
@@ -97,7 +97,7 @@ class Lane:
 class Lanes:
     """The lanes of one queue that are known to this worker: from notifications and sweeps.
 
-    `kept`: by priority, the mark in the table `lanes` when it was last read. Nothing is available below.
+    `kept`: by priority, the mark in the table `lanes` when it was last read. Nothing was available up to there.
     """
 
     def __init__(self) -> None:
@@ -118,5 +118,5 @@ class Lanes:
         waiting = {lane.priority: lane.waiting for lane in found if lane.waiting is not None}
         for priority, position in waiting.items():
             self.rewind(priority, position)
-        if len(self._lanes) > KEPT:
+        if len(self._lanes) > LANES:
             self._lanes = {priority: lane for priority, lane in self._lanes.items() if priority in waiting}

@@ -11,6 +11,7 @@ Result = TypeVar("Result")
 
 COLLECT_AFTER = 10_000
 CPYTHON = (700, 2_000)
+"""What CPython comes with, by version."""
 
 
 def run(main: Coroutine[Any, Any, Result]) -> Result:

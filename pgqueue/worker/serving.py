@@ -10,6 +10,7 @@ from pgqueue.job import ClaimedJob
 from pgqueue.queries import claiming, fleet
 from pgqueue.queries.finishing import Finished
 from pgqueue.task import Task
+from pgqueue.task.options import PRIORITIES
 from pgqueue.worker.claimer import Claimer
 from pgqueue.worker.lanes import Lanes
 from pgqueue.worker.queues import QueueSpec
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from pgqueue.worker.worker import Worker
 
 NO_SETTINGS = QueueSettings()
-PRIORITIES = range(-(2**15), 2**15)
 
 
 class Serving:
@@ -97,6 +97,7 @@ class Serving:
         return set(self._worker.finisher.held) | under_way
 
     def lanes(self) -> dict[str, Lanes]:
+        """By queue."""
         return {queue: claimer.lanes for queue, claimer in self.claimers.items()}
 
     def hint(self, kind: str, words: list[str]) -> None:
@@ -104,7 +105,7 @@ class Serving:
         match kind, words:
             case "available", [queue, priority, position] if queue in self.claimers:
                 if int(priority) not in PRIORITIES:
-                    raise ValueError(priority)
+                    raise ValueError(f"{priority} is no priority")
                 self.claimers[queue].hint(int(priority), int(position))
             case "scheduled", [queue] if queue in self.claimers:
                 self._worker.duties.promoter.wake()

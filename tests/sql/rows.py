@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import psycopg
 from psycopg.rows import dict_row
 
-from pgqueue.database import Database, fetch, run
+from pgqueue.database import Database, afetch, arun, fetch, run
 from pgqueue.job import ClaimedJob, Job, NewJob
 from pgqueue.outcome import AttemptError, Completed, Failed, Outcome, Retry, Snooze
 from pgqueue.queries import claiming, enqueuing, finishing, fleet, rescuing
@@ -20,6 +22,7 @@ from pgqueue.queries.claiming import Scan
 from pgqueue.queries.finishing import Finished
 from pgqueue.queries.rescuing import Orphan
 from pgqueue.queries.statement import Statement
+from pgqueue.services.service import Runner
 from pgqueue.worker.lanes import Lane
 
 Connection = psycopg.Connection[Any]
@@ -28,6 +31,7 @@ Row = TypeVar("Row")
 SCHEMA = "pgqueue"
 ATTEMPTS = 25
 DEADLINE = 30.0
+TRANSACTIONS = 75
 ERROR = AttemptError("KeyError", "'x'", 'File "shop.py", line 3, in send')
 OUTCOMES: dict[str, Outcome | None] = {
     "complete": Completed('{"sent": true}'),
@@ -201,6 +205,31 @@ def wait_for_lock(conn: Connection, blocked: Connection) -> None:
     """Until the session of `blocked` waits for a lock."""
     query = "select wait_event_type = 'Lock' from pg_stat_activity where pid = %(pid)s"
     until(lambda: value(conn, query, pid=blocked.info.backend_pid), "a wait for a lock")
+
+
+def last_position(conn: Connection) -> int:
+    return int(value(conn, "select last_value from pgqueue.jobs_position"))
+
+
+def runner_on(conn: psycopg.AsyncConnection[Any]) -> Runner:
+    """What a service runs its statements on."""
+    return Runner(partial(afetch, conn), lambda operation, atomic: arun(conn, operation))
+
+
+def produce(conn: psycopg.Connection[tuple[object, ...]], seed: int) -> list[int]:
+    """Transactions of random length, one to three jobs each; one in eight rolls back. The ids that were committed."""
+    rng = random.Random(seed)
+    committed: list[int] = []
+    for _ in range(TRANSACTIONS):
+        made = [one.id for one in enqueue(conn, *[job()] * rng.randint(1, 3))]
+        for _ in range(rng.choice((0, 0, 1, 5, 40))):
+            conn.execute("select 1")
+        if rng.random() < 0.125:
+            conn.rollback()
+        else:
+            conn.commit()
+            committed += made
+    return committed
 
 
 def notifications(conn: Connection) -> list[str]:

@@ -29,22 +29,18 @@ from tests.sql.rows import (
     add,
     claim,
     claim_one,
-    enqueue,
     finish,
-    job,
     job_row,
+    last_position,
     open_transaction,
+    produce,
+    runner_on,
     scan,
     value,
 )
 
 PRODUCERS = 3
-JOBS_EACH = 60
 DEAD = 3000
-
-
-def last_position(conn: Connection) -> int:
-    return int(value(conn, "select last_value from pgqueue.jobs_position"))
 
 
 def position(conn: Connection, job_id: int) -> int:
@@ -343,7 +339,7 @@ async def test_a_lane_that_a_worker_does_not_know_is_looked_at_too(db: Connectio
     lanes.swept(sweep(db))
     assert lanes.ordered() == []
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as conn:
-        runner = Runner(lambda statement: afetch(conn, statement), lambda op, atomic: arun(conn, op))
+        runner = runner_on(conn)
         keeper = MarkKeeper(runner, SCHEMA, lambda: {"mail": lanes}, clock=lambda: now)
         await keeper.run_once()
         now += WHOLE_INTERVAL
@@ -357,7 +353,7 @@ async def test_the_keeper_keeps_what_moved_far_at_once_and_anything_within_a_min
     lanes.rewind(0, 1)
     work_off(db, 3)
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as conn:
-        runner = Runner(lambda statement: afetch(conn, statement), lambda op, atomic: arun(conn, op))
+        runner = runner_on(conn)
         keeper = MarkKeeper(runner, SCHEMA, lambda: {"mail": lanes}, clock=lambda: now)
 
         async def kept_after(proven: int, seconds: float) -> int:
@@ -375,21 +371,6 @@ async def test_the_keeper_keeps_what_moved_far_at_once_and_anything_within_a_min
         assert await kept_after(KEEP_AFTER + 2, 1.0) == KEEP_AFTER + 2
         db.execute("insert into pgqueue.jobs (queue, task, state, position) values ('mail', 'send', 'available', 2)")
         assert await kept_after(KEEP_AFTER + 2, WHOLE_INTERVAL * 1.3) == 1
-
-
-def produce(conn: psycopg.Connection[tuple[object, ...]], seed: int) -> list[int]:
-    rng = random.Random(seed)
-    committed: list[int] = []
-    for _ in range(JOBS_EACH):
-        made = [one.id for one in enqueue(conn, job())]
-        for _ in range(rng.choice((0, 0, 1, 20))):
-            conn.execute("select 1")
-        if rng.random() < 0.125:
-            conn.rollback()
-        else:
-            conn.commit()
-            committed += made
-    return committed
 
 
 def work(conn: Connection, ended: Event, seed: int) -> list[int]:

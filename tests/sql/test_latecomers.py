@@ -8,11 +8,10 @@ from contextlib import asynccontextmanager
 import psycopg
 import pytest
 
-from pgqueue.database import afetch, arun, fetch
+from pgqueue.database import fetch
 from pgqueue.queries import claiming
-from pgqueue.services.service import Runner
 from pgqueue.worker.latecomers import FIRST, UNTIL_WOKEN, Latecomers
-from tests.sql.rows import SCHEMA, Connection, enqueue, open_transaction
+from tests.sql.rows import SCHEMA, Connection, enqueue, open_transaction, runner_on
 
 
 @asynccontextmanager
@@ -20,8 +19,7 @@ async def watching(dsn: str) -> AsyncIterator[tuple[Latecomers, list[str]]]:
     """The service, and a list that grows by one each time it looks for jobs."""
     looks: list[str] = []
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as conn:
-        runner = Runner(lambda statement: afetch(conn, statement), lambda op, atomic: arun(conn, op))
-        yield Latecomers(runner, SCHEMA, lambda: looks.append("look")), looks
+        yield Latecomers(runner_on(conn), SCHEMA, lambda: looks.append("look")), looks
 
 
 def under_way(conn: Connection) -> list[str]:

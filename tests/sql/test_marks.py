@@ -26,8 +26,10 @@ from tests.sql.rows import (
     finish,
     job,
     job_row,
+    last_position,
     notifications,
     open_transaction,
+    produce,
     scan,
     until,
     value,
@@ -35,11 +37,6 @@ from tests.sql.rows import (
 )
 
 PRODUCERS = 4
-JOBS_EACH = 150
-
-
-def last_position(conn: Connection) -> int:
-    return int(value(conn, "select last_value from pgqueue.jobs_position"))
 
 
 def settle(conn: Connection, lane: Lane, **options: object) -> None:
@@ -194,22 +191,6 @@ def test_a_sweep_finds_each_lane_in_which_something_waits_for_a_known_task(db: C
         (1, 0, None),
         (8, 0, job_row(db, high[0])["position"]),
     ]
-
-
-def produce(conn: psycopg.Connection[tuple[object, ...]], seed: int) -> list[int]:
-    """Transactions of random length, one to three jobs each; one in eight rolls back. The ids that were committed."""
-    rng = random.Random(seed)
-    committed: list[int] = []
-    for _ in range(JOBS_EACH // 2):
-        made = [one.id for one in enqueue(conn, *[job()] * rng.randint(1, 3))]
-        for _ in range(rng.choice((0, 0, 1, 5, 40))):
-            conn.execute("select 1")
-        if rng.random() < 0.125:
-            conn.rollback()
-        else:
-            conn.commit()
-            committed += made
-    return committed
 
 
 def take(conn: Connection, ended: Event, seed: int, lifo: bool) -> tuple[list[int], Lane]:

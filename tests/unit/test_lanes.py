@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pgqueue.job import ClaimedJob
 from pgqueue.queries.claiming import FoundLane, Scan
 from pgqueue.worker import lanes as lanes_module
-from pgqueue.worker.lanes import FAR, KEPT, PENDING, Lane, Lanes
+from pgqueue.worker.lanes import FAR, LANES, PENDING, Lane, Lanes
 
 
 def seen(
@@ -171,13 +171,13 @@ def test_lanes_are_served_by_priority_the_lowest_number_first() -> None:
 
 def test_a_sweep_rewinds_known_lanes_and_forgets_empty_ones_only_when_there_are_many() -> None:
     lanes = Lanes()
-    lanes.swept([FoundLane(priority, 0, 10) for priority in range(KEPT)])
+    lanes.swept([FoundLane(priority, 0, 10) for priority in range(LANES)])
     lanes.ordered()[0][1].mark = 50
     lanes.swept([FoundLane(0, 0, 20)])
-    assert len(lanes.ordered()) == KEPT
+    assert len(lanes.ordered()) == LANES
     assert lanes.ordered()[0][1].mark == 19
-    lanes.swept([FoundLane(KEPT, 0, 30)])
-    assert [priority for priority, _ in lanes.ordered()] == [KEPT]
+    lanes.swept([FoundLane(LANES, 0, 30)])
+    assert [priority for priority, _ in lanes.ordered()] == [LANES]
 
 
 def test_a_lane_that_is_known_already_is_kept_and_rewound() -> None:

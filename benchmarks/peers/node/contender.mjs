@@ -37,7 +37,7 @@ const roles = {
     return { seconds: (now() - began) / 1e9 };
   },
 
-  async paced(contender, { jobs, interval }) {
+  async paced(contender, { jobs, interval, start = 0 }) {
     await contender.openProducer();
     for (let n = 0; n < WARM_UP; n++) {
       await contender.enqueue({ id: -1 });
@@ -45,7 +45,7 @@ const roles = {
     }
     const before = [], after = [];
     let at = now() + interval * 1e9;
-    for (let n = 0; n < jobs; n++) {
+    for (let n = start; n < start + jobs; n++) {
       await sleep(Math.max(0, (at - now()) / 1e9));
       before.push(now());
       await contender.enqueue({ id: n });
