@@ -11,6 +11,8 @@ MODES = {"history": "pgqueue", "no_history": "pgqueue_no_history"}
 JUDGED = (*MODES.values(), "graphile", "pgboss")
 INTERVAL = 0.03
 CHURN = 500_000
+LONGEST = 900
+LONGEST_PEER = 240
 
 
 def short(scale: float, rounds: int, names: list[str]) -> list[Run]:
@@ -48,7 +50,7 @@ def full(scale: float, rounds: int, names: list[str]) -> list[Run]:
     contenders = _chosen(names)
     runs = short(scale, rounds, names)
     if "pgqueue" in [each.name for each in contenders]:
-        runs += _in_use(scale)
+        runs += _in_use(scale, rounds)
         runs.append(Run("claims", "pgqueue", {"backlog": _size(10_000_000, scale), "count": 100, "batch": 100}))
     for each in contenders:
         runs += [run for round in range(1, rounds + 1) for run in _variations(each, round, scale)]
@@ -59,8 +61,9 @@ def full(scale: float, rounds: int, names: list[str]) -> list[Run]:
 def _at_length(each: Contender, scale: float) -> Iterator[Run]:
     """What takes minutes: under snapshots, beside millions, a million jobs through one worker."""
     jobs, fast = _size(each.jobs, scale), each.jobs >= 30_000
+    limit = LONGEST if each.name in MODES.values() else LONGEST_PEER
     if not each.redis:
-        yield Run("pinned", each.name, {"jobs": jobs, "churn": _size(CHURN, scale), "limit": 900, "pickups": 100})
+        yield Run("pinned", each.name, {"jobs": jobs, "churn": _size(CHURN, scale), "limit": limit, "pickups": 100})
         yield Run("readers", each.name, {"jobs": jobs, "churn": 10_000_000, "limit": 120, "count": 4, "seconds": 60})
         if fast:
             jobs = _size(50_000, scale)
@@ -72,17 +75,18 @@ def _at_length(each: Contender, scale: float) -> Iterator[Run]:
     yield Run("memory", each.name, {"jobs": _size(1_000_000 if fast else 100_000, scale), "limit": 300})
 
 
-def _in_use(scale: float) -> Iterator[Run]:
+def _in_use(scale: float, rounds: int) -> Iterator[Run]:
     """What an application does beside: its own transactions, short and long, and other work in other queues."""
     longest = 60 if scale >= 1 else 1
     for dead in (0, _size(CHURN, scale, 1000)):
         for held in (each for each in (1, 10, 60) if each <= longest):
             yield Run("late_commits", "pgqueue", {"held": held, "count": 20, "dead": dead})
-    seconds = 30 if scale >= 1 else 2
-    yield Run("app_traffic", "pgqueue", {"producers": 32, "seconds": seconds, "a_second": 300})
-    for own_worker in (False, True):
-        given = {"jobs": _size(300, scale, 20), "interval": INTERVAL, "images_queued": _size(10_000, scale)}
-        yield Run("beside", "pgqueue", {**given, "own_worker": own_worker})
+    traffic = {"producers": 32, "seconds": 30 if scale >= 1 else 2, "a_second": 300}
+    emails = {"jobs": _size(300, scale, 20), "interval": INTERVAL, "images_queued": _size(10_000, scale)}
+    for round in range(1, rounds + 1):
+        yield Run("app_traffic", "pgqueue", traffic, round)
+        for own_worker in (False, True):
+            yield Run("beside", "pgqueue", {**emails, "own_worker": own_worker}, round)
 
 
 def _drain(each: Contender, round: int, scale: float) -> Run:

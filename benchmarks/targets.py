@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks.contenders import CONTENDERS
 from benchmarks.plans import MODES
@@ -164,22 +165,35 @@ def _in_use(results: Results) -> Iterator[Target]:
         told = f"p50 {found['ms']['p50']:.1f}, max {found['ms']['max']:.1f} ms of {found['jobs']} jobs"
         what = f"longest pickup after a commit {found['held']} s late, ms{where}"
         yield Target(what, told, found["ms"]["max"], bound, at_least=False)
-    for found in results.of("app_traffic", "pgqueue"):
-        who = f"{found['producers']} producers with transactions of 0 to 20 ms"
-        yield Target(
-            f"jobs of {who} that waited for a poll", f"of {found['jobs']:,}", found["stranded"], 0, at_least=False
-        )
-        alone = found["alone"]
-        after, before = found["ms"]["p99"], alone["ms"]["p99"]
-        rates = f"{found['a_second']:.0f} against {alone['a_second']:.0f} a second"
-        told = f"{after:.1f} against {before:.1f} ms from the commit, {rates}"
-        yield Target(f"pickup p99 of {who}, against one alone", told, after / before, 1.2, at_least=False)
-    for found in results.of("beside", "pgqueue"):
-        whose = "in a worker of their own" if found["own_worker"] else "in the same worker"
-        after, before = found["ms"]["p99"], found["idle"]["ms"]["p99"]
-        told = f"{after:.1f} against {before:.1f} ms; {found['left']:,} images left at the end"
-        what = f"pickup p99 of e-mails beside {found['images']:,} images {whose}, against idle"
-        yield Target(what, told, found["ratio"], 2.0, at_least=False)
+    yield from _traffic(results.of("app_traffic", "pgqueue"))
+    for own_worker, whose in ((False, "in the same worker"), (True, "in a worker of their own")):
+        rounds = results.of("beside", "pgqueue", own_worker=own_worker)
+        for ms, since in (("ms", "from before the enqueue call"), ("after_ms", "from its end")):
+            pairs = [(each[ms]["p99"], each["idle"][ms]["p99"]) for each in rounds if ms in each]
+            if pairs:
+                what = f"pickup p99 of e-mails beside {rounds[0]['images']:,} images {whose}, against idle, {since}"
+                yield _ratio(what, pairs, 2.0, f"; {min(each['left'] for each in rounds):,} images left at the end")
+
+
+def _traffic(rounds: list[dict[str, Any]]) -> Iterator[Target]:
+    if not rounds:
+        return
+    jobs, stranded = sum(each["jobs"] for each in rounds), sum(each["stranded"] for each in rounds)
+    who = f"{rounds[0]['producers']} producers with transactions of 0 to 20 ms"
+    yield Target(f"jobs of {who} that waited for a poll", f"of {jobs:,}", stranded, 0, at_least=False)
+    found = [(each["ms"]["p99"], each["alone"]["ms"]["p99"]) for each in rounds]
+    beside = statistics.median(each["a_second"] for each in rounds)
+    alone = statistics.median(each["alone"]["a_second"] for each in rounds)
+    told = f" from the commit, {beside:.0f} against {alone:.0f} a second"
+    yield _ratio(f"pickup p99 of {who}, against one alone", found, 1.2, told)
+
+
+def _ratio(what: str, found: list[tuple[float, float]], bound: float, told: str) -> Target:
+    """At most `bound`: the median of the rounds' ratios of two times in milliseconds."""
+    ratios = [after / before for after, before in found]
+    after, before = (statistics.median(side) for side in zip(*found, strict=True))
+    told = f"{after:.1f} against {before:.1f} ms{told}"
+    return Target(what, told, statistics.median(ratios), bound, at_least=False, spread=Spread.of(ratios))
 
 
 def _median(values: list[float]) -> str:

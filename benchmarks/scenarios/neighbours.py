@@ -48,6 +48,7 @@ def beside(trial: Trial, jobs: int, interval: float, images_queued: int, own_wor
         "lost": idle["lost"] + loaded["lost"],
         "doubled": idle["doubled"] + loaded["doubled"],
         "ratio": loaded["ms"]["p99"] / idle["ms"]["p99"],
+        "after_ratio": loaded["after_ms"]["p99"] / idle["after_ms"]["p99"],
     }
 
 
@@ -57,4 +58,11 @@ def _pickups(trial: Trial, workers: Workers, first: int, jobs: int, interval: fl
     tally = workers.ledgers.tally(first, jobs)
     times = workers.ledgers.times(first, jobs)
     samples = [(at - before) / 1e6 for at, before in zip(times, made["before"], strict=True) if at]
-    return {"jobs": jobs, "lost": tally.lost, "doubled": tally.doubled, "ms": percentiles(samples)}
+    after = [max(0.0, at - ended) / 1e6 for at, ended in zip(times, made["after"], strict=True) if at]
+    return {
+        "jobs": jobs,
+        "lost": tally.lost,
+        "doubled": tally.doubled,
+        "ms": percentiles(samples),
+        "after_ms": percentiles(after),
+    }

@@ -14,7 +14,7 @@ from pgqueue import arguments
 from pgqueue.errors import PgQueueError
 from pgqueue.job import Job, JobOperations, NewJob
 from pgqueue.queries.reading import Reader, moment
-from pgqueue.queries.statement import Operation, Statement, inline, text
+from pgqueue.queries.statement import Operation, Statement, inline, text, texts
 
 ROUNDS = 100
 DEADLOCKS = 20
@@ -135,17 +135,17 @@ def insert(
 ) -> Statement[Enqueued]:
     """Any number of jobs, keys in one order."""
     params: dict[str, Any] = {
-        "queues": [job.queue for job in jobs],
-        "tasks": [job.task for job in jobs],
-        "args": [job.args for job in jobs],
+        "queues": texts(job.queue for job in jobs),
+        "tasks": texts(job.task for job in jobs),
+        "args": texts(job.args for job in jobs),
         "priorities": [job.priority for job in jobs],
         "run_ats": [job.run_at for job in jobs],
         "delays": [job.delay for job in jobs],
         "max_attempts": [job.max_attempts for job in jobs],
-        "keys": [job.key for job in jobs],
-        "options": [job.options for job in jobs],
-        "headers": [job.headers for job in jobs],
-        "tags": [job.tags for job in jobs],
+        "keys": texts(job.key for job in jobs),
+        "options": texts(job.options for job in jobs),
+        "headers": texts(job.headers for job in jobs),
+        "tags": texts(job.tags for job in jobs),
         "fallback_attempts": fallback_attempts,
         "channel": schema,
         **declared_rows(declared),

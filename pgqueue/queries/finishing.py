@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -13,7 +13,7 @@ from uuid import UUID
 
 from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome, Retry, Snooze
 from pgqueue.queries.claiming import release
-from pgqueue.queries.statement import Operation, Statement, array, text
+from pgqueue.queries.statement import Operation, Statement, array, text, texts
 
 
 @dataclass(slots=True)
@@ -76,16 +76,6 @@ def _group(one: Finished) -> str:
     return _GROUPS[type(one.outcome)]
 
 
-def _texts(values: Iterable[str | None]) -> str:
-    """Texts as an array literal: the driver's own way to one costs a few microseconds an element."""
-    return "{" + ",".join("NULL" if value is None else _quoted(value) for value in values) + "}"
-
-
-def _quoted(value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
 def _or_cancelled(schema: str, worker: UUID | None, group: list[Finished], statement: Statement[Any]) -> Operation[int]:
     rows = yield statement
     went = {id_ for (id_,) in rows}
@@ -113,7 +103,7 @@ def _complete(schema: str, worker: UUID | None, group: list[Finished], name: str
     params = _common(worker, group)
     if name == "complete":
         params["durations"] = _durations(group)
-        params["results"] = _texts(one.outcome.result for one in group if isinstance(one.outcome, Completed))
+        params["results"] = texts(one.outcome.result for one in group if isinstance(one.outcome, Completed))
     return Statement(text(name, schema), params)
 
 
@@ -121,19 +111,19 @@ def _retry(schema: str, worker: UUID | None, group: list[Finished]) -> Statement
     group = sorted(group, key=attrgetter("id"))
     params = _common(worker, group)
     outcomes = [one.outcome for one in group if isinstance(one.outcome, Retry | Snooze)]
-    params["delays"] = [outcome.delay for outcome in outcomes]
+    params["delays"] = array(outcome.delay for outcome in outcomes)
     params["refunds"] = array(int(isinstance(outcome, Snooze)) for outcome in outcomes)
     params["crashes"] = array(int(isinstance(outcome, Retry) and outcome.crashed) for outcome in outcomes)
-    params["errors"] = [_json(outcome.error) if isinstance(outcome, Retry) else None for outcome in outcomes]
+    params["errors"] = texts(_json(outcome.error) if isinstance(outcome, Retry) else None for outcome in outcomes)
     return Statement(text("retry", schema), params)
 
 
 def _cancel(schema: str, worker: UUID | None, group: list[Finished]) -> Statement[Any]:
     params = _common(worker, group)
     params["durations"] = _durations(group)
-    params["reasons"] = [
+    params["reasons"] = texts(
         one.outcome.reason if isinstance(one.outcome, Cancelled) else "cancelled while it ran" for one in group
-    ]
+    )
     return Statement(text("cancel_claimed", schema), params)
 
 
@@ -141,10 +131,10 @@ def _fail(schema: str, worker: UUID | None, group: list[Finished]) -> Statement[
     params = _common(worker, group)
     params["durations"] = _durations(group)
     failures = [(one.task, one.outcome) for one in group if isinstance(one.outcome, Failed)]
-    params["reasons"] = [outcome.reason for _, outcome in failures]
+    params["reasons"] = texts(outcome.reason for _, outcome in failures)
     params["crashes"] = array(int(outcome.crashed) for _, outcome in failures)
-    params["errors"] = [_json(outcome.error) for _, outcome in failures]
-    params["fingerprints"] = [fingerprint(task, outcome.error) for task, outcome in failures]
+    params["errors"] = texts(_json(outcome.error) for _, outcome in failures)
+    params["fingerprints"] = texts(fingerprint(task, outcome.error) for task, outcome in failures)
     return Statement(text("fail", schema), params)
 
 

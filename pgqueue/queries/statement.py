@@ -50,6 +50,16 @@ def array(values: Iterable[float]) -> str:
     return "{" + ",".join(map(str, values)) + "}"
 
 
+def texts(values: Iterable[str | None]) -> str:
+    """Texts as an array literal: the driver's own way to one costs some ten microseconds an element."""
+    return "{" + ",".join("NULL" if value is None else _quoted(value) for value in values) + "}"
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
 @cache
 def text(name: str, schema: str) -> str:
     """The statement of `sql/<name>.sql` for the tables of `schema`."""

@@ -27,7 +27,8 @@ BACKLOG = 5_000
 SWEEP_SHARE = 50
 SWEEP_LONGEST = 60.0
 BUSY_AFTER = 0.2
-GATHER_SECONDS = 0.005
+GATHER_CLAIMS = 2.0
+GATHER_LONGEST = 0.005
 
 
 class Claimer:
@@ -92,12 +93,14 @@ class Claimer:
             try:
                 await self._slots.room.wait()
                 self._woken.clear()
+                began = time.monotonic()
                 found = await self.run_once()
                 if found:
+                    took = time.monotonic() - began
                     await self._busy()
                     if self._wanted() > 0:
                         # That was all: let the next ones come together, a claim of one costs what one of ten does.
-                        await asyncio.sleep(GATHER_SECONDS)
+                        await asyncio.sleep(min(GATHER_CLAIMS * took, GATHER_LONGEST))
                     continue
                 if not self._idle:
                     # Whoever enqueued before it saw this worker idle sent no hint: look once more before waiting.
