@@ -32,6 +32,7 @@ SCHEMA = "pgqueue"
 ATTEMPTS = 25
 DEADLINE = 30.0
 TRANSACTIONS = 75
+TRICKY = 'tab\t newline\n back\\slash \\N "quoted" {a,b} NULL %s %(x)s ä 😀'
 ERROR = AttemptError("KeyError", "'x'", 'File "shop.py", line 3, in send')
 OUTCOMES: dict[str, Outcome | None] = {
     "complete": Completed('{"sent": true}'),

@@ -13,6 +13,7 @@ from pgqueue.queries import inspecting
 from tests.sql.rows import (
     ERROR,
     SCHEMA,
+    TRICKY,
     Connection,
     add,
     claim,
@@ -163,3 +164,9 @@ def test_rescheduling_leaves_running_jobs_alone(db: Connection) -> None:
     assert reschedule(db, id_, delay=60.0) == []
     assert finish(db, claimed, Completed()) == 0
     assert value(db, "select count(*) from pgqueue.jobs") == 0
+
+
+def test_the_reason_of_a_cancellation_is_kept_as_it_is(db: Connection) -> None:
+    add(db)
+    finish(db, claim_one(db), Cancelled(TRICKY))
+    assert value(db, "select reason from pgqueue.completed_jobs") == TRICKY

@@ -10,6 +10,7 @@ from pgqueue.queries import finishing
 from tests.sql.rows import (
     ERROR,
     SCHEMA,
+    TRICKY,
     Connection,
     add,
     claim,
@@ -120,3 +121,14 @@ def test_the_fingerprint_depends_on_the_task_the_type_and_the_place_and_not_on_t
 
     assert of() == of(line=9)
     assert len({of(), of(task="u"), of(type_="F"), of(function="other")}) == 4
+
+
+def test_texts_of_errors_are_kept_as_they_are(db: Connection) -> None:
+    [id_] = add(db)
+    finish(db, claim_one(db), Retry(0.0, AttemptError(TRICKY, TRICKY, TRICKY)))
+    make_due(db, id_)
+    promote(db)
+    finish(db, claim_one(db), Failed("attempts_used", AttemptError(TRICKY, TRICKY, TRICKY)))
+    [row] = rows(db, "select * from pgqueue.failed_jobs")
+    assert [(each["type"], each["message"], each["traceback"]) for each in row["errors"]] == [(TRICKY,) * 3] * 2
+    assert (row["error_type"], row["error_message"]) == (TRICKY, TRICKY)
