@@ -27,8 +27,8 @@ BACKLOG = 5_000
 SWEEP_SHARE = 50
 SWEEP_LONGEST = 60.0
 BUSY_AFTER = 0.2
-GATHER_CLAIMS = 2.0
 GATHER_LONGEST = 0.005
+SMOOTHING = 0.1
 
 
 class Claimer:
@@ -65,6 +65,7 @@ class Claimer:
         self._hinted = False
         self._idle = False
         self._busy_since: float | None = None
+        self._per_claim = 1.0
         self.lanes = Lanes()
         self.lifo = False
         self.claiming: int | None = None
@@ -100,7 +101,8 @@ class Claimer:
                     await self._busy()
                     if self._wanted() > 0:
                         # That was all: let the next ones come together, a claim of one costs what one of ten does.
-                        await asyncio.sleep(min(GATHER_CLAIMS * took, GATHER_LONGEST))
+                        self._per_claim += (found - self._per_claim) * SMOOTHING
+                        await asyncio.sleep(min(self._per_claim * took, GATHER_LONGEST))
                     continue
                 if not self._idle:
                     # Whoever enqueued before it saw this worker idle sent no hint: look once more before waiting.
