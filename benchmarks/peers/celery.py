@@ -31,6 +31,7 @@ def noop(payload: dict[str, Any]) -> None:
 
 
 class CeleryContender(Contender):
+    uvloop = False  # Its own processes are no asyncio programs.
     unfinished = (("LLEN", "celery"), ("HLEN", "unacked"))
     version = version("celery")
 

@@ -29,7 +29,7 @@ class Contender(ABC):
     `unfinished` counts jobs that have not ended: SQL, or Redis commands whose integers add up.
     """
 
-    uvloop = False
+    uvloop = True
     unfinished: str | tuple[tuple[str, str], ...]
 
     def __init__(self, setting: Setting) -> None:
@@ -38,7 +38,7 @@ class Contender(ABC):
         self.hit = Ledger(setting).hit
 
     def run(self, main: Coroutine[Any, Any, None]) -> None:
-        """To the end, on the event loop that its documentation recommends."""
+        """To the end, on the event loop that was as fast or faster for everyone here."""
         if self.uvloop:
             import uvloop
 

@@ -26,6 +26,7 @@ def noop(payload: dict[str, Any]) -> None:
 
 
 class DramatiqContender(Contender):
+    uvloop = False  # Its own processes are no asyncio programs.
     unfinished = (("HLEN", "dramatiq:default.msgs"),)
     version = version("dramatiq")
 

@@ -11,7 +11,6 @@ from benchmarks.peers.contender import Contender, Payload, Unsupported, main
 
 
 class BareNotify(Contender):
-    uvloop = True
     unfinished = "select 0"
     version = psycopg.__version__
 

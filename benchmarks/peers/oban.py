@@ -14,7 +14,6 @@ from benchmarks.peers.setting import Setting
 
 
 class ObanContender(Contender):
-    uvloop = True
     unfinished = "select count(*) from oban_jobs where state in ('available', 'executing', 'scheduled', 'retryable')"
     version = version("oban")
 

@@ -14,7 +14,6 @@ from pgqueue.worker import loop
 
 
 class PgQueueContender(Contender):
-    uvloop = True
     unfinished = "select count(*) from pgqueue.jobs"
     version = VERSION
 

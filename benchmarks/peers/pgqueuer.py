@@ -17,7 +17,6 @@ from benchmarks.peers.contender import Contender, Payload, main
 
 
 class PgQueuerContender(Contender):
-    uvloop = True
     unfinished = "select count(*) from pgqueuer"
     version = version("pgqueuer")
 
