@@ -104,6 +104,9 @@ class Claimer:
                         self._per_claim += (found - self._per_claim) * SMOOTHING
                         await asyncio.sleep(min(self._per_claim * took, GATHER_LONGEST))
                     continue
+                if not self._slots.room.is_set():
+                    # What is left must not repeat, and waits for a slot.
+                    continue
                 if not self._idle:
                     # Whoever enqueued before it saw this worker idle sent no hint: look once more before waiting.
                     await self._registered.wait()
@@ -111,6 +114,7 @@ class Claimer:
                     await self._set_idle(self._slots.queue, True)
                     # What was written to a row that is gone meanwhile is written anew.
                     self._idle = life == self._worker()
+                    self._busy_since = None
                     # Also in lanes that are not known yet.
                     self._sweep_at = 0.0
                     continue
@@ -155,8 +159,11 @@ class Claimer:
                 if lane.mark < began_at:
                     # It ran ahead of a long writer that has ended now: what that one left lies in between.
                     continue
-                # Full without a job: what is left there must not repeat, and waits for a slot.
-                if not scan.full or not scan.jobs:
+                if scan.full and not scan.jobs:
+                    # What is left there must not repeat: it is taken when a slot is free.
+                    self._slots.prefetch_nothing()
+                    return taken
+                if not scan.full:
                     break
             if self._wanted() <= 0:
                 break

@@ -122,7 +122,7 @@ class Executor:
         del self._runs[job]
         if self._interrupted:
             self._interrupted.pop(job, None)
-        slots.ended(seconds)
+        slots.ended()
         self._on_finish(task, job, outcome, seconds)
         if self._changed is not None:
             changed, self._changed = self._changed, None

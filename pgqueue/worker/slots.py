@@ -13,13 +13,20 @@ from pgqueue.worker.threads import Threads
 
 PREFETCH_SECONDS = 0.1
 PREFETCH_LIMIT = 1000
+PACE_SECONDS = 0.02
 STUCK_SECONDS = 1.0
 
 
 class Slots:
     """The slots of one queue: the jobs that run, and the few that wait claimed for a slot."""
 
-    def __init__(self, queue: str, count: int, start: Callable[[Slots, ClaimedJob], None]) -> None:
+    def __init__(
+        self,
+        queue: str,
+        count: int,
+        start: Callable[[Slots, ClaimedJob], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.queue = queue
         self.count = count
         self.running = 0
@@ -28,9 +35,12 @@ class Slots:
         self.room = asyncio.Event()
         self.room.set()
         self.open = True
-        self.seconds_per_job: float | None = None
-        self.moved_at = time.monotonic()
+        self._clock = clock
+        self.moved_at = clock()
         self.target = 0
+        self._pace = 0.0
+        self._ended = 0
+        self._paced_at = self.moved_at
         self._start = start
         self._threads: Threads | None = None
         self._processes: ProcessSlots | None = None
@@ -41,10 +51,17 @@ class Slots:
 
     def aim(self) -> None:
         """Set `target`, the jobs to hold beyond the slots: a tenth of a second of this queue's own throughput."""
-        if self.seconds_per_job is None or self.is_standing():
-            self.target = 0
-        else:
-            self.target = min(PREFETCH_LIMIT, int(self.count * PREFETCH_SECONDS / max(self.seconds_per_job, 1e-6)))
+        now = self._clock()
+        seconds = now - self._paced_at
+        if seconds >= PACE_SECONDS:
+            self._pace = self._ended / seconds
+            self._ended, self._paced_at = 0, now
+        self.target = 0 if self.is_standing() else min(PREFETCH_LIMIT, int(self._pace * PREFETCH_SECONDS))
+
+    def prefetch_nothing(self) -> None:
+        """Ask for what slots are free for, until more is taken: what is next must not wait here."""
+        self.target = 0
+        self.fill()
 
     def wanted(self) -> int:
         """How many jobs to claim now; none until half of the prefetch is used up."""
@@ -56,9 +73,13 @@ class Slots:
 
         Jobs that must not repeat go first: they count as started.
         """
-        self.buffer.extendleft(job for job in reversed(jobs) if job.max_attempts == 1)
-        self.buffer.extend(job for job in jobs if job.max_attempts != 1)
+        once = [job for job in jobs if job.max_attempts == 1]
+        self.buffer.extendleft(reversed(once))
+        self.buffer.extend([job for job in jobs if job.max_attempts != 1] if once else jobs)
         self.aim()
+        if once:
+            # The next may be of this kind too, and those are for free slots only.
+            self.target = 0
         self.fill()
 
     def fill(self) -> None:
@@ -66,7 +87,7 @@ class Slots:
         buffer = self.buffer
         while buffer and self.running < self.count and self.open:
             self.running += 1
-            self.moved_at = time.monotonic()
+            self.moved_at = self._clock()
             self._start(self, buffer.popleft())
         if self.wanted():
             if not self.room.is_set():
@@ -74,10 +95,9 @@ class Slots:
         elif self.room.is_set():
             self.room.clear()
 
-    def ended(self, seconds: float) -> None:
+    def ended(self) -> None:
         self.running -= 1
-        known = self.seconds_per_job
-        self.seconds_per_job = seconds if known is None else known + (seconds - known) * 0.1
+        self._ended += 1
         self.fill()
 
     def give_back(self) -> list[ClaimedJob]:
@@ -88,7 +108,7 @@ class Slots:
 
     def is_standing(self) -> bool:
         """Whether every slot has been taken for a while: what waits here may find a free one elsewhere."""
-        return self.running >= self.count and time.monotonic() - self.moved_at > STUCK_SECONDS
+        return self.running >= self.count and self._clock() - self.moved_at > STUCK_SECONDS
 
     @property
     def threads(self) -> Threads:

@@ -102,6 +102,17 @@ async def test_a_full_slow_queue_does_not_hold_up_another(app: PgQueue) -> None:
         slow.opened.set()
 
 
+async def test_jobs_that_must_not_repeat_run_one_after_the_other_without_waiting_for_a_poll(app: PgQueue) -> None:
+    @app.task(name="once", max_attempts=1)
+    async def once() -> None:
+        # Long enough for a claim while every slot is taken.
+        await asyncio.sleep(0.02)
+
+    await app.aenqueue_many([once.job() for _ in range(40)])
+    async with app.worker({"default": 2}, poll_interval=2 * DEADLINE):
+        await until(partial(has, app, completed=40))
+
+
 async def test_a_slow_tasks_worker_hoards_no_jobs(app: PgQueue) -> None:
     gate = Gate(app, "wait")
     await app.aenqueue_many([gate.task.job(n) for n in range(4)])

@@ -26,5 +26,56 @@ def test_jobs_that_must_not_repeat_go_ahead_of_what_waited_before() -> None:
     assert started == [0]
     assert [job.id for job in slots.buffer] == [4, 5, 1, 2, 3]
     for _ in range(5):
-        slots.ended(1.0)
+        slots.ended()
     assert started == [0, 4, 5, 1, 2, 3]
+
+
+class Clock:
+    """Time that passes when the test says so, in seconds."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_prefetch_is_a_tenth_of_a_second_of_what_the_queue_gets_done() -> None:
+    clock = Clock()
+    slots = Slots("mail", 100, lambda _, job: None, clock)
+    slots.take([claimed(n, 25) for n in range(100)])
+    assert slots.target == 0
+    for _ in range(100):
+        # One after the other, as coroutines do that compute.
+        clock.now += 1 / 128
+        slots.ended()
+    slots.take([claimed(n, 25) for n in range(100, 200)])
+    assert slots.target == 12
+
+
+def test_nothing_is_prefetched_while_a_queue_stands() -> None:
+    clock = Clock()
+    slots = Slots("mail", 1, lambda _, job: None, clock)
+    slots.take([claimed(n, 25) for n in range(200)])
+    for _ in range(100):
+        clock.now += 1 / 1024
+        slots.ended()
+    slots.aim()
+    assert slots.target == 102
+    clock.now += 1.5
+    slots.aim()
+    assert slots.target == 0
+
+
+def test_after_a_job_that_must_not_repeat_only_free_slots_are_filled() -> None:
+    clock = Clock()
+    slots = Slots("mail", 2, lambda _, job: None, clock)
+    slots.take([claimed(n, 25) for n in range(100)])
+    for _ in range(100):
+        clock.now += 1 / 1024
+        slots.ended()
+    slots.take([claimed(100, 1), claimed(101, 25)])
+    assert (slots.target, slots.wanted()) == (0, 0)
+    assert not slots.room.is_set()
+    slots.ended()
+    assert slots.wanted() == 1
+    assert slots.room.is_set()
