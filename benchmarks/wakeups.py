@@ -57,7 +57,7 @@ def measure(dsn: str, placement: str, jobs: int) -> float:
                 SCHEMA, worker=row, name="idle", host="", pid=0, version="", queues={}, tasks=[], lease=3600.0
             )
             fetch(conn, registration)
-            fetch(conn, fleet.mark_idle(SCHEMA, row, {"default"}))
+            fetch(conn, fleet.mark_idle(SCHEMA, row, "default"))
     worker = multiprocessing.get_context("spawn").Process(target=worker_process, args=(dsn,))
     if placement == "pgqueue":
         worker.start()

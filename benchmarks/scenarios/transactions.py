@@ -21,7 +21,7 @@ from pgqueue import PgQueue
 from pgqueue.task import Task
 
 BURST = 50_000
-BUSY = "select idle_queues = '{}' from pgqueue.workers"
+BUSY = "select not exists (select from pgqueue.idle_workers)"
 APART = 0.25
 LONGEST_WORK = 0.02
 STRANDED_MS = 500.0

@@ -109,7 +109,7 @@ begin
         end if;
     end loop;
 
-    if exists (select from {schema}.workers w where w.idle_queues @> array[lane] and w.expires_at > clock_timestamp()) then
+    if exists (select from {schema}.idle_workers w where w.queue = lane) then
         perform pg_notify('{channel}', case when place is null then format('scheduled %s', lane)
                                         else format('available %s %s %s', lane, rank, place) end);
     end if;

@@ -27,7 +27,18 @@ FUNCTIONS = (
     "lanes_of",
 )
 VIEWS = ("queue_stats", "running_jobs", "all_jobs")
-TABLES = ("jobs", "claims", "lanes", "workers", "tasks", "queues", "schedules", "completed_jobs", "failed_jobs")
+TABLES = (
+    "jobs",
+    "claims",
+    "lanes",
+    "idle_workers",
+    "workers",
+    "tasks",
+    "queues",
+    "schedules",
+    "completed_jobs",
+    "failed_jobs",
+)
 
 
 def upgrade() -> None:

@@ -102,7 +102,6 @@ create table {schema}.workers (
     state text not null default 'running',
     queues jsonb not null,
     tasks text[] not null,
-    idle_queues text[] not null default '{{}}',
     constraint workers_pkey primary key (id),
     constraint workers_state_check check (state in ('running', 'stopping'))
 ) with (fillfactor = 50);
@@ -118,7 +117,15 @@ comment on column {schema}.workers.version is 'Version of pgqueue.';
 comment on column {schema}.workers.state is 'running, or stopping after a signal.';
 comment on column {schema}.workers.queues is 'Slots by queue.';
 comment on column {schema}.workers.tasks is 'Tasks that it can run.';
-comment on column {schema}.workers.idle_queues is 'Queues that it found empty: an enqueue into one of them sends a notification.';
+
+create table {schema}.idle_workers (
+    worker_id uuid not null,
+    queue text not null,
+    constraint idle_workers_pkey primary key (queue, worker_id)
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+comment on table {schema}.idle_workers is 'Who waits for which queue: an enqueue into one of them sends a notification. Apart from workers, whose rows are written at each heartbeat.';
+comment on column {schema}.idle_workers.worker_id is 'The worker that found it empty.';
+comment on column {schema}.idle_workers.queue is 'The queue.';
 
 create table {schema}.tasks (
     name text not null,

@@ -232,7 +232,7 @@ def _wake(schema: str, forms: Iterable[Form], positions: Sequence[int]) -> State
             "select pg_notify(%(channel)s, case when position is null then format('scheduled %%s', queue) "
             "else format('available %%s %%s %%s', queue, priority, position) end) "
             "from unnest(%(queues)s::text[], %(priorities)s::int[], %(positions)s::bigint[]) l (queue, priority, position) "
-            "where exists (select from {schema}.workers w where w.idle_queues @> array[l.queue] and w.expires_at > clock_timestamp())",
+            "where exists (select from {schema}.idle_workers w where w.queue = l.queue)",
             schema,
         ),
         {

@@ -188,14 +188,13 @@ def heartbeat(schema: str, worker: UUID, lease: float) -> Statement[Any]:
     return Statement(text("heartbeat", schema), {"worker": worker, "lease": lease})
 
 
-def mark_idle(schema: str, worker: UUID, queues: Iterable[str]) -> Statement[Any]:
-    return Statement(
-        inline(
-            "update {schema}.workers set idle_queues = %(queues)s where id = %(worker)s and idle_queues <> %(queues)s returning id",
-            schema,
-        ),
-        {"worker": worker, "queues": sorted(queues)},
-    )
+def mark_idle(schema: str, worker: UUID, queue: str) -> Statement[Any]:
+    """Record that the worker waits for jobs of `queue`; not for a worker that has no row any more."""
+    return Statement(text("mark_idle", schema), {"worker": worker, "queue": queue})
+
+
+def mark_busy(schema: str, worker: UUID, queue: str) -> Statement[Any]:
+    return Statement(text("mark_busy", schema), {"worker": worker, "queue": queue})
 
 
 def record_queues(schema: str, worker: UUID, queues: Mapping[str, int]) -> Statement[Any]:
@@ -209,7 +208,8 @@ def record_queues(schema: str, worker: UUID, queues: Mapping[str, int]) -> State
 def mark_stopping(schema: str, worker: UUID) -> Statement[Any]:
     return Statement(
         inline(
-            "update {schema}.workers set state = 'stopping', idle_queues = '{{}}' where id = %(worker)s returning id",
+            "with busy as (delete from {schema}.idle_workers where worker_id = %(worker)s) "
+            "update {schema}.workers set state = 'stopping' where id = %(worker)s returning id",
             schema,
         ),
         {"worker": worker},
@@ -220,8 +220,10 @@ def unregister_worker(schema: str, worker: UUID) -> Statement[Any]:
     """The row goes only when no claim is left: else the rescue needs the time of its lease."""
     return Statement(
         inline(
-            "delete from {schema}.workers where id = %(worker)s "
-            "and not exists (select from {schema}.claims where worker_id = %(worker)s) returning id",
+            "with gone as (delete from {schema}.workers where id = %(worker)s "
+            "and not exists (select from {schema}.claims where worker_id = %(worker)s) returning id), "
+            "idle as (delete from {schema}.idle_workers where worker_id = %(worker)s) "
+            "select id from gone",
             schema,
         ),
         {"worker": worker},

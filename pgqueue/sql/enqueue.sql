@@ -36,7 +36,7 @@ woken as (
     select pg_notify(%(channel)s, case when l.position is null then format('scheduled %%s', l.lane)
                                   else format('available %%s %%s %%s', l.lane, l.rank, l.position) end)
     from (select lane, rank, min(position) as position from numbered group by lane, rank) l
-    where exists (select from {schema}.workers w where w.idle_queues @> array[l.lane] and w.expires_at > clock_timestamp()))
+    where exists (select from {schema}.idle_workers w where w.queue = l.lane))
 select n.id, i.id is not null as created, n.lane, n.rank, n.attempts, n.due, i.created_at, n.position is not null as available, n.key,
        (select count(*) from woken)
 from numbered n left join inserted i on i.id = n.id

@@ -16,6 +16,6 @@ from (select r.*, case when r.due <= clock_timestamp() then nextval('{schema}.jo
             left join {schema}.queues q on q.name = %(queue)s::text) r) n
 on conflict (unique_key, queue) where unique_key is not null do nothing
 returning id, priority, max_attempts, run_at, created_at, position is not null, unique_key,
-          case when exists (select from {schema}.workers w where w.idle_queues @> array[%(queue)s::text] and w.expires_at > clock_timestamp())
+          case when exists (select from {schema}.idle_workers w where w.queue = %(queue)s::text)
                then pg_notify(%(channel)s, case when position is null then format('scheduled %%s', queue)
                                                 else format('available %%s %%s %%s', queue, priority, position) end) end

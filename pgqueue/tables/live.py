@@ -139,14 +139,21 @@ def workers(metadata: sa.MetaData) -> sa.Table:
         column("state", TEXT, "running, or stopping after a signal.", "'running'"),
         column("queues", JSONB, "Slots by queue."),
         column("tasks", TEXTS, "Tasks that it can run."),
-        column(
-            "idle_queues",
-            TEXTS,
-            "Queues that it found empty: an enqueue into one of them sends a notification.",
-            "'{}'",
-        ),
         sa.PrimaryKeyConstraint("id", name="workers_pkey"),
         sa.CheckConstraint("state in ('running', 'stopping')", name="workers_state_check"),
         comment="One row a worker process, from its start to its end.",
         postgresql_with={"fillfactor": 50},
+    )
+
+
+def idle_workers(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "idle_workers",
+        metadata,
+        column("worker_id", UUID, "The worker that found it empty."),
+        column("queue", TEXT, "The queue."),
+        sa.PrimaryKeyConstraint("queue", "worker_id", name="idle_workers_pkey"),
+        comment="Who waits for which queue: an enqueue into one of them sends a notification. Apart from workers, "
+        "whose rows are written at each heartbeat.",
+        postgresql_with=VACUUM_OFTEN,
     )

@@ -34,6 +34,7 @@ class Tables:
     claims: sa.Table
     lanes: sa.Table
     workers: sa.Table
+    idle_workers: sa.Table
     tasks: sa.Table
     queues: sa.Table
     schedules: sa.Table
@@ -81,6 +82,7 @@ def _of(schema: str) -> Tables:
         claims=claims,
         lanes=live.lanes(made),
         workers=workers,
+        idle_workers=live.idle_workers(made),
         tasks=settings.tasks(made),
         queues=settings.queues(made),
         schedules=settings.schedules(made),

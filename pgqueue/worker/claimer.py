@@ -128,6 +128,8 @@ class Claimer:
                 self.claim_failed()
                 # The server may be another now, and its sequence behind: marks of the one before prove nothing.
                 self.lanes = Lanes()
+                # Nor need it have kept that the worker is idle.
+                self._idle = False
                 await asyncio.sleep(next(pause))
                 self.wake(sweep=True)
                 continue
@@ -171,15 +173,14 @@ class Claimer:
 
     async def sweep(self) -> None:
         """Find every lane in which something waits, and rewind its mark to there; rarer the more it costs."""
-        began = time.monotonic()
         self._sweep_at = math.inf
         found = await self._connection.fetch(claiming.lanes(self._schema, queue=self._slots.queue, tasks=self._tasks))
+        cost = self._connection.took * SWEEP_SHARE
         self.lanes.swept(found)
-        ended = time.monotonic()
-        cost = (ended - began) * SWEEP_SHARE
         # Unless another sweep was asked for meanwhile.
         if self._sweep_at == math.inf:
-            self._sweep_at = ended + min(max(cost, self._poll_interval), SWEEP_LONGEST) * random.uniform(0.8, 1.2)
+            pause = min(max(cost, self._poll_interval), SWEEP_LONGEST)
+            self._sweep_at = time.monotonic() + pause * random.uniform(0.8, 1.2)
 
     def _wanted(self) -> int:
         return min(BATCH, self._slots.wanted())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -47,6 +48,8 @@ class WorkerConnection:
         self._connection: psycopg.AsyncConnection[Any] | None = None
         self._lock = asyncio.Lock()
         self._turn = asyncio.Lock()
+        # Seconds that the last `fetch` took, without the wait for its turn.
+        self.took = 0.0
 
     async def get(self) -> psycopg.AsyncConnection[Any]:
         """The connection; waits for PostgreSQL as long as it takes."""
@@ -80,11 +83,14 @@ class WorkerConnection:
         """One statement. Raises what PostgreSQL raises; a broken connection is dropped first."""
         async with self._turn:
             conn = await self.get()
+            began = time.monotonic()
             try:
-                return await afetch(conn, statement, self._local_settings)
+                rows = await afetch(conn, statement, self._local_settings)
             except BaseException as error:
                 await self._drop_if_broken(conn, error)
                 raise
+            self.took = time.monotonic() - began
+            return rows
 
     async def insist(self, statement: Statement[Row]) -> list[Row]:
         """As `fetch`, again and again while the connection breaks: for statements that may run twice."""

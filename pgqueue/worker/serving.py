@@ -45,7 +45,6 @@ class Serving:
         self._start = start
         self._settings: dict[str, QueueSettings] = {}
         self._without_history: frozenset[str] = frozenset()
-        self._idle: set[str] = set()
         self.known_at_start: set[str] = set()
         self.slots: dict[str, Slots] = {}
         self.claimers: dict[str, Claimer] = {}
@@ -127,7 +126,6 @@ class Serving:
 
     def begin_life(self) -> None:
         """The worker has a new row: no queue is recorded idle there."""
-        self._idle.clear()
         for claimer in self.claimers.values():
             claimer.begin_life()
 
@@ -177,10 +175,10 @@ class Serving:
         await worker.services.insist(fleet.record_queues(worker.app.schema, worker.id, worker.queues))
 
     async def _set_idle(self, queue: str, idle: bool) -> None:
-        (self._idle.add if idle else self._idle.discard)(queue)
         if self._listen:
             worker = self._worker
-            await worker.claiming.fetch(fleet.mark_idle(worker.app.schema, worker.id, self._idle))
+            mark = fleet.mark_idle if idle else fleet.mark_busy
+            await worker.claiming.fetch(mark(worker.app.schema, worker.id, queue))
             if idle:
                 # Before the claimer looks a last time: what has ended by then, it finds.
                 worker.duties.latecomers.expect(

@@ -20,7 +20,7 @@ async def idle(app: PgQueue, dsn: str, count: int = 1) -> None:
 
     async def waits() -> bool:
         async with await psycopg.AsyncConnection.connect(dsn) as connection:
-            found = await connection.execute("select count(*) from pgqueue.workers where idle_queues <> '{}'")
+            found = await connection.execute("select count(distinct worker_id) from pgqueue.idle_workers")
             listening = await connection.execute(
                 "select count(*) from pg_stat_activity where datname = current_database() and query like 'listen %'"
             )

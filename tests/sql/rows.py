@@ -108,8 +108,8 @@ def worker(conn: Connection, *, lease: float = 3600.0, idle: Sequence[str] = (),
         SCHEMA, worker=id_, name=name, host="h", pid=1, version="0", queues={"mail": 10}, tasks=["send"], lease=lease
     )
     fetch(conn, registration)
-    if idle:
-        fetch(conn, fleet.mark_idle(SCHEMA, id_, idle))
+    for queue in idle:
+        fetch(conn, fleet.mark_idle(SCHEMA, id_, queue))
     return id_
 
 

@@ -27,6 +27,7 @@ from tests.sql.rows import (
     SCHEMA,
     Connection,
     add,
+    bury,
     claim,
     claim_one,
     connect,
@@ -320,6 +321,7 @@ def test_rule_4_producers_and_a_worker_that_fight_over_a_few_keys_lose_nothing(
 def test_rule_8_nobody_is_told_while_no_worker_of_the_queue_is_idle(db: Connection, listener: Connection) -> None:
     worker(db, idle=["other"])
     worker(db, lease=-1.0, idle=["mail"])
+    assert bury(db)
     worker(db)
     add(db, 3)
     add(db, delay=60.0)

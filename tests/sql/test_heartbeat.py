@@ -94,5 +94,36 @@ def test_a_worker_leaves_only_when_no_claim_of_it_is_left(db: Connection) -> Non
 def test_a_stopping_worker_is_idle_for_no_queue(db: Connection) -> None:
     me = worker(db, idle=["mail"])
     fetch(db, fleet.mark_stopping(SCHEMA, me))
-    [row] = rows(db, "select state, idle_queues from pgqueue.workers")
-    assert (row["state"], row["idle_queues"]) == ("stopping", [])
+    assert value(db, "select state from pgqueue.workers") == "stopping"
+    assert value(db, "select count(*) from pgqueue.idle_workers") == 0
+
+
+def test_a_worker_without_a_row_is_idle_for_no_queue(db: Connection) -> None:
+    dead = worker(db, lease=-1.0, idle=["mail"])
+    assert bury(db) == {dead}
+    assert fetch(db, fleet.mark_idle(SCHEMA, dead, "mail")) == []
+    assert value(db, "select count(*) from pgqueue.idle_workers") == 0
+
+
+def test_recording_idleness_waits_for_a_burial_under_way(db: Connection, another: Another, dsn: str) -> None:
+    late = worker(db, lease=-1.0)
+    with open_transaction(dsn) as rescuer, ThreadPoolExecutor(1) as threads:
+        assert bury(rescuer) == {late}
+        other = another()
+        marking = threads.submit(fetch, other, fleet.mark_idle(SCHEMA, late, "mail"))
+        wait_for_lock(db, other)
+        rescuer.commit()
+        assert marking.result() == []
+
+
+def test_a_busy_worker_is_idle_for_its_other_queues_only(db: Connection) -> None:
+    me = worker(db, idle=["mail", "thumbs"])
+    fetch(db, fleet.mark_busy(SCHEMA, me, "mail"))
+    assert value(db, "select array_agg(queue) from pgqueue.idle_workers") == ["thumbs"]
+
+
+def test_a_burial_removes_what_a_worker_without_a_row_left(db: Connection) -> None:
+    me = worker(db, idle=["mail"])
+    db.execute("insert into pgqueue.idle_workers (worker_id, queue) values (gen_random_uuid(), 'mail')")
+    assert bury(db) == set()
+    assert value(db, "select array_agg(worker_id) from pgqueue.idle_workers") == [me]
