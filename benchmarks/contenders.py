@@ -26,7 +26,6 @@ class Contender:
     hundred: Mapping[str, Any] = field(default_factory=dict)
     redis: bool = False
     boots: bool = False
-    language: str = "Python"
 
 
 PGQUEUE = {"slots": 100, "chunk": 100_000}
@@ -41,7 +40,6 @@ CONTENDERS = (
         100_000,
         {"concurrency": 24, "pool": 25, "localQueue": 500, "refetchDelay": 10, "batchDelay": 0, "chunk": 20_000},
         {"concurrency": 100},
-        language="Node",
     ),
     Contender(
         "pgboss",
@@ -51,7 +49,6 @@ CONTENDERS = (
         60_000,
         {"batchSize": 500, "localConcurrency": 2, "notify": True, "pool": 10, "chunk": 20_000},
         {"batchSize": 50},
-        language="Node",
     ),
     Contender(
         "pgqueuer",
@@ -79,7 +76,6 @@ CONTENDERS = (
         Node(),
         4_000,
         {"postgres": True, "concurrency": 100, "pool": 10, "chunk": 1000},
-        language="Node",
     ),
     Contender(
         "oban",
@@ -105,7 +101,6 @@ CONTENDERS = (
         30_000,
         {"concurrency": 100, "pool": 1, "chunk": 1000},
         redis=True,
-        language="Node",
     ),
     Contender(
         "dramatiq",

@@ -70,11 +70,12 @@ def _backlogs(results: Results) -> str:
 def _scheduled(results: Results) -> str:
     rows = [
         (each.title, f"{found['waiting']:,}", f"{found['a_second']:,}",
-         "/".join(f"{found['ms'][knot]:,.0f}" for knot in ("p50", "p99", "max")), f"{found['early']:,}")
+         "/".join(f"{found['ms'][knot]:,.0f}" for knot in ("p50", "p99", "max")), f"{found['early']:,}",
+         f"{found['server_us']:,.0f}")
         for each, found in _last(results, "scheduled")
-        if found.get("ms")
     ]  # fmt: skip
-    return table(("", "waiting", "due a second", "late p50/p99/max ms", "early"), rows) if rows else ""
+    head = ("", "waiting", "due a second", "late p50/p99/max ms", "early", "server µs a job")
+    return table(head, rows) if rows else ""
 
 
 def _memory(results: Results) -> str:

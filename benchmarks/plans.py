@@ -11,8 +11,6 @@ MODES = {"history": "pgqueue", "no_history": "pgqueue_no_history"}
 JUDGED = (*MODES.values(), "graphile", "pgboss")
 INTERVAL = 0.03
 CHURN = 500_000
-LONGEST = 900
-LONGEST_PEER = 240
 
 
 def short(scale: float, rounds: int, names: list[str]) -> list[Run]:
@@ -61,17 +59,22 @@ def full(scale: float, rounds: int, names: list[str]) -> list[Run]:
 def _at_length(each: Contender, scale: float) -> Iterator[Run]:
     """What takes minutes: under snapshots, beside millions, a million jobs through one worker."""
     jobs, fast = _size(each.jobs, scale), each.jobs >= 30_000
-    limit = LONGEST if each.name in MODES.values() else LONGEST_PEER
+    # Seconds of churn under one snapshot and beside readers, and of the long drain. Who is slow shows it sooner.
+    pinned, readers, memory = (240, 120, 300) if fast else (120, 60, 120)
+    if each.name in MODES.values():
+        pinned = 900
     if not each.redis:
-        yield Run("pinned", each.name, {"jobs": jobs, "churn": _size(CHURN, scale), "limit": limit, "pickups": 100})
-        yield Run("readers", each.name, {"jobs": jobs, "churn": 10_000_000, "limit": 120, "count": 4, "seconds": 60})
+        yield Run("pinned", each.name, {"jobs": jobs, "churn": _size(CHURN, scale), "limit": pinned, "pickups": 100})
+        yield Run(
+            "readers", each.name, {"jobs": jobs, "churn": 10_000_000, "limit": readers, "count": 4, "seconds": 60}
+        )
         if fast:
             jobs = _size(50_000, scale)
             for backlog in (50_000, 10_000_000):
                 yield Run("backlog", each.name, {"backlog": _size(backlog, scale), "jobs": jobs})
             waiting = {"waiting": _size(10_000_000, scale), "a_second": 1000, "seconds": 60 if scale >= 1 else 5}
             yield Run("scheduled", each.name, waiting)
-    yield Run("memory", each.name, {"jobs": _size(1_000_000 if fast else 100_000, scale), "limit": 300})
+    yield Run("memory", each.name, {"jobs": _size(1_000_000 if fast else 100_000, scale), "limit": memory})
 
 
 def _in_use(scale: float, rounds: int) -> Iterator[Run]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from benchmarks.contenders import BY_NAME, CONTENDERS, Contender
@@ -10,7 +11,6 @@ from benchmarks.spread import Spread
 from benchmarks.targets import plain_drains, pooled, targets
 
 NOTHING = "–"
-RUNNING = ("drain", "pickup", "pinned", "readers", "backlog", "scheduled", "memory")
 
 
 def summary(results: Results) -> str:
@@ -71,17 +71,25 @@ def losses(results: Results) -> str:
     """Who lost or doubled a job, in all runs; the figures are an independent ledger's."""
     ran = 0
     bad: list[str] = []
+    cut: Counter[str] = Counter()
     for line in results.runs:
-        figures = line.get("figures")
-        if figures is None or line["scenario"] not in RUNNING:
+        figures = line.get("figures", {})
+        if "doubled" not in figures:
             continue
+        title = BY_NAME[line["contender"]].title
         ran += figures.get("jobs", 0)
-        if figures.get("lost") or figures.get("doubled"):
-            title = BY_NAME[line["contender"]].title
-            bad.append(f"{title}: {figures['lost']} lost, {figures['doubled']} doubled in {line['key']}")
+        lost, doubled = figures.get("lost", 0), figures["doubled"]
+        if lost or doubled:
+            bad.append(f"{title}: {lost} lost, {doubled} doubled in {line['key']}")
+        if figures.get("capped") or figures.get("pinned", {}).get("capped"):
+            cut[title] += 1
+    text = f"No contender lost or doubled one of {ran:,} jobs."
     if bad:
-        return "\n".join(["**Lost or doubled jobs:**", "", *(f"- {each}" for each in bad)])
-    return f"No contender lost or doubled one of {ran:,} jobs."
+        text = "\n".join(["**Lost or doubled jobs:**", "", *(f"- {each}" for each in bad)])
+    if cut:
+        runs = ", ".join(f"{title} ({count})" for title, count in cut.items())
+        text += f"\n\nRuns that their limit ended, so that a job that had not run may be late or lost: {runs}."
+    return text
 
 
 def missing(results: Results) -> str:
@@ -96,15 +104,24 @@ def missing(results: Results) -> str:
 
 
 def machine(results: Results) -> str:
-    found = results.machine
-    settings = ", ".join(f"{name} {value}" for name, value in found["postgresql"].items() if name != "server_version")
-    return (
-        f"{found['cpu']}, {found['cores']} cores, {found['memory_gb']} GB, "
-        f"{found['syncs_per_second']:,} syncs a second, {found['system']}. "
-        f"pgqueue {found['pgqueue']}, Python {found['python']}, psycopg {found['psycopg']}. "
-        f"PostgreSQL {found['postgresql']['server_version']}: {settings}. Redis: {found['redis'] or 'none'}. "
-        f"`{found['command']}`, load average before {found['load'][0]}."
-    )
+    """Of each sitting: on what, which pgqueue, which command, and what ran in it."""
+    parts: dict[str, list[str]] = {}
+    for found, runs in zip(results.machines, results.runs_of, strict=True):
+        if not runs:
+            continue
+        server = found["postgresql"]
+        settings = ", ".join(f"{name} {value}" for name, value in server.items() if name != "server_version")
+        whole = (
+            f"{found['cpu']}, {found['cores']} cores, {found['memory_gb']} GB, {found['system']}. "
+            f"Python {found['python']}, psycopg {found['psycopg']}. PostgreSQL {server['server_version']}: {settings}. "
+            f"Redis: {found['redis'] or 'none'}."
+        )
+        who = ", ".join(f"{name} {count}" for name, count in Counter(run["contender"] for run in runs).items())
+        parts.setdefault(whole, []).append(
+            f"- pgqueue {found['pgqueue']}, `{found['command']}`, {found['syncs_per_second']:,} syncs a second, load "
+            f"average before {found['load'][0]}: {len(runs)} runs ({who})"
+        )
+    return "\n\n".join("\n".join([whole, "", *sittings]) for whole, sittings in parts.items())
 
 
 def versions(results: Results) -> str:
@@ -148,5 +165,5 @@ def _was_tried(results: Results, each: Contender) -> bool:
 
 
 def _text(values: list[float]) -> str:
-    spread = Spread.of(values)
-    return NOTHING if spread is None else str(spread)
+    found = Spread.of(values)
+    return NOTHING if found is None else str(found)

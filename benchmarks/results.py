@@ -28,24 +28,21 @@ class Results:
     """What has been measured, on disk after each run.
 
     results = Results(Path("results.jsonl"))
-    results.median("drain", "pgboss", "rate")
+    results.values("drain", "pgboss", "rate")    # of each round
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.machines: list[dict[str, Any]] = []
         self.runs: list[dict[str, Any]] = []
+        # What ran after each line that describes a machine, in one go.
+        self.runs_of: list[list[dict[str, Any]]] = []
         if path.exists():
             for line in path.read_text().splitlines():
-                read = json.loads(line)
-                (self.runs if "key" in read else self.machines).append(read)
-
-    @property
-    def machine(self) -> dict[str, Any]:
-        return self.machines[-1]
+                self._take(json.loads(line))
 
     def begin(self, machine: dict[str, Any]) -> None:
-        self._append(self.machines, machine)
+        self._append(machine)
 
     def add(self, run: Run, **told: Any) -> dict[str, Any]:
         """`told` holds `figures`, or `missing` or `error` with the reason."""
@@ -57,7 +54,7 @@ class Results:
             "given": dict(run.given),
             **told,
         }
-        self._append(self.runs, line)
+        self._append(line)
         return line
 
     def has(self, run: Run) -> bool:
@@ -73,13 +70,6 @@ class Results:
         found = (_dig(figures, path) for figures in self.of(scenario, contender, **given))
         return [float(value) for value in found if value is not None]
 
-    def reason(self, scenario: str, contender: str) -> str | None:
-        """Why there are no figures, as the last try had it."""
-        lines = list(self._lines(scenario, contender, {}))
-        if not lines or "figures" in lines[-1]:
-            return None
-        return str(lines[-1].get("missing") or lines[-1].get("error"))
-
     def about(self, contender: str) -> dict[str, Any]:
         """Version, runtime and options."""
         found = (line["about"] for line in reversed(self.runs) if line["contender"] == contender and line.get("about"))
@@ -91,8 +81,16 @@ class Results:
             if of_this and all(line["given"].get(name) == value for name, value in given.items()):
                 yield line
 
-    def _append(self, to: list[dict[str, Any]], line: dict[str, Any]) -> None:
-        to.append(line)
+    def _take(self, line: dict[str, Any]) -> None:
+        if "key" not in line:
+            self.machines.append(line)
+            self.runs_of.append([])
+        else:
+            self.runs.append(line)
+            self.runs_of[-1].append(line)
+
+    def _append(self, line: dict[str, Any]) -> None:
+        self._take(line)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as file:
             file.write(json.dumps(_short(line)) + "\n")

@@ -17,7 +17,6 @@ from benchmarks.machine import describe, load
 from benchmarks.results import Results, Run
 from benchmarks.scenarios import backlogs, drains, neighbours, pickups, snapshots, transactions
 from benchmarks.trial import Servers, Trial
-from benchmarks.workers import ContenderFailed
 
 
 def _bare_loop(trial: Trial, jobs: int, mode: str) -> dict[str, Any]:
@@ -83,8 +82,9 @@ def _make(run: Run, servers: Servers, results: Results) -> dict[str, Any]:
             told["figures"] = SCENARIOS[run.scenario](trial, **run.given)
     except Missing as reason:
         told["missing"] = str(reason)
-    except (ContenderFailed, subprocess.CalledProcessError) as error:
-        told["error"] = str(error)
+    except Exception as error:
+        # Whatever it is, the next run begins on a fresh database.
+        told["error"] = f"{type(error).__name__}: {error}"
     return results.add(run, **told, seconds=time.perf_counter() - began)
 
 

@@ -58,6 +58,16 @@ def pooled(results: Results, contender: str, samples: str = "samples") -> dict[s
     return percentiles(found) if found else None
 
 
+def _by_round(results: Results, scenario: str, contender: str, **given: Any) -> dict[int, float]:
+    """The rates of what has only a number of jobs and what is given, the last of each round."""
+    found = {}
+    for line in results.runs:
+        asked = line["given"] == {"jobs": line["given"].get("jobs"), **given}
+        if asked and "figures" in line and (line["scenario"], line["contender"]) == (scenario, contender):
+            found[line["round"]] = line["figures"]["rate"]
+    return found
+
+
 def plain_drains(results: Results, contender: str, *path: str) -> list[float]:
     """The drains of no-op jobs by one worker process: what has only a number of jobs."""
     lines = [line for line in results.runs if line["scenario"] == "drain" and line["contender"] == contender]
@@ -69,7 +79,8 @@ def _drains(results: Results) -> Iterator[Target]:
     for mode, ours in MODES.items():
         limits = results.values("bare_loop", "bare", "rate", mode=mode)
         workers = plain_drains(results, ours, "rate")
-        ratios = [worker / limit for worker, limit in zip(workers, limits, strict=False)]
+        bare, own = _by_round(results, "bare_loop", "bare", mode=mode), _by_round(results, "drain", ours)
+        ratios = [own[round] / bare[round] for round in sorted(own.keys() & bare.keys())]
         value = statistics.median(ratios) if ratios else None
         told = f"{_median(workers)} against {_median(limits)} jobs/s" if ratios else ""
         yield Target(
@@ -109,8 +120,8 @@ def _enqueues(results: Results) -> Iterator[Target]:
         told = f"{part['pgqueue']:,.0f} against {part['bare']:,.0f} a second" if part else ""
         if part and kind != "one":
             told += f"; {found['jobs']:,} jobs"
-        spread = Spread(part["ratio"], part["low"], part["high"]) if part else None
-        yield Target(what, told, part["ratio"] if part else None, bound, spread=spread)
+        ratios = Spread.of(part["ratios"]) if part else None
+        yield Target(what, told, ratios.median if ratios else None, bound, spread=ratios)
 
 
 def _pickups(results: Results) -> Iterator[Target]:

@@ -119,10 +119,6 @@ class Workers:
     def memory(self) -> int:
         return sum(map(memory_bytes, self._roots))
 
-    def said(self) -> str:
-        self._said.seek(0)
-        return self._said.read()
-
     def _wait_ready(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         line = process.stdout.readline()

@@ -11,6 +11,7 @@ import psycopg
 from benchmarks.scenarios.working import LIMIT
 from benchmarks.spread import percentiles
 from benchmarks.trial import Trial
+from benchmarks.workers import ContenderFailed
 from pgqueue.bench.bare import ClaimLoop
 from pgqueue.database import Database
 
@@ -43,7 +44,7 @@ def _claim_seconds(dsn: str, count: int, batch: int) -> Iterator[float]:
             jobs = loop.claim(batch)
             yield time.perf_counter() - began
             if len(jobs) < batch:
-                raise SystemExit(f"a claim of {batch} jobs found {len(jobs)}")
+                raise ContenderFailed(f"a claim of {batch} jobs found {len(jobs)}")
 
 
 def backlog(trial: Trial, backlog: int, jobs: int) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def scheduled(trial: Trial, waiting: int, a_second: int, seconds: int) -> dict[s
     due = time.time() + LEAD + jobs / ENQUEUES_A_SECOND
     trial.bulk(jobs, due=due, step=1 / a_second)
     if time.time() > due:
-        return {"waiting": waiting, "error": f"to enqueue {jobs} jobs took until after the first was due"}
+        raise ContenderFailed(f"to enqueue {jobs} jobs took until after the first was due")
     server_cpu = trial.server.cpu()
     with trial.workers(jobs, timed=True) as workers:
         workers.go()

@@ -6,8 +6,7 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
-from benchmarks.scenarios.pickups import ARRIVAL_LIMIT, IDLE_BEFORE
-from benchmarks.spread import percentiles
+from benchmarks.scenarios.pickups import IDLE_BEFORE, arrivals
 from benchmarks.trial import Trial
 from benchmarks.workers import ContenderFailed, Workers
 
@@ -47,22 +46,9 @@ def beside(trial: Trial, jobs: int, interval: float, images_queued: int, own_wor
         **loaded,
         "lost": idle["lost"] + loaded["lost"],
         "doubled": idle["doubled"] + loaded["doubled"],
-        "ratio": loaded["ms"]["p99"] / idle["ms"]["p99"],
-        "after_ratio": loaded["after_ms"]["p99"] / idle["after_ms"]["p99"],
     }
 
 
 def _pickups(trial: Trial, workers: Workers, first: int, jobs: int, interval: float) -> dict[str, Any]:
     made = trial.paced(jobs, interval, first)
-    workers.until(lambda: workers.ledgers.ran(first, jobs) >= jobs, ARRIVAL_LIMIT)
-    tally = workers.ledgers.tally(first, jobs)
-    times = workers.ledgers.times(first, jobs)
-    samples = [(at - before) / 1e6 for at, before in zip(times, made["before"], strict=True) if at]
-    after = [max(0.0, at - ended) / 1e6 for at, ended in zip(times, made["after"], strict=True) if at]
-    return {
-        "jobs": jobs,
-        "lost": tally.lost,
-        "doubled": tally.doubled,
-        "ms": percentiles(samples),
-        "after_ms": percentiles(after),
-    }
+    return arrivals(workers, first, made["before"], made["after"])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.spread import percentiles
 from benchmarks.trial import Trial
+from benchmarks.workers import Workers
 
 IDLE_BEFORE = 1.5
 ARRIVAL_LIMIT = 15.0
 BOOT = 5.0
+SETTLED = 0.05
 
 
 def pickup(trial: Trial, jobs: int, interval: float) -> dict[str, Any]:
@@ -22,21 +25,24 @@ def pickup(trial: Trial, jobs: int, interval: float) -> dict[str, Any]:
             workers.go()
             time.sleep(IDLE_BEFORE)
         made = trial.paced(jobs, interval)
-        workers.until(lambda: workers.ledgers.ran(0, jobs) >= jobs, ARRIVAL_LIMIT)
-        time.sleep(0.05)
-        times = workers.ledgers.times(0, jobs)
-        tally = workers.ledgers.tally(0, jobs)
-    ran = [number for number, at in enumerate(times) if at]
-    if not ran:
-        return {"jobs": jobs, "lost": tally.lost, "doubled": tally.doubled}
-    samples = [(times[n] - made["before"][n]) / 1e6 for n in ran]
-    after = [(times[n] - made["after"][n]) / 1e6 for n in ran]
-    return {
-        "jobs": jobs,
-        "lost": tally.lost,
-        "doubled": tally.doubled,
-        "ms": percentiles(samples),
-        "after_ms": percentiles(after),
-        "samples": [round(each, 3) for each in samples],
-        "after_samples": [round(each, 3) for each in after],
-    }
+        return arrivals(workers, 0, made["before"], made["after"])
+
+
+def arrivals(workers: Workers, first: int, since: Sequence[int], after: Sequence[int] | None = None) -> dict[str, Any]:
+    """Of the jobs from number `first` on: milliseconds since, and after, those times to the task's first line.
+
+    The times are nanoseconds of the monotonic clock, one a job. A job that began before counts 0.
+    """
+    jobs = len(since)
+    workers.until(lambda: workers.ledgers.ran(first, jobs) >= jobs, ARRIVAL_LIMIT)
+    time.sleep(SETTLED)
+    tally = workers.ledgers.tally(first, jobs)
+    times = workers.ledgers.times(first, jobs)
+    found: dict[str, Any] = {"jobs": jobs, "lost": tally.lost, "doubled": tally.doubled}
+    for prefix, moments in (("", since), ("after_", after)):
+        if moments is None or tally.ran == 0:
+            continue
+        samples = [max(0.0, at - moment) / 1e6 for at, moment in zip(times, moments, strict=True) if at]
+        found[f"{prefix}ms"] = percentiles(samples)
+        found[f"{prefix}samples"] = [round(each, 3) for each in samples]
+    return found

@@ -11,12 +11,11 @@ from typing import Any
 
 import psycopg
 
-from benchmarks.scenarios.pickups import ARRIVAL_LIMIT, IDLE_BEFORE
+from benchmarks.scenarios.pickups import IDLE_BEFORE, arrivals
 from benchmarks.scenarios.snapshots import churn_jobs, one_snapshot
 from benchmarks.scenarios.working import LIMIT
-from benchmarks.spread import percentiles
 from benchmarks.trial import Trial
-from benchmarks.workers import ContenderFailed, Workers
+from benchmarks.workers import ContenderFailed
 from pgqueue import PgQueue
 from pgqueue.task import Task
 
@@ -40,7 +39,9 @@ def late_commits(trial: Trial, held: float, count: int, dead: int) -> dict[str, 
         stack.callback(app.close)
         if dead:
             stack.enter_context(one_snapshot(trial.dsn))
-            churn_jobs(trial, 0, dead, LIMIT)
+            churned, _ = churn_jobs(trial, 0, dead, LIMIT)
+            if churned < dead:
+                raise ContenderFailed(f"only {churned} of {dead} jobs came and went in {LIMIT:g} s")
         workers = stack.enter_context(trial.workers(first + count, timed=True))
         workers.go()
         time.sleep(IDLE_BEFORE)
@@ -60,7 +61,7 @@ def late_commits(trial: Trial, held: float, count: int, dead: int) -> dict[str, 
             time.sleep(max(APART, start + held - time.monotonic()))
             connection.commit()
             commits.append(time.monotonic_ns())
-        return {"held": held, "dead": dead, **_arrivals(workers, first, commits)}
+        return {"held": held, "dead": dead, **arrivals(workers, first, commits)}
 
 
 def app_traffic(trial: Trial, producers: int, seconds: float, a_second: float) -> dict[str, Any]:
@@ -83,9 +84,10 @@ def _traffic(trial: Trial, producers: int, seconds: float, a_second: float) -> d
         workers.go()
         time.sleep(IDLE_BEFORE)
         commits = asyncio.run(_produce(trial.dsn, task, producers, seconds, a_second))
-        found = _arrivals(workers, 0, commits)
+        found = arrivals(workers, 0, commits)
     app.close()
-    return {"a_second": len(commits) / seconds, **found}
+    stranded = sum(each > STRANDED_MS for each in found["samples"])
+    return {"a_second": len(commits) / seconds, "stranded": stranded, **found}
 
 
 async def _produce(dsn: str, task: Task[..., Any], producers: int, seconds: float, a_second: float) -> list[int]:
@@ -116,20 +118,3 @@ def _app(trial: Trial) -> tuple[PgQueue, Task[..., Any]]:
     async def noop(id: int) -> None: ...
 
     return app, app.task(name="noop")(noop)
-
-
-def _arrivals(workers: Workers, first: int, commits: list[int]) -> dict[str, Any]:
-    """Milliseconds from the end of each commit to the task's first line; 0 if that was first."""
-    jobs = len(commits)
-    workers.until(lambda: workers.ledgers.ran(first, jobs) >= jobs, ARRIVAL_LIMIT)
-    tally = workers.ledgers.tally(first, jobs)
-    times = workers.ledgers.times(first, jobs)
-    samples = [max(0.0, at - commit) / 1e6 for at, commit in zip(times, commits, strict=True) if at]
-    return {
-        "jobs": jobs,
-        "lost": tally.lost,
-        "doubled": tally.doubled,
-        "stranded": sum(each > STRANDED_MS for each in samples),
-        "ms": percentiles(samples),
-        "samples": [round(each, 3) for each in samples],
-    }

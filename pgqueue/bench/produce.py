@@ -75,7 +75,7 @@ def enqueue_many(place: Place, begin: Begin, *, count: int) -> Produced:
 def copy(place: Place, begin: Begin, *, count: int) -> Produced:
     """The bare loop of the same."""
     with place.connect() as conn:
-        return _timed_bulk(lambda first, end: bare.copy(conn, place.schema, range(first, end)), begin, count)
+        return _timed_bulk(lambda first, end: bare.copy(conn, place.schema, bare.rows(range(first, end))), begin, count)
 
 
 def _timed_bulk(enqueue: Callable[[int, int], None], begin: Begin, count: int) -> Produced:

@@ -215,7 +215,7 @@ def test_the_bare_loops_write_the_row_that_an_enqueue_writes(place: Place) -> No
     noop.app.close()
     with place.connect() as connection:
         bare.inserting(connection, SCHEMA)(5)
-        bare.copy(connection, SCHEMA, [5])
+        bare.copy(connection, SCHEMA, bare.rows([5]))
 
         enqueued, inserted, copied = connection.execute(SAME).fetchall()
     assert enqueued == inserted == copied
