@@ -30,7 +30,7 @@ class Duties:
         self._worker = worker
         app, serving, schema = worker.app, worker.serving, worker.app.schema
         runner = Runner(worker.services.fetch, worker.services.run)
-        self.promoter = Promoter(runner, schema, lambda: worker.queues, serving.wake)
+        self.promoter = Promoter(runner, schema, lambda: worker.queues, serving.wake, worker.poll_interval)
         self.rescuer = Rescuer(
             runner,
             schema,

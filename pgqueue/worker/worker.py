@@ -20,7 +20,6 @@ from pgqueue.outcome import Completed, Outcome, Retry, Snooze
 from pgqueue.queries import fleet, inspecting
 from pgqueue.queries.finishing import Finished
 from pgqueue.revision import check_revision
-from pgqueue.services.promoter import LONGEST
 from pgqueue.task import Task
 from pgqueue.worker import limits
 from pgqueue.worker.connection import WorkerConnection
@@ -97,7 +96,7 @@ class Worker:
         self._limits = limits.Limits(drain=drain, idle_timeout=idle_timeout, max_jobs=max_jobs, max_memory=max_memory)
         self._with_scheduler = with_scheduler
         self._listen = listen and not app.database.pooler
-        self._poll_interval = poll_interval
+        self.poll_interval = poll_interval
         self.life = Life(self, blocked_limit)
         self.serving = Serving(
             self,
@@ -200,9 +199,7 @@ class Worker:
             listener = Listener(self.listening, self.app.schema, self.serving.hint, self.serving.sweep_all)
             self.start_part(listener.run())
         elif self.app.database.pooler:
-            logger.info(
-                "behind a pooler there is no LISTEN: jobs are found by polling, every %g s", self._poll_interval
-            )
+            logger.info("behind a pooler there is no LISTEN: jobs are found by polling, every %g s", self.poll_interval)
         self.start_part(self._watch_limits())
         self.start_part(warn_of_unknown_tasks(self.services, self.app.schema, self.queues))
         self._main = asyncio.create_task(self._until_stopped())
@@ -286,7 +283,7 @@ class Worker:
             self.finisher.add(Finished(job.id, job.fence, job.task, outcome, seconds, kept))
         if outcome is not None:
             self.ended += 1
-            if isinstance(outcome, Retry | Snooze) and outcome.delay < LONGEST:
+            if isinstance(outcome, Retry | Snooze) and outcome.delay < self.poll_interval:
                 # The promoter does not look again that soon by itself.
                 asyncio.get_running_loop().call_later(outcome.delay + WRITE_SECONDS, self.duties.promoter.wake)
             if self._limits.was_last(self.ended):

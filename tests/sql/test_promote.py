@@ -223,7 +223,7 @@ async def test_a_backlog_of_one_queue_does_not_keep_the_others_waiting(db: Conne
     promoted: list[str] = []
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as conn:
         runner = Runner(partial(afetch, conn), partial(arun, conn))
-        pause = await Promoter(runner, SCHEMA, lambda: ["first", "second"], promoted.append).run_once()
+        pause = await Promoter(runner, SCHEMA, lambda: ["first", "second"], promoted.append, 1.0).run_once()
     assert (promoted, pause) == (["first", "second"], 0.0)
 
 
