@@ -48,6 +48,11 @@ class Database:
         pooler: bool = False,
         isolated: bool = True,
     ) -> None:
+        wrong: object = dsn
+        if wrong is not None and not isinstance(wrong, str):
+            raise ConfigurationError(
+                f"PgQueue was given {wrong!r} as its DSN: give text such as 'postgresql:///shop', or engine=…"
+            )
         if dsn is not None and engine is not None:
             raise ConfigurationError("PgQueue was given both a DSN and an engine: give one of the two")
         self._given = dsn

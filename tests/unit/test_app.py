@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pydoc
+from typing import Any
 
-from pgqueue import PgQueue
+import pytest
+
+from pgqueue import ConfigurationError, PgQueue
 
 
 def test_help_shows_what_users_call_and_nothing_else() -> None:
@@ -26,3 +29,9 @@ def test_help_shows_what_users_call_and_nothing_else() -> None:
     text = pydoc.plain(pydoc.render_doc(PgQueue))
     assert "send_email" in text
     assert "insert" not in text
+
+
+def test_a_dsn_that_is_no_text_is_refused_at_once() -> None:
+    number: Any = 5
+    with pytest.raises(ConfigurationError, match=r"was given 5 as its DSN: give text such as 'postgresql:///shop'"):
+        PgQueue(number)
