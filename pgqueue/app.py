@@ -66,7 +66,7 @@ class PgQueue:
             raise ConfigurationError(f"max_attempts={max_attempts} must be at least 1")
         self.max_attempts = max_attempts
         self.backoff = backoff or Backoff.default()
-        self.timeout = None if timeout is None else seconds(timeout)
+        self.timeout = None if timeout is None else seconds(timeout, "timeout")
         self.tasks: dict[str, Task[..., Any]] = {}
         self.declared_queues: dict[str, QueueRow] = {}
         self.declared_schedules: dict[str, Schedule] = {}
@@ -131,7 +131,7 @@ class PgQueue:
         """
 
         def register(target: Callable[..., Any]) -> Task[..., Any]:
-            bound = None if timeout is None else seconds(timeout)
+            bound = None if timeout is None else seconds(timeout, "timeout")
             task = Task(self, target, name, task_options(timeout=bound, **options))
             if task.name in self.tasks:
                 raise ConfigurationError(f"two tasks are named {task.name}: give one of them another name")
@@ -200,7 +200,7 @@ class PgQueue:
             app.queue("email", max_attempts=5, keep_completed=timedelta(hours=24))
         """
         new_job(f"queue {name}", "{}", priority=priority, max_attempts=max_attempts, timeout=timeout)
-        bound = None if timeout is None else seconds(timeout)
+        bound = None if timeout is None else seconds(timeout, "timeout")
         declared = QueueRow(data_name("queue", name), priority, max_attempts, bound, lifo, keep_completed)
         before = self.declared_queues.setdefault(name, declared)
         if before != declared:

@@ -119,12 +119,12 @@ class FailJob(TaskSignal):
         super().__init__(reason or "the task failed its job")
 
 
-def seconds(delay: float | timedelta) -> float:
-    """A delay as seconds. Raises ArgumentError for a negative or non-finite one."""
+def seconds(delay: float | timedelta, what: str = "delay") -> float:
+    """A time span as seconds. Raises ArgumentError, naming `what` it is, for a negative or non-finite one."""
     given: object = delay
     if isinstance(given, bool) or not isinstance(given, int | float | timedelta):
-        raise ArgumentError(f"a delay must be a number of seconds or a timedelta, not {delay!r}")
+        raise ArgumentError(f"{what} must be a number of seconds or a timedelta, not {delay!r}")
     value = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
     if not 0 <= value <= 100 * 366 * 86400:
-        raise ArgumentError(f"a delay must be between 0 and 100 years of seconds, not {delay!r}")
+        raise ArgumentError(f"{what} must be between 0 and 100 years of seconds, not {delay!r}")
     return value

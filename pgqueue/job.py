@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, Protocol
 
 from pgqueue.errors import ArgumentError, ConfigurationError, JobCancelled, JobEnded, JobFailed
@@ -169,3 +169,28 @@ def checked_key(key: str) -> str:
     if type(key) is not str or not 1 <= len(key) <= 500 or "\x00" in key or not key.isprintable():
         raise ArgumentError(f"key {str(key)[:60]!r} is not valid: use 1 to 500 printable characters")
     return key
+
+
+def checked_id(job_id: object) -> int:
+    """A job's id. Raises ArgumentError, also for text: "12" would be the jobs 1 and 2 where several may be given."""
+    if type(job_id) is not int or not -(2**63) <= job_id < 2**63:
+        raise ArgumentError(f"{job_id!r} is no job id: give a whole number below 2**63, such as job.id or int(text)")
+    return job_id
+
+
+def checked_ids(job_ids: object) -> tuple[int, ...]:
+    """One id, or several. Raises ArgumentError."""
+    if isinstance(job_ids, Iterable) and not isinstance(job_ids, str | bytes):
+        return tuple(checked_id(job_id) for job_id in job_ids)
+    return (checked_id(job_ids),)
+
+
+def checked_time(what: str, run_at: object) -> datetime:
+    """When a job is to run. Raises ArgumentError for a naive time, and for one that no datetime in UTC can be."""
+    if not isinstance(run_at, datetime) or run_at.utcoffset() is None:
+        raise ArgumentError(f"{what}: run_at={run_at!r} must be an aware datetime, such as datetime.now(UTC)")
+    try:
+        run_at.astimezone(UTC)
+    except OverflowError:
+        raise ArgumentError(f"{what}: run_at={run_at!r} is not between the years 1 and 9999 in UTC") from None
+    return run_at

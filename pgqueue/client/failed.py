@@ -10,7 +10,7 @@ from typing import Any
 from pgqueue.client.jobs import Jobs
 from pgqueue.client.part import Part
 from pgqueue.errors import ArgumentError
-from pgqueue.job import Job
+from pgqueue.job import Job, checked_id, checked_ids
 from pgqueue.queries import failures
 from pgqueue.queries.failures import FailureFilter
 from pgqueue.queries.inspecting import found
@@ -41,7 +41,7 @@ class FailedJobs(Part):
 
     def get(self, job_id: int) -> Job:
         """One failed job. Raises JobNotFound."""
-        rows = self.database.fetch(failures.list_failed(self.schema, FailureFilter((job_id,)), 1))
+        rows = self.database.fetch(failures.list_failed(self.schema, FailureFilter((checked_id(job_id),)), 1))
         return found(self._jobs(rows), f"with id {job_id} is in failed_jobs")
 
     def count(self, *, queue: str | None = None, task: str | None = None, error: str | None = None) -> int:
@@ -108,7 +108,7 @@ class FailedJobs(Part):
 def _chosen(
     verb: str, ids: Sequence[int] | None, queue: str | None, task: str | None, error: str | None, everything: bool
 ) -> FailureFilter:
-    which = FailureFilter(None if ids is None else tuple(ids), queue, task, error)
+    which = FailureFilter(None if ids is None else checked_ids(ids), queue, task, error)
     if everything is not (which == FailureFilter()):
         raise ArgumentError(f"{verb} takes ids, queue=, task= and error=, or all=True")
     return which

@@ -11,7 +11,7 @@ from pgqueue.client.jobs import Jobs
 from pgqueue.client.part import Part
 from pgqueue.errors import ArgumentError, seconds
 from pgqueue.events import Event, Subscribers
-from pgqueue.job import Job, NewJob
+from pgqueue.job import Job, NewJob, checked_time
 from pgqueue.queries import copying, enqueuing
 from pgqueue.queries.fleet import QueueRow
 
@@ -54,10 +54,14 @@ def staggered(jobs: Sequence[NewJob], spread: float | timedelta | None) -> Seque
             raise ArgumentError(f"enqueue_many takes jobs made by task.job(…), not {type(job).__name__}")
     if spread is None:
         return jobs
-    step = seconds(spread)
-    return [
-        job._replace(run_at=job.run_at + timedelta(seconds=n * step))
-        if job.run_at is not None
-        else job._replace(delay=(job.delay or 0.0) + n * step)
-        for n, job in enumerate(jobs)
-    ]
+    step = seconds(spread, "spread")
+    return [_later(job, n * step) for n, job in enumerate(jobs)]
+
+
+def _later(job: NewJob, by: float) -> NewJob:
+    if job.run_at is None:
+        return job._replace(delay=seconds((job.delay or 0.0) + by, f"spread: the delay of {job.task}"))
+    try:
+        return job._replace(run_at=checked_time(job.task, job.run_at + timedelta(seconds=by)))
+    except OverflowError:
+        raise ArgumentError(f"spread: {job.run_at} and {by:g} s more is after the year 9999") from None

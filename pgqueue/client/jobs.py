@@ -12,7 +12,7 @@ from typing import Any
 
 from pgqueue.client.part import Part
 from pgqueue.errors import ArgumentError, ConfigurationError, ResultTimeout, seconds
-from pgqueue.job import ENDED, Job
+from pgqueue.job import ENDED, Job, checked_id, checked_ids, checked_time
 from pgqueue.queries import inspecting
 from pgqueue.queries.inspecting import JobFilter
 
@@ -28,11 +28,15 @@ class Jobs(Part):
 
         app.jobs.get(42).state
         """
-        return self._one(self.database.fetch(inspecting.job(self.schema, job_id), using), f"with id {job_id}")
+        return self._one(
+            self.database.fetch(inspecting.job(self.schema, checked_id(job_id)), using), f"with id {job_id}"
+        )
 
     async def aget(self, job_id: int, using: Any = None) -> Job:
         """As `get`."""
-        return self._one(await self.database.afetch(inspecting.job(self.schema, job_id), using), f"with id {job_id}")
+        return self._one(
+            await self.database.afetch(inspecting.job(self.schema, checked_id(job_id)), using), f"with id {job_id}"
+        )
 
     def find(self, key: str, *, queue: str | None = None, using: Any = None) -> Job | None:
         """The live job that holds `key`, None when no job does."""
@@ -149,19 +153,19 @@ class Jobs(Part):
             raise ArgumentError("cancel takes either an id or key=")
         if key is not None:
             return inspecting.cancel_key(self.schema, key, queue, why)
-        ids = [job_id] if isinstance(job_id, int) else builtins.list(job_id or ())
-        return _single(inspecting.cancel(self.schema, ids, why))
+        return _single(inspecting.cancel(self.schema, checked_ids(job_id), why))
 
     def _rescheduling(
         self, job_id: int | None, key: str | None, queue: str | None, run_at: datetime | None, delay: float | timedelta
     ) -> Any:
         if (job_id is None) == (key is None):
             raise ArgumentError("reschedule takes either an id or key=")
-        if run_at is not None and run_at.tzinfo is None:
-            raise ArgumentError(f"run_at={run_at!r} must be an aware datetime, such as datetime.now(UTC)")
+        if run_at is not None:
+            checked_time("reschedule", run_at)
+        given = () if job_id is None else (checked_id(job_id),)
 
         def operation() -> Any:
-            ids = [] if job_id is None else [job_id]
+            ids = builtins.list(given)
             if key is not None:
                 ids = [job.id for job in (yield inspecting.live_by_key(self.schema, key, queue))]
             moved = yield inspecting.reschedule(self.schema, ids, run_at, seconds(delay))

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pgqueue import arguments
 from pgqueue.backoff import Backoff
 from pgqueue.errors import ArgumentError, ConfigurationError, seconds
-from pgqueue.job import NewJob, checked_key
+from pgqueue.job import NewJob, checked_key, checked_time
 from pgqueue.names import data_name
 
 RunIn = Literal["coroutine", "thread", "process"]
@@ -82,16 +82,14 @@ def new_job(
     if run_at is not None:
         if delay is not None:
             raise ArgumentError(f"{task}: both delay={delay!r} and run_at={run_at!r} were given: give one of the two")
-        aware: Any = run_at
-        if not isinstance(aware, datetime) or aware.utcoffset() is None:
-            raise ArgumentError(f"{task}: run_at={run_at!r} must be an aware datetime, such as datetime.now(UTC)")
+        checked_time(task, run_at)
     if priority is not None and (type(priority) is not int or priority not in PRIORITIES):
         raise ArgumentError(
             f"{task}: priority={priority!r} must be a whole number from -32768 to 32767; lower runs first"
         )
     if max_attempts is not None and (type(max_attempts) is not int or not 1 <= max_attempts <= 2**31 - 1):
-        raise ArgumentError(f"{task}: max_attempts={max_attempts!r} must be a whole number of at least 1")
-    if timeout is not None and seconds(timeout) <= 0:
+        raise ArgumentError(f"{task}: max_attempts={max_attempts!r} must be a whole number from 1 to 2,147,483,647")
+    if timeout is not None and seconds(timeout, "timeout") <= 0:
         raise ArgumentError(f"{task}: timeout={timeout!r} must be above 0 seconds")
     if tags is not None and not (_is_list(tags) and all(isinstance(tag, str) for tag in tags)):
         raise ArgumentError(f"{task}: tags={tags!r} must be a list of strings")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -113,6 +114,16 @@ def test_waiting_jobs_are_cancelled_by_id_and_by_key(app: PgQueue, send: Task[[i
         app.jobs.cancel()
     with pytest.raises(ArgumentError, match="either an id or key="):
         app.jobs.cancel(1, key="k")
+
+
+@pytest.mark.parametrize("wrong", ["12", "abc", b"12", True, 1.5, 2**70, [1, "2"], object()])
+def test_what_is_no_id_is_refused_and_changes_nothing(app: PgQueue, send: Task[[int], int], wrong: Any) -> None:
+    jobs = app.enqueue_many([send.job(n) for n in range(12)])
+    for operation in (app.jobs.cancel, app.jobs.get, app.jobs.reschedule, app.failed.redrive, app.failed.purge):
+        with pytest.raises(ArgumentError, match="is no job id: give a whole number"):
+            operation(wrong)
+    assert app.jobs.count(state="available") == len(jobs)
+    assert app.jobs.cancel([jobs[0].id, jobs[1].id]) == [jobs[0].id, jobs[1].id]
 
 
 def test_cancelling_a_scheduled_job_cancels_it_at_once(app: PgQueue, send: Task[[int], int]) -> None:

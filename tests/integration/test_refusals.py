@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -139,6 +139,11 @@ def pair(first: int, second: int) -> None: ...
     [
         ({"run_at": datetime(2024, 1, 1)}, "run_at=.*must be an aware datetime, such as datetime.now"),
         ({"run_at": "2024-01-01"}, "run_at=.*must be an aware datetime"),
+        (
+            {"run_at": datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-2)))},
+            "not between the years 1 and 9999",
+        ),
+        ({"run_at": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=2)))}, "the years 1 and 9999"),
         ({"run_at": datetime(2024, 1, 1, tzinfo=UTC), "delay": 1}, "both delay=1 and run_at=.*: give one of the two"),
         ({"delay": -1}, "delay must be between 0 and 100 years.* not -1"),
         ({"delay": math.nan}, "delay must be between 0"),
@@ -149,7 +154,7 @@ def pair(first: int, second: int) -> None: ...
         ({"priority": 1.5}, "priority=1.5 must be a whole number"),
         ({"priority": True}, "priority=True must be a whole number"),
         ({"priority": 40_000}, "priority=40000 must be a whole number from -32768 to 32767; lower runs first"),
-        ({"max_attempts": 0}, "max_attempts=0 must be a whole number of at least 1"),
+        ({"max_attempts": 0}, "max_attempts=0 must be a whole number from 1 to 2,147,483,647"),
         ({"max_attempts": 2**31}, "max_attempts=2147483648"),
         ({"timeout": 0}, "timeout=0 must be above 0 seconds"),
         ({"key": ""}, "key '' is not valid: use 1 to 500 printable"),
