@@ -31,7 +31,7 @@ class Buried(NamedTuple):
 
 
 class Orphan(NamedTuple):
-    """A job of a dead worker; `job_id` is None where the claim has nothing left.
+    """A job of a dead worker, claimed `held_for` seconds ago; `job_id` is None where the claim has nothing left.
 
     `worker` is what people call the worker: its id where its row had gone before.
     """
@@ -44,6 +44,7 @@ class Orphan(NamedTuple):
     attempt: int
     max_attempts: int
     crashes: int
+    held_for: float
     worker: str = ""
 
 
@@ -88,7 +89,8 @@ def rescue(schema: str, delay: Callable[[str, int], float]) -> Operation[list[Or
                 crashes=row.crashes,
                 delay=lambda attempt, task=row.task: delay(task, attempt),  # type: ignore[misc]
             )
-            ended.append(Finished(row.job_id or 0, row.fence, row.task, outcome))
+            # When it began nobody knows but the dead: it was claimed just before.
+            ended.append(Finished(row.job_id or 0, row.fence, row.task, outcome, row.held_for))
         else:
             given_back.append(row)
     if ended:

@@ -1,5 +1,6 @@
 -- Jobs that a worker without a row still holds.
-select c.worker_id, c.id, c.queue, j.id, j.task, j.attempt, j.max_attempts, j.crashes
+select c.worker_id, c.id, c.queue, j.id, j.task, j.attempt, j.max_attempts, j.crashes,
+       extract(epoch from clock_timestamp() - c.claimed_at)::float8
 from {schema}.claims c
 left join lateral (
     select j.id, j.task, j.attempt, j.max_attempts, j.crashes from {schema}.jobs j

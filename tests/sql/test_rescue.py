@@ -274,3 +274,12 @@ async def test_rule_6_a_worker_rescues_only_after_a_lease_of_unbroken_heartbeats
     assert [orphan.job_id for orphan in told] == ([id_] if rescues else [])
     assert state_of(db, id_) == ("scheduled" if rescues else "running")
     assert value(db, "select count(*) from pgqueue.workers") == (0 if rescues else 1)
+
+
+def test_a_crashed_attempt_began_when_its_job_was_claimed(db: Connection) -> None:
+    add(db, max_attempts=1)
+    die_with(db, 1)
+    db.execute("update pgqueue.claims set claimed_at = claimed_at - interval '1 minute'")
+    rescue(db)
+    ran = value(db, "select extract(epoch from failed_at - started_at)::float8 from pgqueue.failed_jobs")
+    assert 59 < ran < 80
