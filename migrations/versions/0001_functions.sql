@@ -1,3 +1,14 @@
+create function {schema}.queue_name(name text) returns text language plpgsql immutable as $function$
+begin
+    if name is null or name !~ '^[A-Za-z0-9._][A-Za-z0-9._-]{{0,99}}$' then
+        raise exception 'queue name % is not valid', quote_nullable(name) using errcode = '22023',
+            hint = 'Use at most 100 letters, digits and . _ - ; the name does not begin with a hyphen.';
+    end if;
+    return name;
+end
+$function$;
+comment on function {schema}.queue_name is 'The name, if it can be that of a queue.';
+
 -- The unique key of a job whose task has one: {{name}} stands for an argument.
 create function {schema}.fill_key(template text, args jsonb) returns text language plpgsql immutable as $function$
 declare
@@ -83,10 +94,7 @@ begin
 
     select t.* into known from {schema}.tasks t where t.name = enqueue.task;
     lane := coalesce(enqueue.queue, known.queue, 'default');
-    if lane !~ '^[A-Za-z0-9._][A-Za-z0-9._-]{{0,99}}$' then
-        raise exception 'queue name % is not valid', quote_literal(lane) using errcode = '22023',
-            hint = 'Use at most 100 letters, digits and . _ - ; the name does not begin with a hyphen.';
-    end if;
+    perform {schema}.queue_name(lane);
     select q.* into settings from {schema}.queues q where q.name = lane;
     rank := coalesce(enqueue.priority, known.priority, settings.priority, 0);
     due := coalesce(enqueue.run_at, clock_timestamp() + enqueue.delay, clock_timestamp());
@@ -153,12 +161,17 @@ comment on function {schema}.is_failure is
 
 -- failed_jobs -> jobs, available at once, attempts anew, errors kept. A job whose key is held by a live job stays where it is.
 create function {schema}.redrive(
-    job_ids bigint[] default null, queue text default null, task text default null, error text default null, max_jobs bigint default null
+    job_ids bigint[] default null, queue text default null, task text default null, error text default null, max_jobs bigint default null,
+    everything boolean default false
 ) returns setof bigint language plpgsql as $function$
 declare
     locked bigint[];
     inserted bigint[];
 begin
+    if everything is distinct from (num_nonnulls(job_ids, redrive.queue, redrive.task, error) = 0) then
+        raise exception 'it is not said which failed jobs' using errcode = '22023',
+            hint = 'Give job_ids, queue, task or error, or everything => true.';
+    end if;
     perform pg_current_xact_id();
     locked := array(
         select f.id from {schema}.failed_jobs f
@@ -184,11 +197,16 @@ $function$;
 comment on function {schema}.redrive is 'Sends failed jobs back to their queues, oldest first, and returns their ids. Filters: ids, queue, task, error (type or fingerprint).';
 
 create function {schema}.purge_failed(
-    job_ids bigint[] default null, queue text default null, task text default null, error text default null, max_jobs bigint default null
+    job_ids bigint[] default null, queue text default null, task text default null, error text default null, max_jobs bigint default null,
+    everything boolean default false
 ) returns bigint language plpgsql as $function$
 declare
     locked bigint[];
 begin
+    if everything is distinct from (num_nonnulls(job_ids, purge_failed.queue, purge_failed.task, error) = 0) then
+        raise exception 'it is not said which failed jobs' using errcode = '22023',
+            hint = 'Give job_ids, queue, task or error, or everything => true.';
+    end if;
     locked := array(
         select f.id from {schema}.failed_jobs f
         where {schema}.is_failure(f, job_ids, purge_failed.queue, purge_failed.task, error)
@@ -200,13 +218,13 @@ $function$;
 comment on function {schema}.purge_failed is 'Deletes failed jobs for good and returns how many. Filters as in redrive.';
 
 create function {schema}.pause(queue text) returns void language sql as $function$
-    insert into {schema}.queues (name, paused) values (pause.queue, true)
+    insert into {schema}.queues (name, paused) values ({schema}.queue_name(pause.queue), true)
     on conflict (name) do update set paused = true, updated_at = clock_timestamp();
 $function$;
 comment on function {schema}.pause is 'Stops the claims of a queue on every worker; running jobs go on.';
 
 create function {schema}.resume(queue text) returns void language sql as $function$
-    update {schema}.queues set paused = false, updated_at = clock_timestamp() where name = resume.queue;
+    update {schema}.queues set paused = false, updated_at = clock_timestamp() where name = {schema}.queue_name(resume.queue);
     select pg_notify('{channel}', 'resumed ' || resume.queue);
 $function$;
 comment on function {schema}.resume is 'Lets a paused queue go on.';

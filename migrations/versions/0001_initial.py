@@ -23,6 +23,7 @@ FUNCTIONS = (
     "purge_failed",
     "pause",
     "resume",
+    "queue_name",
     "make_partitions",
     "lanes_of",
 )

@@ -104,9 +104,9 @@ def purge_failed(schema: str, which: FailureFilter, limit: int | None = None) ->
 def _verb(name: str, schema: str, which: FailureFilter, limit: int | None) -> Statement[int]:
     return Statement(
         inline(
-            f"select {{schema}}.{name}(%(ids)s::bigint[], %(queue)s, %(task)s, %(error)s, %(limit)s)",
+            f"select {{schema}}.{name}(%(ids)s::bigint[], %(queue)s, %(task)s, %(error)s, %(limit)s, %(everything)s)",
             schema,
         ),
-        {**which.params(), "limit": limit},
+        {**which.params(), "limit": limit, "everything": which == FailureFilter()},
         lambda row: row[0],
     )

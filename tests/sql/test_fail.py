@@ -94,7 +94,7 @@ def test_the_errors_of_a_failed_job_are_bounded_at_a_hundred(db: Connection) -> 
 def test_a_redriven_job_fails_again_under_its_own_id_with_the_older_errors_kept(db: Connection) -> None:
     [id_] = add(db)
     finish(db, claim_one(db), Failed("fail_job", AttemptError("E", "first")))
-    assert value(db, "select pgqueue.redrive()") == id_
+    assert value(db, "select pgqueue.redrive(everything => true)") == id_
     again = claim_one(db)
     assert (again.id, again.attempt, again.crashes) == (id_, 1, 0)
     assert finish(db, again, Failed("fail_job", AttemptError("E", "second"))) == 0

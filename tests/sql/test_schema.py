@@ -362,8 +362,8 @@ def test_a_second_schema_lives_next_to_the_first_and_touches_only_its_own_tables
         run("select {other}.pause('default')")
         assert counted() == [(1, 0, 0, 0), (1, 1, 0, 1)]
         insert_failed(connection, 9)
-        assert run("select {other}.redrive()") == []
-        assert run("select {other}.purge_failed()") == [(0,)]
+        assert run("select {other}.redrive(everything => true)") == []
+        assert run("select {other}.purge_failed(everything => true)") == [(0,)]
         assert counted() == [(1, 0, 1, 0), (1, 1, 0, 1)]
 
         run("select {other}.resume('default')")
@@ -770,7 +770,7 @@ def test_cancel_of_nothing_returns_nothing_and_a_second_cancel_changes_nothing(d
 # redrive and purge_failed
 
 
-def redriven(db: Connection, arguments: str = "", *values: Any) -> list[int]:
+def redriven(db: Connection, arguments: str = "everything => true", *values: Any) -> list[int]:
     return sorted(job_id for (job_id,) in rows(db, f"select pgqueue.redrive({arguments})", *values))
 
 
@@ -844,7 +844,7 @@ def test_redrive_skips_a_job_that_somebody_else_redrives_now(dsn: str) -> None:
 
 
 FILTERS = [
-    ("", [1, 2, 3, 4, 5]),
+    ("everything => true", [1, 2, 3, 4, 5]),
     ("array[1, 3, 99]", [1, 3]),
     ("'{}'::bigint[]", []),
     ("queue => 'sms'", [4]),
@@ -859,8 +859,8 @@ FILTERS = [
     ("error => '%%'", []),
     ("error => ''", []),
     ("error => 'print-5'", [5]),
-    ("max_jobs => 2", [1, 2]),
-    ("max_jobs => 0", []),
+    ("everything => true, max_jobs => 2", [1, 2]),
+    ("everything => true, max_jobs => 0", []),
     ("queue => 'mail', error => 'TimeoutError', max_jobs => 1", [1]),
 ]
 
@@ -888,7 +888,22 @@ def test_purge_failed_deletes_only_what_its_filters_name(db: Connection, argumen
     assert one(db, "select count(*) from pgqueue.jobs") == 0
 
 
+@pytest.mark.parametrize("arguments", ["", "max_jobs => 5", "everything => true, queue => 'mail'"])
+@pytest.mark.parametrize("verb", ["redrive", "purge_failed"])
+def test_without_saying_which_nothing_is_redriven_or_purged(db: Connection, verb: str, arguments: str) -> None:
+    insert_failures(db)
+    with pytest.raises(errors.InvalidParameterValue, match="it is not said which failed jobs"):
+        db.execute(f"select pgqueue.{verb}({arguments})".encode())
+
+
 # pause and resume
+
+
+@pytest.mark.parametrize("name", ["", "a b", "-x", "é", "x" * 101, None])
+@pytest.mark.parametrize("verb", ["pause", "resume"])
+def test_a_name_that_no_queue_can_have_is_refused(db: Connection, verb: str, name: str | None) -> None:
+    with pytest.raises(errors.InvalidParameterValue, match=r"queue name .* is not valid"):
+        db.execute(f"select pgqueue.{verb}(%s)".encode(), [name])
 
 
 def test_pause_stops_a_queue_with_or_without_settings_and_resume_lets_it_go_on(dsn: str) -> None:
