@@ -41,7 +41,7 @@ def command(
 ) -> None:
     """Start a PostgreSQL of your own, make the tables, and run worker and scheduler.
 
-    What it stores stays in .pgqueue between runs. Without an app, only PostgreSQL runs.
+    What it stores stays in .pgqueue between runs. Where no app is given or found, only PostgreSQL runs.
     """
     from pgqueue import migrate
     from pgqueue.cli import logs, signals

@@ -13,7 +13,7 @@ from pgqueue.services.rescuer import Rescuer
 from pgqueue.services.scheduler import Scheduler
 from pgqueue.services.service import Runner, Service
 from pgqueue.worker.latecomers import Latecomers
-from pgqueue.worker.upkeep import Cancellations, MarkKeeper, Reconciler, SettingsReader
+from pgqueue.worker.upkeep import Cancellations, MarkKeeper, Reconciler, SettingsReader, UnknownTasks
 
 if TYPE_CHECKING:
     from pgqueue.worker.worker import Worker
@@ -62,6 +62,7 @@ class Duties:
             self.latecomers,
             MarkKeeper(runner, schema, serving.lanes),
             settings,
+            UnknownTasks(runner, schema, lambda: worker.queues),
             pruner,
         ]
         if with_scheduler:

@@ -19,7 +19,6 @@ from pgqueue.queries.finishing import Finished, finish
 from pgqueue.services.service import Runner, Service
 
 if TYPE_CHECKING:
-    from pgqueue.worker.connection import WorkerConnection
     from pgqueue.worker.lanes import Lanes
 
 logger = logging.getLogger("pgqueue.worker")
@@ -31,6 +30,7 @@ KEEP_INTERVAL = 60.0
 WHOLE_INTERVAL = 600.0
 WHOLE_SHARE = 500
 NAMED = 5
+UNKNOWN_INTERVAL = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,20 +194,30 @@ class MarkKeeper(Service):
         return self._clock() + seconds * random.uniform(0.8, 1.2)
 
 
-async def warn_of_unknown_tasks(connection: WorkerConnection, schema: str, queues: Iterable[str]) -> None:
-    """One warning for each queue whose next jobs nobody would run: a task was renamed, or its app has no worker."""
-    for queue in sorted(queues):
-        try:
-            found = await connection.insist(fleet.unknown_tasks(schema, queue))
-        except Exception as error:
-            # A warning less is no reason to stop a worker that works.
-            logger.warning("cannot look for tasks that no running worker has in queue %s: %s", queue, error)
-            continue
-        if found:
-            names = ", ".join(found[:NAMED]) + (f" and {len(found) - NAMED} more" if len(found) > NAMED else "")
-            logger.warning(
-                "queue %s holds jobs of tasks that no running worker has: %s. They wait until one has them: start it, "
-                "or cancel them (`pgqueue jobs cancel --task NAME`)",
-                queue,
-                names,
-            )
+class UnknownTasks(Service):
+    """Warns, once for each name, of tasks among the next jobs of a queue that no running worker has.
+
+    The task was renamed, its name was mistyped, or its app has no worker.
+    """
+
+    name = "unknown tasks"
+
+    def __init__(self, runner: Runner, schema: str, queues: Callable[[], Iterable[str]]) -> None:
+        super().__init__(runner, schema)
+        self._queues = queues
+        self._told: dict[str, set[str]] = {}
+
+    async def run_once(self) -> float:
+        for queue in sorted(self._queues()):
+            found = await self.runner.fetch(fleet.unknown_tasks(self.schema, queue))
+            new = [name for name in found if name not in self._told.get(queue, ())]
+            self._told[queue] = set(found)
+            if new:
+                names = ", ".join(new[:NAMED]) + (f" and {len(new) - NAMED} more" if len(new) > NAMED else "")
+                logger.warning(
+                    "queue %s holds jobs of tasks that no running worker has: %s. They wait until one has them: start "
+                    "it, or cancel them (`pgqueue jobs cancel --task NAME`)",
+                    queue,
+                    names,
+                )
+        return UNKNOWN_INTERVAL * random.uniform(0.8, 1.2)

@@ -35,7 +35,7 @@ from pgqueue.worker.reporting import event_of
 from pgqueue.worker.serving import Serving
 from pgqueue.worker.stopping import abandon, stop_gracefully
 from pgqueue.worker.transactional import Transactions
-from pgqueue.worker.upkeep import QueueSettings, warn_of_unknown_tasks
+from pgqueue.worker.upkeep import QueueSettings
 
 if TYPE_CHECKING:
     from pgqueue.app import PgQueue
@@ -201,7 +201,6 @@ class Worker:
         elif self.app.database.pooler:
             logger.info("behind a pooler there is no LISTEN: jobs are found by polling, every %g s", self.poll_interval)
         self.start_part(self._watch_limits())
-        self.start_part(warn_of_unknown_tasks(self.services, self.app.schema, self.queues))
         self._main = asyncio.create_task(self._until_stopped())
 
     def _connect(self) -> None:

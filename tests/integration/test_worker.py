@@ -21,7 +21,7 @@ from pgqueue.services.service import Runner, Service
 from pgqueue.testing import adrain, aenqueued
 from pgqueue.worker import Worker, claimer
 from pgqueue.worker.connection import WorkerConnection
-from pgqueue.worker.upkeep import warn_of_unknown_tasks
+from pgqueue.worker.upkeep import UnknownTasks
 from tests.integration import process_app
 from tests.integration.waiting import DEADLINE, Gate, states, until
 
@@ -252,13 +252,21 @@ async def test_a_worker_names_the_tasks_of_its_queues_that_no_running_worker_has
     ]
 
 
-async def test_a_look_for_unknown_tasks_that_fails_is_logged_and_stops_no_worker(
-    app: PgQueue, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_name_that_turns_up_later_is_warned_of_once(app: PgQueue, caplog: pytest.LogCaptureFixture) -> None:
     connection = WorkerConnection(app.database, "test")
-    await warn_of_unknown_tasks(connection, "elsewhere", ["default"])
+    service = UnknownTasks(Runner(connection.fetch, connection.run), app.schema, lambda: ["default"])
+
+    async def warned() -> list[str]:
+        caplog.clear()
+        await service.run_once()
+        return [line.partition(". ")[0].partition(": ")[2] for line in caplog.messages]
+
+    await app.aenqueue("renamed")
+    assert await warned() == ["renamed"]
+    assert await warned() == []
+    await app.aenqueue("mistyped")
+    assert await warned() == ["mistyped"]
     await connection.close()
-    assert "cannot look for tasks that no running worker has in queue default: the tables of pgqueue are" in caplog.text
 
 
 async def test_globs_and_exclusions_choose_the_queues(app: PgQueue) -> None:
