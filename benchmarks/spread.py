@@ -36,5 +36,5 @@ class Spread:
 def percentiles(values: Sequence[float]) -> dict[str, float]:
     """p50, p95, p99 and max: of each the least that so many per cent do not exceed, as `pgqueue bench` tells them."""
     ordered = sorted(values)
-    found = {f"p{knot}": ordered[max(0, -(-knot * len(ordered) // 100) - 1)] for knot in KNOTS}
+    found = {f"p{knot}": ordered[-(-knot * len(ordered) // 100) - 1] for knot in KNOTS}
     return {**found, "max": ordered[-1]}

@@ -77,12 +77,10 @@ def plain_drains(results: Results, contender: str, *path: str) -> list[float]:
 
 def _drains(results: Results) -> Iterator[Target]:
     for mode, ours in MODES.items():
-        limits = results.values("bare_loop", "bare", "rate", mode=mode)
-        workers = plain_drains(results, ours, "rate")
         bare, own = _by_round(results, "bare_loop", "bare", mode=mode), _by_round(results, "drain", ours)
         ratios = [own[round] / bare[round] for round in sorted(own.keys() & bare.keys())]
         value = statistics.median(ratios) if ratios else None
-        told = f"{_median(workers)} against {_median(limits)} jobs/s" if ratios else ""
+        told = f"{_median([*own.values()])} against {_median([*bare.values()])} jobs/s" if ratios else ""
         yield Target(
             f"drain against the bare loop, {mode.replace('_', ' ')}", told, value, 0.7, spread=Spread.of(ratios)
         )

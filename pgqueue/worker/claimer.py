@@ -65,6 +65,7 @@ class Claimer:
         self._hinted = False
         self._idle = False
         self._busy_since: float | None = None
+        # How many jobs a claim finds, lately.
         self._per_claim = 1.0
         self.lanes = Lanes()
         self.lifo = False

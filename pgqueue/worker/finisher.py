@@ -17,7 +17,7 @@ from psycopg import errors as pg_errors
 
 from pgqueue.database import NoPartition
 from pgqueue.errors import SchemaOutOfDate
-from pgqueue.outcome import AttemptError, Completed, Failed
+from pgqueue.outcome import AttemptError, Completed, Failed, Retry, Snooze
 from pgqueue.queries import claiming, finishing, pruning
 from pgqueue.queries.finishing import Finished
 from pgqueue.worker.connection import TRANSIENT, WorkerConnection, pauses
@@ -36,12 +36,18 @@ class Finisher:
     """`add` outcomes; `run` writes them. What arrives while a batch is being written makes the next batch."""
 
     def __init__(
-        self, connection: WorkerConnection, schema: str, worker: Callable[[], UUID], on_stale: Callable[[int], None]
+        self,
+        connection: WorkerConnection,
+        schema: str,
+        worker: Callable[[], UUID],
+        on_stale: Callable[[int], None],
+        on_later: Callable[[float], None],
     ) -> None:
         self._connection = connection
         self._schema = schema
         self._worker = worker
         self._on_stale = on_stale
+        self._on_later = on_later
         self._waiting: list[Finished] = []
         self._locked: list[Finished] = []
         self._wrote_at = -math.inf
@@ -178,16 +184,14 @@ class Finisher:
             return
         if stale:
             self._on_stale(stale)
-        for fence, count in Counter(one.fence for one in batch).items():
-            self._count(fence, count)
+        self._wrote(batch)
 
     async def _write_unlocked(self, batch: list[Finished]) -> None:
         """Somebody holds a row of the batch: the others end now, that one when it is free."""
         operation = finishing.finish_unlocked(self._schema, self._worker(), batch)
         free = await self._connection.run(operation, atomic=True)
         ready = [one for one in batch if one.id in free]
-        for one in ready:
-            self._count(one.fence)
+        self._wrote(ready)
         rest = self._without([one for one in batch if one.id not in free], self._superseded)
         if rest:
             self._locked.extend(rest)
@@ -197,6 +201,13 @@ class Finisher:
         self._waiting[:0] = self._locked
         self._locked = []
         self._arrived.set()
+
+    def _wrote(self, outcomes: list[Finished]) -> None:
+        for fence, count in Counter(one.fence for one in outcomes).items():
+            self._count(fence, count)
+        delays = [one.outcome.delay for one in outcomes if isinstance(one.outcome, Retry | Snooze)]
+        if delays:
+            self._on_later(min(delays))
 
     def _count(self, fence: int, count: int = 1) -> None:
         left = self.held.get(fence, 0) - count

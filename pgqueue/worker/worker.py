@@ -16,7 +16,7 @@ from pgqueue.database import Database
 from pgqueue.errors import ConfigurationError
 from pgqueue.events import Event
 from pgqueue.job import ClaimedJob
-from pgqueue.outcome import Completed, Outcome, Retry, Snooze
+from pgqueue.outcome import Completed, Outcome
 from pgqueue.queries import fleet, inspecting
 from pgqueue.queries.finishing import Finished
 from pgqueue.revision import check_revision
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pgqueue.worker")
 
 BLOCKED_WARNING = 1.0
-WRITE_SECONDS = 0.02
 
 
 class Worker:
@@ -216,7 +215,7 @@ class Worker:
         )
         self.listening = WorkerConnection(app.database, "listener")
         self.pruning = WorkerConnection(app.database, "pruner", lock_timeout="2s")
-        self.finisher = Finisher(self.finishing, app.schema, lambda: self.id, self._stale)
+        self.finisher = Finisher(self.finishing, app.schema, lambda: self.id, self._stale, self._later)
         self.transactions = Transactions(
             self._transaction_database(), app.schema, lambda: self.id, self.serving.keeps_history
         )
@@ -282,15 +281,17 @@ class Worker:
             self.finisher.add(Finished(job.id, job.fence, job.task, outcome, seconds, kept))
         if outcome is not None:
             self.ended += 1
-            if isinstance(outcome, Retry | Snooze) and outcome.delay < self.poll_interval:
-                # The promoter does not look again that soon by itself.
-                asyncio.get_running_loop().call_later(outcome.delay + WRITE_SECONDS, self.duties.promoter.wake)
             if self._limits.was_last(self.ended):
                 self.stop()
         if self.app.subscribers.callbacks:
             event = event_of(job, outcome, seconds, self.app.subscribers)
             if event is not None:
                 self.app.subscribers.emit(event)
+
+    def _later(self, delay: float) -> None:
+        # Jobs that run again have been written: the promoter would not look that soon by itself.
+        if delay < self.poll_interval:
+            self.duties.promoter.wake()
 
     def _stale(self, count: int) -> None:
         logger.warning("%d outcomes were refused: their jobs had been rescued and belong to others now", count)

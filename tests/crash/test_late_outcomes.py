@@ -86,7 +86,9 @@ async def held(fleet: Fleet) -> AsyncIterator[Held]:
     database = Database(fleet.dsn)
     database.fetch(registration)
     connection = WorkerConnection(database, "finishes")
-    yield Held(database, Finisher(connection, "pgqueue", lambda: worker, stale.append), worker, stale)
+    yield Held(
+        database, Finisher(connection, "pgqueue", lambda: worker, stale.append, lambda delay: None), worker, stale
+    )
     await connection.close()
     database.close()
 

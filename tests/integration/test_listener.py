@@ -8,7 +8,7 @@ import logging
 import psycopg
 import pytest
 
-from pgqueue import JobCancelled, PgQueue
+from pgqueue import Backoff, Context, JobCancelled, PgQueue
 from pgqueue.testing import aenqueued
 from tests.integration.waiting import DEADLINE, Gate, until
 
@@ -48,6 +48,22 @@ async def test_an_enqueue_in_a_transaction_wakes_at_its_commit(app: PgQueue, dsn
             job = await gate.task.using(connection).aenqueue(1)
             assert gate.entered.empty()
         assert await job.aresult(DEADLINE) == 1
+
+
+async def test_a_retry_runs_when_it_is_due_however_seldom_the_worker_polls(app: PgQueue) -> None:
+    attempts: list[int] = []
+
+    @app.task(name="flaky", bind=True, backoff=Backoff.delays([0.05, 0.2]))
+    async def flaky(ctx: Context) -> str:
+        attempts.append(ctx.attempt)
+        if ctx.attempt < 3:
+            raise ValueError(ctx.attempt)
+        return "done"
+
+    async with app.worker(poll_interval=LONG):
+        job = await flaky.aenqueue()
+        assert await job.aresult(DEADLINE) == "done"
+    assert attempts == [1, 2, 3]
 
 
 @pytest.mark.parametrize("count", [100, 2_000], ids=["insert", "copy"])
