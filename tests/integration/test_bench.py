@@ -51,6 +51,13 @@ select queue, task, args, state, priority, max_attempts, attempt, position is no
 from pgqueue_bench.jobs
 """
 
+# A shell starts what runs in the background with SIGINT turned off, which a process hands on to those that it starts.
+IN_THE_FOREGROUND = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
 Invoke = Callable[..., Result]
 
 
@@ -95,7 +102,8 @@ def until(holds: Callable[[], Any]) -> None:
 def running(dsn: str, *args: str) -> Iterator[subprocess.Popen[str]]:
     """A `pgqueue bench` that has begun to measure."""
     environ = {**os.environ, "PGQUEUE_DSN": dsn, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    command = [sys.executable, "-m", "pgqueue", "bench", "--jobs", "5000", "--rounds", "100", *args]
+    begin = [sys.executable, "-c", IN_THE_FOREGROUND]
+    command = [*begin, "-m", "pgqueue", "bench", "--jobs", "5000", "--rounds", "100", *args]
     process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         until(lambda: SCHEMA in schemas(dsn) and connected(dsn) > 1)
