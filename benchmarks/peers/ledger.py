@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -30,6 +31,7 @@ class Ledger:
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
+        self._opening = threading.Lock()
         self._runs: mmap.mmap | None = None
         self._times: memoryview | None = None
 
@@ -53,9 +55,12 @@ class Ledger:
         return self._setting.sleep
 
     def _open(self) -> mmap.mmap:
-        self._runs = self._map("runs", self._setting.size)
-        if self._setting.timed:
-            self._times = memoryview(self._map("times", self._setting.size * 8)).cast("q")
+        # Threads that begin together would each empty the file under the other's map.
+        with self._opening:
+            if self._runs is None:
+                if self._setting.timed:
+                    self._times = memoryview(self._map("times", self._setting.size * 8)).cast("q")
+                self._runs = self._map("runs", self._setting.size)
         return self._runs
 
     def _map(self, kind: str, size: int) -> mmap.mmap:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
 
-from benchmarks.ledgers import Ledgers
+from benchmarks.ledgers import Ledgers, Tally
+from benchmarks.peers.ledger import Ledger
+from benchmarks.peers.setting import Setting
 from benchmarks.report import losses, machine, missing, target_table
 from benchmarks.results import Results, Run
 from benchmarks.spread import percentiles
@@ -145,3 +149,21 @@ def test_the_published_results_can_be_read() -> None:
     results = Results(published)
     assert len(results.runs) == sum("key" in json.loads(line) for line in published.read_text().splitlines()) > 100
     assert not [line for line in results.runs if "figures" in line and line["figures"].get("lost")]
+
+
+def test_threads_that_begin_together_write_one_ledger(tmp_path: Path) -> None:
+    jobs = 16
+    for attempt in range(20):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        ledger = Ledger(Setting("", "", str(folder), jobs, True, 0.0, 0, {}))
+        together = Barrier(jobs)
+
+        def run(number: int, ledger: Ledger = ledger, together: Barrier = together) -> None:
+            together.wait()
+            ledger.hit(number)
+
+        with ThreadPoolExecutor(jobs) as threads:
+            list(threads.map(run, range(jobs)))
+        assert Ledgers(folder).tally(0, jobs) == Tally(jobs, 0, 0)
+        assert all(Ledgers(folder).times(0, jobs))
