@@ -80,9 +80,13 @@ def _scheduled(results: Results) -> str:
 
 def _memory(results: Results) -> str:
     names = ("early_bytes", "late_bytes", "most_bytes")
+    longest = [
+        (each.title, max(found, key=lambda figures: figures["ran"]))
+        for each in CONTENDERS
+        if (found := results.of("memory", each.name))
+    ]
     rows = [
-        (each.title, f"{found['ran']:,}", *(f"{found[name] / 2**20:,.1f}" for name in names))
-        for each, found in _last(results, "memory")
+        (title, f"{found['ran']:,}", *(f"{found[name] / 2**20:,.1f}" for name in names)) for title, found in longest
     ]
     return table(("MiB", "jobs", "after a tenth", "at the end", "most"), rows) if rows else ""
 
