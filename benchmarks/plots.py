@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PLOTS = {
     "drain": "Drain of queued no-op jobs, one worker process, jobs a second",
-    "pickup": "Idle pickup, from before the enqueue call to the task's first line, milliseconds",
+    "pickup": "Idle pickup, enqueue call to the task's first line, ms",
     "pinned": "Drain under a held snapshot, as a part of the clean rate",
     "cpu": "CPU of a job, microseconds",
 }
@@ -120,7 +120,7 @@ def _draw_ratios(axes: Axes, rows: list[Row], colours: dict[str, str]) -> None:
         text = f"{found['ratio']:.2f} after {found['churned']:,}"
         _note(axes, text, found["ratio"], place, colours)
     axes.axvline(0.9, color=colours["ink"], linewidth=0.8, linestyle="--")
-    axes.set_xlim(0, max(1.25, max(values) * 1.25))
+    axes.set_xlim(0, max(1.25, max(values) * 1.4))
 
 
 def _costs(results: Results) -> list[Row]:
@@ -141,7 +141,7 @@ def _draw_costs(axes: Axes, rows: list[Row], colours: dict[str, str]) -> None:
         text = f"{worker:,.0f} + {server:,.0f}"
         _note(axes, text, worker + server, place, colours)
     axes.legend(frameon=False, labelcolor=colours["ink"], loc="upper right")
-    axes.set_xlim(0, 1.15 * max(sum(row) for _, row in rows))
+    axes.set_xlim(0, 1.25 * max(sum(row) for _, row in rows))
     axes.xaxis.set_major_formatter("{x:,.0f}")
 
 
