@@ -115,6 +115,8 @@ def main() -> None:
     # Without a buffer, whose lock a thread that waits here would hold at the end of the interpreter.
     orders = FileIO(0, closefd=False)
     call = json.loads(orders.readline())
+    # With one, whatever PYTHONUNBUFFERED says: without, the rest of what a signal cuts short is lost.
+    answers = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - open until the process ends
     told = threading.Event()
 
     def listen() -> None:
@@ -124,7 +126,7 @@ def main() -> None:
         os._exit(1)
 
     def answer(what: str, value: Any) -> None:
-        print(json.dumps({what: value}), flush=True)
+        print(json.dumps({what: value}), file=answers, flush=True)
 
     def begin() -> None:
         answer("ready", None)

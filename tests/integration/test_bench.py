@@ -249,6 +249,23 @@ def test_a_process_that_fails_says_why(empty_dsn: str) -> None:
             part.result()
 
 
+def numbers_between_signals(place: Place, begin: Callable[[], None], *, count: int) -> list[int]:
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    begin()
+    return list(range(count))
+
+
+def test_a_long_answer_arrives_whole_where_python_does_not_buffer_and_signals_come(
+    empty_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    count = 1_000_000
+    with Part(Place(empty_dsn), numbers_between_signals, count=count) as part:
+        part.begin()
+        assert part.result() == list(range(count))
+
+
 def test_a_server_without_a_pooler_is_known_as_such(empty_dsn: str) -> None:
     assert not has_pooler(empty_dsn)
 
