@@ -147,12 +147,18 @@ async def work(contender: Contender) -> dict[str, Any]:
 ROLES: dict[str, Callable[..., Any]] = {"set_up": set_up, "one": one, "bulk": bulk, "paced": paced, "work": work}
 
 
+def tell(answer: dict[str, Any]) -> None:
+    # Through a buffer, whatever PYTHONUNBUFFERED says: what a signal cuts short would lose its rest.
+    with open(1, "w", encoding="utf-8", closefd=False) as answers:
+        print(json.dumps(answer), file=answers)
+
+
 def main(kind: Callable[[Setting], Contender]) -> None:
     contender = kind(Setting.read())
     role, given = sys.argv[1], json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
 
     async def run() -> None:
-        print(json.dumps(await ROLES[role](contender, **given)), flush=True)
+        tell(await ROLES[role](contender, **given))
 
     if role == "work":
         contender.run_worker(run())
