@@ -134,10 +134,12 @@ class ClaimedJob:
         "args",
         "attempt",
         "began",
+        "begins_in",
         "crashes",
         "fence",
         "headers",
         "id",
+        "limited",
         "max_attempts",
         "options",
         "position",
@@ -150,6 +152,8 @@ class ClaimedJob:
         self.queue = queue
         self.fence = fence
         self.began: float | None = None
+        self.begins_in = 0.0
+        self.limited = False
         (
             self.id,
             self.position,

@@ -33,6 +33,8 @@ TABLES = (
     "claims",
     "lanes",
     "idle_workers",
+    "limits",
+    "gates",
     "workers",
     "tasks",
     "queues",

@@ -12,7 +12,10 @@ from pgqueue.queries.statement import Operation, Statement, array, inline, text
 
 
 class Scan(NamedTuple):
-    """What a claim saw: rows of its lane above the mark, and what is needed to move the mark."""
+    """What a claim saw: rows of its lane above the mark, and what is needed to move the mark.
+
+    `serial`: it met jobs with a serial key, which it may not take.
+    """
 
     jobs: list[ClaimedJob]
     paused: bool
@@ -21,6 +24,7 @@ class Scan(NamedTuple):
     allocated: int
     xmin: int
     left_from: int | None
+    serial: bool = False
 
 
 def claim(
@@ -55,10 +59,10 @@ def claim(
     rows: list[tuple[Any, ...]] = yield Statement(text("claim_lifo" if lifo else "claim", schema), params)
     if not rows:
         return Scan([], True, False, None, 0, 0, None)
-    xact_id, allocated, xmin, left_from = rows[0][:4]
-    jobs = [] if rows[0][4] is None else [ClaimedJob(queue, fence, row[4:]) for row in rows]
+    xact_id, allocated, xmin, left_from, serial = rows[0][:5]
+    jobs = [] if rows[0][5] is None else [ClaimedJob(queue, fence, row[5:]) for row in rows]
     full = len(jobs) == count or left_from is not None
-    return Scan(jobs, False, full, xact_id, allocated, xmin, left_from)
+    return Scan(jobs, False, full, xact_id, allocated, xmin, left_from, serial)
 
 
 class FoundLane(NamedTuple):
@@ -186,7 +190,7 @@ def holds_drain(schema: str, queues: list[str], tasks: list[str]) -> Statement[A
             "or exists (select from {schema}.claims c cross join lateral ("
             "select from {schema}.jobs j where j.id = any (c.job_ids) and j.claim_id = c.id and j.task = any (%(tasks)s) limit 1) r "
             "where c.queue = any (%(queues)s)) "
-            "or exists (select from {schema}.jobs where queue = any (%(queues)s) and position is null and task = any (%(tasks)s) "
+            "or exists (select from {schema}.jobs where queue = any (%(queues)s) and position is null and ready is null and waits_for is null and task = any (%(tasks)s) "
             "and (attempt > 0 or suspicions > 0 or state = 'blocked'))",
             schema,
         ),

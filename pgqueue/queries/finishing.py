@@ -12,13 +12,17 @@ from typing import Any
 from uuid import UUID
 
 from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome, Retry, Snooze
+from pgqueue.queries import limiting
 from pgqueue.queries.claiming import release
 from pgqueue.queries.statement import Operation, Statement, array, text, texts
 
 
 @dataclass(slots=True)
 class Finished:
-    """One attempt's outcome, on its way to the database. `duration` is in seconds; `kept` says whether history is."""
+    """One attempt's outcome, on its way to the database. `duration` is in seconds; `kept` says whether history is.
+
+    `limited`: the job may have places at gates, which are freed with it.
+    """
 
     id: int
     fence: int
@@ -26,6 +30,7 @@ class Finished:
     outcome: Outcome | None
     duration: float = 0.0
     kept: bool = True
+    limited: bool = False
 
 
 _GROUPS = {Retry: "retry", Snooze: "retry", Failed: "fail", Cancelled: "cancel", type(None): "release"}
@@ -41,6 +46,9 @@ def finish(schema: str, worker: UUID | None, batch: Sequence[Finished]) -> Opera
     for one in latest.values():
         groups.setdefault(_group(one), []).append(one)
     written = 0
+    held: dict[int, list[str]] = {}
+    if any(one.limited for one in batch):
+        held = dict((yield limiting.places_of(schema, latest, {one.fence for one in batch})))
     for name, group in sorted(groups.items()):
         match name:
             case "complete" | "complete_unkept":
@@ -55,6 +63,9 @@ def finish(schema: str, worker: UUID | None, batch: Sequence[Finished]) -> Opera
                 written += len((yield _fail(schema, worker, group)))
             case _:
                 written += len((yield _cancel(schema, worker, group)))
+    if held:
+        again = [one.id for name in ("retry", "release") for one in groups.get(name, ())]
+        yield from limiting.free_held(schema, held, again)
     return len(latest) - written
 
 
@@ -65,9 +76,9 @@ def finish_unlocked(schema: str, worker: UUID | None, batch: Sequence[Finished])
     return free
 
 
-def is_mixed(batch: Sequence[Finished]) -> bool:
+def needs_transaction(batch: Sequence[Finished]) -> bool:
     """Whether it takes more than one statement."""
-    return len({_group(one) for one in batch}) > 1
+    return len({_group(one) for one in batch}) > 1 or any(one.limited for one in batch)
 
 
 def _group(one: Finished) -> str:

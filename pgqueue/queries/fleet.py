@@ -174,7 +174,7 @@ def unknown_tasks(schema: str, queue: str, sample: int = 1000) -> Statement[str]
             "select task from {schema}.jobs j where j.queue = %(queue)s and j.priority = l.priority and j.position > l.mark "
             "and j.position is not null order by j.position limit %(sample)s) j limit %(sample)s) "
             "union all "
-            "(select task from {schema}.jobs where queue = %(queue)s and position is null order by run_at limit %(sample)s)) waiting "
+            "(select task from {schema}.jobs where queue = %(queue)s and position is null and ready is null and waits_for is null order by run_at limit %(sample)s)) waiting "
             "where not exists (select from {schema}.workers w where task = any (w.tasks) and w.expires_at > clock_timestamp()) "
             "order by task",
             schema,

@@ -5,7 +5,7 @@ with began as materialized (
            set_config('synchronous_commit', 'off', true)),
 due as materialized (
     select id, run_at from {schema}.jobs
-    where queue = %(queue)s and position is null and state = 'scheduled' and run_at <= (select now from began)
+    where queue = %(queue)s and position is null and ready is null and waits_for is null and state = 'scheduled' and run_at <= (select now from began)
       and run_at >= coalesce(%(since)s::timestamptz, '-infinity')
     -- Locking a row takes a transaction id, which the claimers' marks want to precede the positions.
     order by run_at limit %(count)s for update skip locked),
@@ -21,7 +21,7 @@ woken as (
     select pg_notify(%(channel)s, format('available %%s %%s %%s', %(queue)s::text, priority, min(position))) from promoted group by priority)
 select (select count(*) from promoted), (select count(*) from woken),
        extract(epoch from (select min(run_at) from {schema}.jobs
-                           where queue = %(queue)s and position is null and state = 'scheduled' and run_at > (select now from began))
+                           where queue = %(queue)s and position is null and ready is null and waits_for is null and state = 'scheduled' and run_at > (select now from began))
                           - clock_timestamp())::float8,
        now, case when (select count(*) from promoted) > 0 then pg_current_xact_id()::text::bigint end, xmin
 from began

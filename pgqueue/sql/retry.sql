@@ -1,6 +1,7 @@
 -- running -> scheduled: a retry uses the attempt, a snooze gives it back. Not for jobs whose cancel was requested.
 update {schema}.jobs
-set state = 'scheduled', position = null, claim_id = null, (run_at, attempt, crashes, errors) = (
+set state = 'scheduled', position = null, ready = null, claim_id = null, places = case when places is not null then nullif(array(select p from unnest(places) p where p like 'serial:%%'), '{{}}') end,
+    (run_at, attempt, crashes, errors) = (
     select clock_timestamp() + make_interval(secs => (%(delays)s::float8[])[n]),
            attempt - (%(refunds)s::int[])[n],
            crashes + (%(crashes)s::int[])[n],

@@ -30,6 +30,12 @@ def jobs(metadata: sa.MetaData) -> sa.Table:
             "Place in its lane (queue and priority): taken when the job becomes available, "
             "kept while it runs, null otherwise.",
         ),
+        nullable(
+            "ready",
+            BIGINT,
+            "Place among the jobs of its queue that a limit has let go: taken when it is let go, kept while it runs, "
+            "null otherwise.",
+        ),
         nullable("claim_id", BIGINT, "The fence: id of the claim that runs the job; null unless running."),
         column("run_at", TIME, "Not before this time.", NOW),
         column("created_at", TIME, "When the job was enqueued.", NOW),
@@ -58,6 +64,8 @@ def jobs(metadata: sa.MetaData) -> sa.Table:
         column("queue", TEXT, "Name of its queue."),
         column("task", TEXT, "Name of the registered function."),
         nullable("unique_key", TEXT, "At most one live job of a queue has this key."),
+        nullable("serial_key", TEXT, "Jobs of a queue with the same key run one at a time, in order."),
+        nullable("waits_for", TEXT, "The gate that it is parked at, or that has let it go."),
         column("args", JSONB, "Arguments by name, a JSON object.", "'{}'"),
         nullable("options", JSONB, "Overrides of this one job: timeout in seconds."),
         nullable("headers", JSONB, "Metadata for the run: trace context, schedule, scheduled_for."),
@@ -68,12 +76,26 @@ def jobs(metadata: sa.MetaData) -> sa.Table:
             "attempt, at, type, message, traceback, worker. The last 100.",
         ),
         nullable("tags", TEXTS, "Labels for people and filters."),
+        nullable("places", TEXTS, "Gates at which it has a place."),
         sa.PrimaryKeyConstraint("id", name="jobs_pkey"),
         sa.CheckConstraint("state in ('scheduled', 'available', 'running', 'blocked')", name="jobs_state_check"),
         sa.CheckConstraint("jsonb_typeof(args) = 'object'", name="jobs_args_check"),
         sa.CheckConstraint("max_attempts >= 1", name="jobs_max_attempts_check"),
         sa.Index("jobs_claim", "queue", "priority", "position", postgresql_where=sa.text("position is not null")),
-        sa.Index("jobs_due", "queue", "run_at", postgresql_where=sa.text("position is null")),
+        sa.Index(
+            "jobs_due",
+            "queue",
+            "run_at",
+            postgresql_where=sa.text("position is null and ready is null and waits_for is null"),
+        ),
+        sa.Index("jobs_ready", "queue", "priority", "ready", postgresql_where=sa.text("ready is not null")),
+        sa.Index(
+            "jobs_parked",
+            "waits_for",
+            "priority",
+            "id",
+            postgresql_where=sa.text("waits_for is not null and ready is null"),
+        ),
         sa.Index(
             "jobs_unique_key", "unique_key", "queue", unique=True, postgresql_where=sa.text("unique_key is not null")
         ),

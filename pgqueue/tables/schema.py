@@ -38,6 +38,8 @@ class Tables:
     tasks: sa.Table
     queues: sa.Table
     schedules: sa.Table
+    limits: sa.Table
+    gates: sa.Table
     completed_jobs: sa.Table
     failed_jobs: sa.Table
     all_jobs: sa.Table
@@ -86,6 +88,8 @@ def _of(schema: str) -> Tables:
         tasks=settings.tasks(made),
         queues=settings.queues(made),
         schedules=settings.schedules(made),
+        limits=settings.limits(made),
+        gates=settings.gates(made),
         completed_jobs=completed,
         failed_jobs=ended.failed_jobs(made),
         all_jobs=_view(views, "all_jobs", _ALL_JOBS, jobs, completed, ended_at=TIME),

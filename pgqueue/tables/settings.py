@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import BOOLEAN, DOUBLE_PRECISION, INTEGER, INTERVAL, JSONB, SMALLINT, TEXT
 
-from pgqueue.tables.columns import NOW, TIME, column, nullable
+from pgqueue.tables.columns import NOW, TIME, VACUUM_OFTEN, column, nullable
 
 
 def tasks(metadata: sa.MetaData) -> sa.Table:
@@ -68,4 +68,51 @@ def schedules(metadata: sa.MetaData) -> sa.Table:
         sa.CheckConstraint("jsonb_typeof(args) = 'object'", name="schedules_args_check"),
         sa.Index("schedules_due", "next_run_at", postgresql_where=sa.text("enabled")),
         comment="Repeatable jobs: the scheduler enqueues one job per nominal time.",
+    )
+
+
+def limits(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "limits",
+        metadata,
+        nullable("rate", DOUBLE_PRECISION, "Jobs that may begin in a second; null for no limit."),
+        nullable("concurrency", INTEGER, "Jobs that may run at once, on all workers together; null for no limit."),
+        column("burst", INTEGER, "How many may begin together after a pause.", "1"),
+        column("paused", BOOLEAN, "Nothing of it begins while true.", "false"),
+        column("updated_at", TIME, "Last change.", NOW),
+        column("scope", TEXT, "queue or task."),
+        column("name", TEXT, "Of the queue or task."),
+        column(
+            "key",
+            TEXT,
+            "A template of arguments, as {customer_id}: each value has a limit of its own. Empty: one limit for all.",
+            "''",
+        ),
+        sa.PrimaryKeyConstraint("scope", "name", "key", name="limits_pkey"),
+        sa.CheckConstraint("scope in ('queue', 'task')", name="limits_scope_check"),
+        sa.CheckConstraint("rate > 0 and rate <= 1000000", name="limits_rate_check"),
+        sa.CheckConstraint("concurrency >= 1", name="limits_concurrency_check"),
+        sa.CheckConstraint("burst >= 1", name="limits_burst_check"),
+        comment="How many jobs of a queue or task may run at once, and how often they may begin. "
+        "Changes hold from the next claim on.",
+    )
+
+
+def gates(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "gates",
+        metadata,
+        nullable("next_at", TIME, "When the next job would begin if all came evenly."),
+        nullable("closed_until", TIME, "Nothing begins before; infinity: paused."),
+        column("taken", INTEGER, "Places taken by jobs that run or have been let go.", "0"),
+        column("waiting", INTEGER, "Jobs parked.", "0"),
+        column("loose", INTEGER, "Jobs that have been let go and not been claimed since.", "0"),
+        column("name", TEXT, "scope, name, key and value."),
+        column("scope", TEXT, "queue, task, or serial."),
+        column("of", TEXT, "Name of the queue or task."),
+        column("key", TEXT, "The template of the limit, as in limits.", "''"),
+        sa.PrimaryKeyConstraint("name", name="gates_pkey"),
+        sa.Index("gates_waiting", "name", postgresql_where=sa.text("waiting > 0")),
+        comment="What each limit has let through: a row for each limit, key and serial key that a job has met.",
+        postgresql_with={"fillfactor": 50, **VACUUM_OFTEN},
     )

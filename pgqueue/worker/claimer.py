@@ -9,11 +9,14 @@ import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection
+from typing import Any, TypeVar
 from uuid import UUID
 
 from pgqueue.job import ClaimedJob
-from pgqueue.queries import claiming
+from pgqueue.queries import claiming, limiting
 from pgqueue.queries.finishing import Finished
+from pgqueue.queries.limiting import Templates
+from pgqueue.queries.statement import Operation
 from pgqueue.worker.connection import TRANSIENT, WorkerConnection, pauses
 from pgqueue.worker.finisher import Finisher
 from pgqueue.worker.lanes import Lane, Lanes
@@ -21,6 +24,8 @@ from pgqueue.worker.quarantine import is_suspect
 from pgqueue.worker.slots import Slots
 
 logger = logging.getLogger("pgqueue.worker")
+
+Result = TypeVar("Result")
 
 BATCH = 500
 BACKLOG = 5_000
@@ -68,6 +73,8 @@ class Claimer:
         # How many jobs a claim finds, lately.
         self._per_claim = 1.0
         self.lanes = Lanes()
+        self.templates: Templates = {}
+        self._serial = False
         self.lifo = False
         self.claiming: int | None = None
 
@@ -150,14 +157,26 @@ class Claimer:
             taken += await self._pass()
         return taken
 
+    @property
+    def limited(self) -> bool:
+        """Whether jobs of this queue have limits, or serial keys."""
+        return self._serial or bool(self.templates)
+
     async def _pass(self) -> int:
-        taken = 0
+        if self._slots.prefetches is self.limited:
+            # What has limits begins at once, or is not taken.
+            self._slots.prefetches = not self.limited
+            self._slots.prefetch_nothing()
+        taken = await self._take_ready() if self.limited else 0
         for priority, lane in self.lanes.ordered():
             while (count := self._wanted()) > 0:
                 began_at = lane.mark
                 scan = await self._claim(priority, lane, count)
                 if scan.paused:
                     return taken
+                if scan.serial:
+                    self._serial = True
+                    return taken + await self._pass()
                 taken += len(scan.jobs)
                 if lane.mark < began_at:
                     # It ran ahead of a long writer that has ended now: what that one left lies in between.
@@ -184,46 +203,90 @@ class Claimer:
             self._sweep_at = time.monotonic() + pause * random.uniform(0.8, 1.2)
 
     def _wanted(self) -> int:
-        return min(BATCH, self._slots.wanted())
+        return self._slots.idle if self.limited else min(BATCH, self._slots.wanted())
 
     async def _claim(self, priority: int, lane: Lane, count: int) -> claiming.Scan:
+        mark, lifo = lane.mark, self.lifo
+
+        def operation(fence: int, worker: UUID) -> Operation[claiming.Scan]:
+            where: dict[str, Any] = {
+                "queue": self._slots.queue,
+                "priority": priority,
+                "mark": mark,
+                "known": lane.known,
+            }
+            if self.limited:
+                return limiting.claim_limited(
+                    self._schema,
+                    **where,
+                    tasks=self._tasks,
+                    count=BATCH,
+                    slots=count,
+                    fence=fence,
+                    worker=worker,
+                    templates=self.templates,
+                )
+            return claiming.claim(
+                self._schema,
+                **where,
+                tasks=self._tasks,
+                count=count,
+                slots=self._slots.idle,
+                fence=fence,
+                worker=worker,
+                lifo=lifo,
+            )
+
+        scan = await self._hold(operation, lambda scan: scan.jobs)
+        lane.observe(scan, mark, lifo=lifo)
+        return scan
+
+    async def _take_ready(self) -> int:
+        """Jobs that a limit has let go."""
+        count = self._wanted()
+        if count <= 0:
+            return 0
+
+        def operation(fence: int, worker: UUID) -> Operation[list[ClaimedJob]]:
+            return limiting.claim_ready(
+                self._schema,
+                queue=self._slots.queue,
+                tasks=self._tasks,
+                slots=count,
+                fence=fence,
+                worker=worker,
+                templates=self.templates,
+            )
+
+        return len(await self._hold(operation, lambda jobs: jobs))
+
+    async def _hold(
+        self, operation: Callable[[int, UUID], Operation[Result]], jobs_of: Callable[[Result], list[ClaimedJob]]
+    ) -> Result:
+        """Run a claim under a fence of its own, and hand its jobs to the slots."""
         # What is claimed runs and has an outcome: while those cannot be written as fast, more would pile up.
         await self._finisher.relieved(BACKLOG)
         # A claim of a worker without a row is an orphan: others would take it at once.
         await self._registered.wait()
         fence = secrets.randbits(63)
         worker = self._worker()
-        mark = lane.mark
         self.claiming = fence
         try:
-            operation = claiming.claim(
-                self._schema,
-                queue=self._slots.queue,
-                priority=priority,
-                mark=mark,
-                known=lane.known,
-                tasks=self._tasks,
-                count=count,
-                slots=max(0, self._slots.free - len(self._slots.buffer)),
-                fence=fence,
-                worker=worker,
-                lifo=self.lifo,
-            )
-            scan = await self._connection.run(operation)
-            if scan.jobs:
-                self._finisher.claimed(fence, [job.id for job in scan.jobs])
+            result = await self._connection.run(operation(fence, worker), atomic=self.limited)
+            jobs = jobs_of(result)
+            if jobs:
+                self._finisher.claimed(fence, [job.id for job in jobs])
         finally:
             self.claiming = None
-        lane.observe(scan, mark, lifo=self.lifo)
         if worker != self._worker():
-            for job in scan.jobs:
-                self._finisher.add(Finished(job.id, job.fence, job.task, None))
-            return scan
-        suspects = [job for job in scan.jobs if is_suspect(job)]
+            for job in jobs:
+                self._finisher.add(Finished(job.id, job.fence, job.task, None, limited=job.limited))
+            return result
+        suspects = [job for job in jobs if is_suspect(job)]
         for job in suspects:
             self._suspect(job)
-        self._slots.take([job for job in scan.jobs if not is_suspect(job)] if suspects else scan.jobs)
-        return scan
+        self._slots.take([job for job in jobs if not is_suspect(job)] if suspects else jobs)
+        return result
 
     async def _busy(self) -> None:
         now = time.monotonic()

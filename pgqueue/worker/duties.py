@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pgqueue.events import Event
 from pgqueue.queries.rescuing import Orphan
+from pgqueue.services.gatekeeper import Gatekeeper
 from pgqueue.services.promoter import Promoter
 from pgqueue.services.pruner import Pruner
 from pgqueue.services.rescuer import Rescuer
@@ -63,6 +64,7 @@ class Duties:
             MarkKeeper(runner, schema, serving.lanes),
             settings,
             UnknownTasks(runner, schema, lambda: worker.queues),
+            Gatekeeper(runner, schema, serving.has_limits),
             pruner,
         ]
         if with_scheduler:

@@ -171,7 +171,7 @@ class Finisher:
         try:
             # Several statements end together: what is left after a lock timeout is then the whole batch.
             operation = finishing.finish(self._schema, self._worker(), batch)
-            stale = await self._connection.run(operation, atomic=finishing.is_mixed(batch))
+            stale = await self._connection.run(operation, atomic=finishing.needs_transaction(batch))
         except NoPartition:
             await self._connection.fetch(pruning.make_partitions(self._schema))
             self._again(batch)

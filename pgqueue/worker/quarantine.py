@@ -92,7 +92,7 @@ class Quarantine:
         return self._met.setdefault(job.id, now)
 
     def _give_back(self, job: ClaimedJob) -> None:
-        self._worker.finisher.add(Finished(job.id, job.fence, job.task, None))
+        self._worker.finisher.add(Finished(job.id, job.fence, job.task, None, limited=job.limited))
 
     def _put_off(self, job: ClaimedJob, patience: float) -> None:
         """When this worker has rested, and sooner the first times: another may have less to do."""
@@ -100,7 +100,8 @@ class Quarantine:
         so_far = now - self._met[job.id]
         delay = min(max(self._rested_at - now, LEAST_DELAY), patience + so_far, max(patience * SHARE - so_far, 0.0))
         logger.info("job %d (%s) is to run alone, and this worker is busy: snoozed", job.id, job.task)
-        self._worker.finisher.add(Finished(job.id, job.fence, job.task, Snooze(delay * random.uniform(1.0, 1.2))))
+        later = Snooze(delay * random.uniform(1.0, 1.2))
+        self._worker.finisher.add(Finished(job.id, job.fence, job.task, later, limited=job.limited))
 
     async def _stand_still(self, job: ClaimedJob, patience: float) -> None:
         worker = self._worker

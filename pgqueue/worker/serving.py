@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pgqueue.job import ClaimedJob
 from pgqueue.queries import claiming, fleet
 from pgqueue.queries.finishing import Finished
+from pgqueue.queries.limiting import Templates
 from pgqueue.task import Task
 from pgqueue.task.options import PRIORITIES
 from pgqueue.worker.claimer import Claimer
@@ -44,14 +45,16 @@ class Serving:
         self._poll_interval = poll_interval
         self._start = start
         self._settings: dict[str, QueueSettings] = {}
+        self._templates: Templates = {}
         self._without_history: frozenset[str] = frozenset()
         self.known_at_start: set[str] = set()
         self.slots: dict[str, Slots] = {}
         self.claimers: dict[str, Claimer] = {}
 
-    def read_settings(self, settings: dict[str, QueueSettings], names: set[str]) -> None:
-        """Take over what the table says; `names` are the queues that there are."""
+    def read_settings(self, settings: dict[str, QueueSettings], names: set[str], templates: Templates) -> None:
+        """Take over what the tables say; `names` are the queues that there are."""
         self._settings = settings
+        self._templates = templates
         self._without_history = frozenset(name for name, one in settings.items() if not one.keeps_history)
         served = len(self.slots)
         for queue, count in self._spec.resolve(self.known_queues(names)).items():
@@ -61,6 +64,16 @@ class Serving:
             self._start(self._record_queues())
         for queue, claimer in self.claimers.items():
             claimer.lifo = settings.get(queue, NO_SETTINGS).lifo
+            claimer.templates = self._templates_of(queue)
+
+    def _templates_of(self, queue: str) -> Templates:
+        """Those that jobs of the queue can meet."""
+        tasks = self._worker.app.tasks
+        return {
+            (scope, name): keys
+            for (scope, name), keys in self._templates.items()
+            if (name == queue if scope == "queue" else name in tasks)
+        }
 
     @property
     def takes_up_queues(self) -> bool:
@@ -79,6 +92,10 @@ class Serving:
 
     def keeps_history(self, queue: str) -> bool:
         return queue not in self._without_history
+
+    def has_limits(self) -> bool:
+        """Whether a queue here has limits or serial keys."""
+        return any(claimer.limited for claimer in self.claimers.values())
 
     def paused(self) -> set[str]:
         """Queues that were paused when their settings were last read."""
@@ -108,6 +125,8 @@ class Serving:
                 self.claimers[queue].hint(int(priority), int(position))
             case "scheduled", [queue] if queue in self.claimers:
                 self._worker.duties.promoter.wake()
+            case "ready", [queue] if queue in self.claimers:
+                self.wake(queue)
             case "resumed", [queue] if queue in self.claimers:
                 self.wake(queue, sweep=True)
             case "cancel", [_]:
@@ -149,11 +168,14 @@ class Serving:
 
     def release_unstarted(self, slots: Slots) -> None:
         for job in slots.give_back():
-            self._worker.finisher.add(Finished(job.id, job.fence, job.task, None))
+            self._give_back(job)
+
+    def _give_back(self, job: ClaimedJob) -> None:
+        self._worker.finisher.add(Finished(job.id, job.fence, job.task, None, limited=job.limited))
 
     def _serve(self, queue: str, count: int) -> None:
         worker = self._worker
-        slots = self.slots[queue] = Slots(queue, count, worker.executor.start)
+        slots = self.slots[queue] = Slots(queue, count, worker.executor.start, self._give_back)
         claimer = self.claimers[queue] = Claimer(
             worker.claiming,
             worker.app.schema,

@@ -14,6 +14,7 @@ from pgqueue.worker.threads import Threads
 PREFETCH_SECONDS = 0.1
 PREFETCH_LIMIT = 1000
 PACE_SECONDS = 0.02
+LATE_SECONDS = 0.05
 STUCK_SECONDS = 1.0
 
 
@@ -25,6 +26,7 @@ class Slots:
         queue: str,
         count: int,
         start: Callable[[Slots, ClaimedJob], None],
+        give_back: Callable[[ClaimedJob], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.queue = queue
@@ -35,6 +37,7 @@ class Slots:
         self.room = asyncio.Event()
         self.room.set()
         self.open = True
+        self.prefetches = True
         self._clock = clock
         self.moved_at = clock()
         self.target = 0
@@ -42,12 +45,15 @@ class Slots:
         self._ended = 0
         self._paced_at = self.moved_at
         self._start = start
+        self._give_back = give_back
+        self._timers: dict[ClaimedJob, asyncio.TimerHandle] = {}
         self._threads: Threads | None = None
         self._processes: ProcessSlots | None = None
 
     @property
-    def free(self) -> int:
-        return max(0, self.count - self.running)
+    def idle(self) -> int:
+        """Slots that a job could start in now."""
+        return max(0, self.count - self.running - len(self.buffer))
 
     def aim(self) -> None:
         """Set `target`, the jobs to hold beyond the slots: a tenth of a second of this queue's own throughput."""
@@ -56,7 +62,8 @@ class Slots:
         if seconds >= PACE_SECONDS:
             self._pace = self._ended / seconds
             self._ended, self._paced_at = 0, now
-        self.target = 0 if self.is_standing() else min(PREFETCH_LIMIT, int(self._pace * PREFETCH_SECONDS))
+        held = not self.prefetches or self.is_standing()
+        self.target = 0 if held else min(PREFETCH_LIMIT, int(self._pace * PREFETCH_SECONDS))
 
     def prefetch_nothing(self) -> None:
         """Ask for what slots are free for, until more is taken: what is next must not wait here."""
@@ -73,6 +80,11 @@ class Slots:
 
         Jobs that must not repeat go first: they count as started.
         """
+        if any(job.begins_in for job in jobs):
+            for job in jobs:
+                if job.begins_in:
+                    self._begin_later(job)
+            jobs = [job for job in jobs if not job.begins_in]
         once = [job for job in jobs if job.max_attempts == 1]
         self.buffer.extendleft(reversed(once))
         self.buffer.extend([job for job in jobs if job.max_attempts != 1] if once else jobs)
@@ -95,6 +107,23 @@ class Slots:
         elif self.room.is_set():
             self.room.clear()
 
+    def _begin_later(self, job: ClaimedJob) -> None:
+        """It has a slot, and begins when its limit lets it."""
+        self.running += 1
+        due = self._clock() + job.begins_in
+        self._timers[job] = asyncio.get_running_loop().call_later(job.begins_in, self._begin, job, due)
+
+    def _begin(self, job: ClaimedJob, due: float) -> None:
+        del self._timers[job]
+        if self._clock() - due <= LATE_SECONDS:
+            self.moved_at = self._clock()
+            self._start(self, job)
+        else:
+            # Jobs that were held up together would begin together: more of them than the limit says.
+            self.running -= 1
+            self._give_back(job)
+            self.fill()
+
     def ended(self) -> None:
         self.running -= 1
         self._ended += 1
@@ -102,7 +131,11 @@ class Slots:
 
     def give_back(self) -> list[ClaimedJob]:
         """The jobs that have not started; they are no longer held here."""
-        jobs = list(self.buffer)
+        jobs = [*self.buffer, *self._timers]
+        for timer in self._timers.values():
+            timer.cancel()
+        self.running -= len(self._timers)
+        self._timers.clear()
         self.buffer.clear()
         return jobs
 

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import psycopg
 
-from pgqueue.queries import claiming, fleet
+from pgqueue.queries import claiming, fleet, limiting
 from pgqueue.queries.finishing import Finished, finish
 from pgqueue.services.service import Runner, Service
 
@@ -59,7 +59,7 @@ class SettingsReader(Service):
         *,
         globs: bool,
         interval: float,
-        on_read: Callable[[dict[str, QueueSettings], set[str]], Any],
+        on_read: Callable[[dict[str, QueueSettings], set[str], limiting.Templates], Any],
     ) -> None:
         super().__init__(runner, schema)
         self._globs = globs
@@ -72,7 +72,8 @@ class SettingsReader(Service):
         names = set(settings)
         if self._globs:
             names |= set(await self.runner.fetch(fleet.queue_names(self.schema)))
-        self._on_read(settings, names)
+        templates = await self.runner.fetch(limiting.templates(self.schema))
+        self._on_read(settings, names, limiting.by_name(templates))
         return self._interval
 
 
@@ -127,8 +128,10 @@ class Reconciler(Service):
         known = before | set(self._known())
         lost = [(fence, job_ids) for fence, job_ids in rows if fence not in known]
         if lost:
-            unstarted = [Finished(job_id, fence, "", None) for fence, job_ids in lost for job_id in job_ids]
-            await self.runner.run(finish(self.schema, self._worker(), unstarted))
+            unstarted = [
+                Finished(job_id, fence, "", None, limited=True) for fence, job_ids in lost for job_id in job_ids
+            ]
+            await self.runner.run(finish(self.schema, self._worker(), unstarted), atomic=True)
             await self.runner.fetch(claiming.drop_claims(self.schema, [fence for fence, _ in lost]))
         return self._interval
 

@@ -17,7 +17,7 @@ from pgqueue.errors import ConfigurationError
 from pgqueue.events import Event
 from pgqueue.job import ClaimedJob
 from pgqueue.outcome import Completed, Outcome
-from pgqueue.queries import fleet, inspecting
+from pgqueue.queries import fleet, inspecting, limiting
 from pgqueue.queries.finishing import Finished
 from pgqueue.revision import check_revision
 from pgqueue.task import Task
@@ -186,7 +186,10 @@ class Worker:
         names = set(await self.services.insist(fleet.queue_names(self.app.schema)))
         settings = await self.services.insist(fleet.queue_settings(self.app.schema))
         self.serving.known_at_start = self.serving.known_queues(names)
-        self.serving.read_settings({name: QueueSettings(*values) for name, *values in settings}, names)
+        templates = await self.services.insist(limiting.templates(self.app.schema))
+        self.serving.read_settings(
+            {name: QueueSettings(*values) for name, *values in settings}, names, limiting.by_name(templates)
+        )
         await self.life.begin()
         if not self.queues:
             logger.warning("no queue matches %s yet", ", ".join(self._spec.slots))
@@ -278,7 +281,7 @@ class Worker:
             self.finisher.settled(job.id, job.fence)
         else:
             kept = task.options.keep_completed and self.serving.keeps_history(job.queue)
-            self.finisher.add(Finished(job.id, job.fence, job.task, outcome, seconds, kept))
+            self.finisher.add(Finished(job.id, job.fence, job.task, outcome, seconds, kept, job.limited))
         if outcome is not None:
             self.ended += 1
             if self._limits.was_last(self.ended):

@@ -28,6 +28,8 @@ TABLES = (
     "claims",
     "lanes",
     "idle_workers",
+    "limits",
+    "gates",
     "workers",
     "tasks",
     "queues",

@@ -12,7 +12,7 @@ def claimed(id_: int, max_attempts: int) -> ClaimedJob:
 
 def test_jobs_that_must_not_repeat_keep_their_order_ahead_of_the_others() -> None:
     started: list[int] = []
-    slots = Slots("mail", 2, lambda _, job: started.append(job.id))
+    slots = Slots("mail", 2, lambda _, job: started.append(job.id), lambda job: None)
     slots.take([claimed(n, 1 if n % 2 else 25) for n in range(8)])
     assert started == [1, 3]
     assert [job.id for job in slots.buffer] == [5, 7, 0, 2, 4, 6]
@@ -20,7 +20,7 @@ def test_jobs_that_must_not_repeat_keep_their_order_ahead_of_the_others() -> Non
 
 def test_jobs_that_must_not_repeat_go_ahead_of_what_waited_before() -> None:
     started: list[int] = []
-    slots = Slots("mail", 1, lambda _, job: started.append(job.id))
+    slots = Slots("mail", 1, lambda _, job: started.append(job.id), lambda job: None)
     slots.take([claimed(n, 25) for n in range(3)])
     slots.take([claimed(3, 25), claimed(4, 1), claimed(5, 1)])
     assert started == [0]
@@ -41,7 +41,7 @@ class Clock:
 
 def test_the_prefetch_is_a_tenth_of_a_second_of_what_the_queue_gets_done() -> None:
     clock = Clock()
-    slots = Slots("mail", 100, lambda _, job: None, clock)
+    slots = Slots("mail", 100, lambda _, job: None, lambda job: None, clock)
     slots.take([claimed(n, 25) for n in range(100)])
     assert slots.target == 0
     for _ in range(100):
@@ -54,7 +54,7 @@ def test_the_prefetch_is_a_tenth_of_a_second_of_what_the_queue_gets_done() -> No
 
 def test_nothing_is_prefetched_while_a_queue_stands() -> None:
     clock = Clock()
-    slots = Slots("mail", 1, lambda _, job: None, clock)
+    slots = Slots("mail", 1, lambda _, job: None, lambda job: None, clock)
     slots.take([claimed(n, 25) for n in range(200)])
     for _ in range(100):
         clock.now += 1 / 1024
@@ -68,7 +68,7 @@ def test_nothing_is_prefetched_while_a_queue_stands() -> None:
 
 def test_after_a_job_that_must_not_repeat_only_free_slots_are_filled() -> None:
     clock = Clock()
-    slots = Slots("mail", 2, lambda _, job: None, clock)
+    slots = Slots("mail", 2, lambda _, job: None, lambda job: None, clock)
     slots.take([claimed(n, 25) for n in range(100)])
     for _ in range(100):
         clock.now += 1 / 1024

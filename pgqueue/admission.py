@@ -1,0 +1,185 @@
+"""Which of the jobs that a claim has found may begin: the one decision on concurrency, rates and the order of keys.
+
+Each job passes *gates*: that of its queue, its task, its key. A gate has so many places, and lets jobs begin at
+intervals. What a gate does not let through is parked at it, and is let go first when there is a place or it is time.
+
+Rates are the generic cell rate algorithm (ITU-T I.371, virtual scheduling): a gate knows when the next job would begin
+if all came evenly (`next_at`), and a job may begin up to `burst` - 1 intervals before that. So in any time t, no more
+than burst + rate * t begin. Jobs that may begin within `horizon` are let through now, each with the time at which it is
+to begin. Times are seconds from now.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+HORIZON = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What holds at a gate now. `interval` is in seconds.
+
+    `ordered`: a serial key's, whose job keeps its place while it waits elsewhere, or for its retry.
+    """
+
+    concurrency: int | None = None
+    interval: float | None = None
+    burst: int = 1
+    ordered: bool = False
+
+
+@dataclass(slots=True)
+class Gate:
+    """The state of one gate: places taken, jobs parked, and until when it is closed whatever its rule says.
+
+    `loose` jobs were parked, have been let go, and have not been claimed since; each has its place reserved.
+    """
+
+    rule: Rule
+    taken: int = 0
+    waiting: int = 0
+    loose: int = 0
+    next_at: float = -math.inf
+    closed_until: float = -math.inf
+
+    def begins_in(self) -> float:
+        """When its next job may begin."""
+        rule = self.rule
+        soonest = max(0.0, self.closed_until)
+        if rule.interval is not None:
+            soonest = max(soonest, self.next_at - (rule.burst - 1) * rule.interval)
+        return soonest
+
+    def begin(self, begins_in: float) -> None:
+        """A job begins then."""
+        if self.rule.interval is not None:
+            self.next_at = max(self.next_at, begins_in) + self.rule.interval
+
+    @property
+    def waits_for_time(self) -> bool:
+        """Whether jobs are parked here that no end of another will let go."""
+        return self.rule.interval is not None or self.closed_until > 0
+
+    @property
+    def has_place(self) -> bool:
+        return self.rule.concurrency is None or self.taken < self.rule.concurrency
+
+    def let_go(self, horizon: float = HORIZON) -> int:
+        """Let as many of its parked jobs go as may begin within `horizon`; returns how many, their places reserved."""
+        rule, begins_in = self.rule, self.begins_in()
+        if begins_in > horizon:
+            return 0
+        count = self.waiting
+        if rule.concurrency is not None:
+            count = min(count, rule.concurrency - self.taken)
+        if rule.interval is not None:
+            count = min(count, self._within(horizon) - self.loose)
+        count = max(0, count)
+        self.waiting -= count
+        self.loose += count
+        if rule.concurrency is not None:
+            self.taken += count
+        return count
+
+    def missed(self, count: int, parked: int) -> None:
+        """So many of those that were let go were not there; so many are parked."""
+        self.loose -= count
+        self.waiting = parked
+        if self.rule.concurrency is not None:
+            self.taken -= count
+
+    def _within(self, horizon: float) -> int:
+        """How many jobs may begin by then."""
+        assert self.rule.interval is not None
+        first = max(self.next_at, self.closed_until, 0.0)
+        return math.floor((horizon - first) / self.rule.interval) + self.rule.burst
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A job that a claim has found, and its gates. `reserved`: where it has a place; `let_go`: who had parked it."""
+
+    id: int
+    gates: tuple[str, ...]
+    reserved: frozenset[str] = frozenset()
+    let_go: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """`begins_in`: seconds from now. `places`: gates that are to be told when the attempt has ended."""
+
+    id: int
+    begins_in: float
+    places: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Decision:
+    """`parked`: the gate of each job that must wait, and the places that it keeps. `left`: jobs without a slot."""
+
+    admitted: list[Admitted] = field(default_factory=list)
+    parked: dict[int, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
+    left: list[int] = field(default_factory=list)
+
+
+def decide(
+    candidates: Sequence[Candidate], gates: Mapping[str, Gate], slots: int, horizon: float = HORIZON
+) -> Decision:
+    """Let jobs through in their order, as far as every gate of theirs has room; `gates` are as they are afterwards.
+
+    A job that a gate let go has its place there reserved. Others do not pass those that are parked already. What could
+    begin and has none of the `slots` is left where it is.
+    """
+    decision = Decision()
+    for candidate in candidates:
+        refused = next(
+            (name for name in candidate.gates if not _lets_through(gates[name], name, candidate, horizon)), None
+        )
+        if refused is not None:
+            _park(candidate, refused, gates, decision)
+        elif len(decision.admitted) < slots:
+            decision.admitted.append(_admit(candidate, gates))
+        else:
+            decision.left.append(candidate.id)
+    return decision
+
+
+def _lets_through(gate: Gate, name: str, candidate: Candidate, horizon: float) -> bool:
+    if gate.begins_in() > horizon:
+        return False
+    return name in candidate.reserved or (gate.has_place and gate.waiting == 0)
+
+
+def _admit(candidate: Candidate, gates: Mapping[str, Gate]) -> Admitted:
+    _settle(candidate, gates)
+    passed = [(name, gates[name]) for name in candidate.gates]
+    begins_in = max((gate.begins_in() for _, gate in passed), default=0.0)
+    for name, gate in passed:
+        gate.begin(begins_in)
+        if gate.rule.concurrency is not None and name not in candidate.reserved:
+            gate.taken += 1
+    return Admitted(candidate.id, begins_in, tuple(name for name, gate in passed if gate.rule.concurrency is not None))
+
+
+def _park(candidate: Candidate, refused: str, gates: Mapping[str, Gate], decision: Decision) -> None:
+    _settle(candidate, gates)
+    gates[refused].waiting += 1
+    kept = []
+    for name in candidate.gates:
+        if name not in candidate.reserved:
+            continue
+        if gates[name].rule.ordered:
+            kept.append(name)
+        elif gates[name].rule.concurrency is not None:
+            # Or jobs that wait for each other's places would wait for ever.
+            gates[name].taken -= 1
+    decision.parked[candidate.id] = refused, tuple(kept)
+
+
+def _settle(candidate: Candidate, gates: Mapping[str, Gate]) -> None:
+    if candidate.let_go is not None:
+        gates[candidate.let_go].loose -= 1

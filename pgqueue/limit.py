@@ -1,0 +1,106 @@
+"""Limits: how many jobs of a queue, a task or a key may run at once, and how often they may begin."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from string import Formatter
+from typing import Any
+
+from pgqueue.errors import ConfigurationError
+
+UNITS = {"s": 1.0, "sec": 1.0, "second": 1.0, "min": 60.0, "minute": 60.0, "h": 3600.0, "hour": 3600.0, "d": 86_400.0}
+UNITS["day"] = UNITS["d"]
+KEY_LIMIT = 400
+_RATE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)?\s*([a-z]+)\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most `concurrency` jobs at once across all workers, and no more than `rate` beginning in a time.
+
+    `rate` is "100/min", "5/s", "1/10s", or a number a second. Jobs begin evenly, not all at the start of each minute:
+    in any time t, `burst` + rate * t begin at most. With `key`, a template filled with the job's arguments, each value
+    has a limit of its own. Raises ConfigurationError for what cannot be meant.
+
+        Limit(concurrency=4)
+        Limit(rate="100/min", key="{customer_id}")
+    """
+
+    concurrency: int | None = None
+    rate: str | float | None = None
+    burst: int = 1
+    key: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.concurrency is None and self.rate is None:
+            raise ConfigurationError("a Limit limits nothing: give it concurrency=…, rate=… or both")
+        for name, value in (("concurrency", self.concurrency), ("burst", self.burst)):
+            given: object = value
+            if given is not None and (type(given) is not int or not 1 <= given <= 2**31 - 1):
+                raise ConfigurationError(f"Limit({name}={given!r}): give a whole number of at least 1")
+        if self.burst != 1 and self.rate is None:
+            raise ConfigurationError(f"Limit(burst={self.burst}) needs a rate: it is how many may begin together")
+        per_second(self.rate)
+        if self.key is not None:
+            _check_template(self.key)
+
+    @property
+    def per_second(self) -> float | None:
+        """How many may begin in a second."""
+        return per_second(self.rate)
+
+
+def per_second(rate: str | float | None) -> float | None:
+    """A rate as jobs a second. Raises ConfigurationError.
+
+    per_second("90/min")    # 1.5
+    """
+    if rate is None:
+        return None
+    wrong: object = rate
+    value = math.nan
+    if isinstance(rate, str) and (found := _RATE.fullmatch(rate.lower())):
+        count, time, unit = found.groups()
+        seconds = float(time or 1) * UNITS.get(unit.removesuffix("s") or unit, math.nan)
+        value = float(count) / seconds if seconds else math.nan
+    elif isinstance(wrong, int | float) and not isinstance(wrong, bool):
+        value = float(wrong)
+    # A job in a year, a million in a second.
+    if not 1 / (366 * 86_400) <= value <= 1_000_000:
+        raise ConfigurationError(
+            f"rate={rate!r} is no rate: write '100/min', '5/s' or '1/10s', or a number a second, "
+            "between one a year and a million a second"
+        )
+    return value
+
+
+def fill(template: str, args: Mapping[str, Any]) -> str:
+    """The key of a job with these arguments; what it lacks is empty. Cut at 400 characters.
+
+    fill("{customer_id}", {"customer_id": 7})    # "7"
+    """
+    parts = []
+    for literal, name, _, _ in Formatter().parse(template):
+        parts.append(literal)
+        if name is not None:
+            value = args.get(name)
+            parts.append("" if value is None else str(value))
+    return "".join(parts)[:KEY_LIMIT]
+
+
+def _check_template(key: object) -> None:
+    names = []
+    if isinstance(key, str):
+        try:
+            names = [(name, spec, conversion) for _, name, spec, conversion in Formatter().parse(key)]
+        except ValueError as error:
+            raise ConfigurationError(f"Limit(key={key!r}): {error}") from None
+    named = [name for name, _, _ in names if name is not None]
+    plain = all(name.isidentifier() for name in named) and not any(spec or conversion for _, spec, conversion in names)
+    if not named or not plain:
+        raise ConfigurationError(
+            f"Limit(key={key!r}): name arguments in braces, as in '{{customer_id}}', and nothing else"
+        )

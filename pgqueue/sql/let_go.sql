@@ -1,0 +1,15 @@
+-- blocked -> available, in the ready lane of its queue: the first jobs of each gate, as many as it has places reserved.
+with chosen as materialized (
+    select job.id from unnest(%(gates)s::text[], %(counts)s::int[]) gate (name, count)
+    cross join lateral (
+        select id from {schema}.jobs where waits_for = gate.name and ready is null and state = 'blocked'
+        order by priority, id limit gate.count for update skip locked) job),
+freed as (
+    update {schema}.jobs
+    set state = 'available', ready = nextval('{schema}.jobs_position'), places = places || waits_for
+    where id = any (array(select id from chosen)) and state = 'blocked'
+    returning queue, waits_for),
+woken as (
+    select pg_notify(%(channel)s, format('ready %%s', queue)) from freed
+    where exists (select from {schema}.idle_workers w where w.queue = freed.queue) group by queue)
+select waits_for, count(*), (select count(*) from woken) from freed group by waits_for

@@ -1,0 +1,196 @@
+"""`pick.sql`, `admit.sql`, `park.sql`, `let_go.sql` and the gates: claims of a queue with limits."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from typing import Any
+
+import pytest
+
+from pgqueue.database import run
+from pgqueue.queries import limiting
+from pgqueue.queries.claiming import Scan
+from tests.sql.rows import SCHEMA, Connection, add, connect, job_row, rows, value, worker
+
+fences = count(10_000)
+ALL: Mapping[tuple[str, str], Collection[str]] = {("queue", "mail"): [""], ("task", "send"): ["", "{customer}"]}
+
+
+def limit(conn: Connection, scope: str, name: str, key: str = "", **columns: Any) -> None:
+    names = ", ".join(["scope", "name", "key", *columns])
+    values = ", ".join(["%s"] * (3 + len(columns)))
+    conn.execute(
+        f"insert into pgqueue.limits ({names}) values ({values})".encode(), [scope, name, key, *columns.values()]
+    )
+
+
+def claim(conn: Connection, *, mark: int = 0, count: int = 100, slots: int = 100, templates: Any = ALL) -> Scan:
+    operation = limiting.claim_limited(
+        SCHEMA,
+        queue="mail",
+        priority=0,
+        mark=mark,
+        known=0,
+        tasks=["send"],
+        count=count,
+        slots=slots,
+        fence=next(fences),
+        worker=worker(conn),
+        templates=templates,
+    )
+    with conn.transaction():
+        return run(conn, operation)
+
+
+def ids_of(scan: Scan) -> list[int]:
+    return [job.id for job in scan.jobs]
+
+
+def claim_ready(conn: Connection, slots: int = 100) -> list[int]:
+    operation = limiting.claim_ready(
+        SCHEMA, queue="mail", tasks=["send"], slots=slots, fence=next(fences), worker=worker(conn), templates=ALL
+    )
+    with conn.transaction():
+        return [job.id for job in run(conn, operation)]
+
+
+def end(conn: Connection, ids: Sequence[int]) -> None:
+    """As a finish does: the rows go, and their places are free."""
+    with conn.transaction():
+        gone = conn.execute("delete from pgqueue.jobs where id = any (%s) returning places", [list(ids)]).fetchall()
+        run(conn, limiting.free(SCHEMA, [name for (places,) in gone for name in places or ()]))
+
+
+def gate(conn: Connection, name: str) -> tuple[int, int, int]:
+    """Places taken, jobs parked, jobs on their way."""
+    [row] = rows(conn, "select taken, waiting, loose from pgqueue.gates where name = %(name)s", name=name)
+    return row["taken"], row["waiting"], row["loose"]
+
+
+def test_as_many_run_as_a_queue_allows_and_the_rest_is_parked(db: Connection) -> None:
+    limit(db, "queue", "mail", concurrency=2)
+    ids = add(db, 5)
+    found = claim(db)
+    assert ids_of(found) == ids[:2]
+    assert gate(db, "queue:mail") == (2, 3, 0)
+    parked = job_row(db, ids[2])
+    assert (parked["state"], parked["position"], parked["waits_for"], parked["attempt"]) == (
+        "blocked",
+        None,
+        "queue:mail",
+        0,
+    )
+    assert job_row(db, ids[0])["places"] == ["queue:mail"]
+
+
+def test_a_place_that_is_freed_goes_to_the_first_that_is_parked(db: Connection) -> None:
+    limit(db, "queue", "mail", concurrency=2)
+    ids = add(db, 5)
+    end(db, ids_of(claim(db))[:1])
+    assert gate(db, "queue:mail") == (2, 2, 1)
+    assert ids_of(claim(db)) == []
+    assert claim_ready(db) == [ids[2]]
+    assert gate(db, "queue:mail") == (2, 2, 0)
+    assert job_row(db, ids[2])["places"] == ["queue:mail"]
+
+
+def test_what_comes_later_does_not_overtake_what_is_parked(db: Connection) -> None:
+    limit(db, "queue", "mail", concurrency=1)
+    first, second, third = add(db, 3)
+    assert ids_of(claim(db, count=2)) == [first]
+    end(db, [first])
+    assert ids_of(claim(db)) == []
+    assert claim_ready(db) == [second]
+    end(db, [second])
+    assert claim_ready(db) == [third]
+
+
+def test_each_value_of_a_key_has_a_limit_of_its_own(db: Connection) -> None:
+    limit(db, "task", "send", "{customer}", concurrency=1)
+    a = add(db, 2, args='{"customer": "a"}')
+    b = add(db, 2, args='{"customer": "b"}')
+    assert ids_of(claim(db)) == [a[0], b[0]]
+    assert gate(db, "task:send:{customer}:a") == (1, 1, 0)
+
+
+def test_a_serial_key_runs_one_at_a_time_in_order(db: Connection) -> None:
+    ids = add(db, 3)
+    db.execute("update pgqueue.jobs set serial_key = 'k'")
+    assert ids_of(claim(db, templates={})) == ids[:1]
+    end(db, ids[:1])
+    assert claim_ready(db) == ids[1:2]
+    assert gate(db, "serial:mail:k") == (1, 1, 0)
+
+
+def test_jobs_begin_at_the_rate_of_their_limit(db: Connection) -> None:
+    limit(db, "queue", "mail", rate=50)
+    add(db, 20)
+    found = claim(db)
+    assert [round(job.begins_in, 3) for job in found.jobs] == [0.0, 0.02, 0.04, 0.06, 0.08, 0.1]
+    assert gate(db, "queue:mail") == (0, 14, 0)
+    assert value(
+        db,
+        "select extract(epoch from next_at - clock_timestamp())::float8 from pgqueue.gates where name = 'queue:mail'",
+    ) == pytest.approx(0.12, abs=0.1)
+
+
+def test_what_could_begin_and_has_no_slot_stays_where_it_is(db: Connection) -> None:
+    limit(db, "queue", "mail", concurrency=9)
+    ids = add(db, 4)
+    found = claim(db, slots=1)
+    assert (ids_of(found), found.full, found.left_from) == (ids[:1], True, job_row(db, ids[1])["position"])
+    assert job_row(db, ids[1])["state"] == "available"
+
+
+def test_a_limit_that_is_raised_or_gone_lets_the_parked_go(db: Connection) -> None:
+    limit(db, "queue", "mail", concurrency=1)
+    ids = add(db, 4)
+    claim(db)
+    db.execute("update pgqueue.limits set concurrency = 3")
+    end(db, [])
+    with db.transaction():
+        now, gates = run(db, limiting.locked(SCHEMA, (), ["queue:mail"]))
+        assert run(db, limiting.let_go(SCHEMA, now, gates)) == 2
+    assert claim_ready(db) == ids[1:3]
+
+
+def test_a_parked_job_that_is_deleted_by_hand_is_not_counted_for_ever(db: Connection) -> None:
+    limit(db, "queue", "mail", concurrency=1)
+    ids = add(db, 3)
+    claim(db)
+    db.execute("delete from pgqueue.jobs where id = %s", [ids[1]])
+    end(db, ids[:1])
+    assert claim_ready(db) == ids[2:]
+    end(db, ids[2:])
+    assert gate(db, "queue:mail") == (0, 0, 0)
+
+
+def test_a_paused_limit_lets_nobody_through(db: Connection) -> None:
+    limit(db, "task", "send", paused=True)
+    add(db, 2)
+    assert ids_of(claim(db)) == []
+    assert gate(db, "task:send") == (0, 2, 0)
+
+
+def test_two_claims_at_once_never_take_more_places_than_there_are(db: Connection, dsn: str) -> None:
+    limit(db, "queue", "mail", concurrency=7)
+    add(db, 200)
+    with ThreadPoolExecutor(4) as threads:
+        sessions = [threads.submit(_work, dsn) for _ in range(4)]
+        assert sum(session.result() for session in sessions) == 200
+    assert gate(db, "queue:mail") == (0, 0, 0)
+    assert value(db, "select count(*) from pgqueue.jobs") == 0
+
+
+def _work(dsn: str) -> int:
+    done, empty = 0, 0
+    with connect(dsn) as conn:
+        while empty < 50:
+            held = [*ids_of(claim(conn, slots=3, count=20)), *claim_ready(conn, 3)]
+            assert value(conn, "select count(*) from pgqueue.jobs where state = 'running'") <= 7
+            end(conn, held)
+            done += len(held)
+            empty = 0 if held else empty + 1
+    return done

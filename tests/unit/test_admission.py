@@ -1,0 +1,148 @@
+"""Which jobs may begin: places, rates and the order at a gate. Times are seconds from now."""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_left
+from collections.abc import Iterable
+
+import pytest
+
+from pgqueue.admission import Admitted, Candidate, Decision, Gate, Rule
+from pgqueue.admission import decide as decided
+
+
+def at(*gates: str, let_go: str | None = None, ids: Iterable[int] = (1,)) -> list[Candidate]:
+    """Jobs with these gates; `let_go` by one of them, their places there are reserved."""
+    reserved = frozenset() if let_go is None else frozenset([let_go])
+    return [Candidate(id_, gates, reserved, let_go) for id_ in ids]
+
+
+def decide(candidates: list[Candidate], gates: dict[str, Gate], slots: int = 1000) -> Decision:
+    return decided(candidates, gates, slots)
+
+
+def ids(admitted: list[Admitted]) -> list[int]:
+    return [one.id for one in admitted]
+
+
+def test_as_many_begin_as_there_are_places_and_the_rest_is_parked() -> None:
+    gate = Gate(Rule(concurrency=3), taken=1)
+    decision = decide(at("g", ids=range(5)), {"g": gate})
+    assert ids(decision.admitted) == [0, 1]
+    assert decision.parked == dict.fromkeys((2, 3, 4), ("g", ()))
+    assert (gate.taken, gate.waiting) == (3, 3)
+    assert decision.admitted[0].places == ("g",)
+
+
+def test_nobody_overtakes_what_is_parked() -> None:
+    gate = Gate(Rule(concurrency=3), waiting=1)
+    assert decide(at("g"), {"g": gate}).parked == {1: ("g", ())}
+
+
+def test_a_job_that_was_let_go_has_its_place() -> None:
+    gate = Gate(Rule(concurrency=1), waiting=2)
+    assert gate.let_go() == 1
+    assert (gate.taken, gate.waiting, gate.loose) == (1, 1, 1)
+    decision = decide([*at("g", let_go="g"), *at("g", ids=[2])], {"g": gate})
+    assert (ids(decision.admitted), decision.parked) == ([1], {2: ("g", ())})
+    assert (gate.taken, gate.waiting, gate.loose) == (1, 2, 0)
+
+
+def test_a_job_begins_only_when_all_its_gates_let_it_and_takes_nothing_before() -> None:
+    queue, key = Gate(Rule(concurrency=5)), Gate(Rule(concurrency=1), taken=1)
+    decision = decide(at("queue", "key"), {"queue": queue, "key": key})
+    assert decision.parked == {1: ("key", ())}
+    assert (queue.taken, key.taken) == (0, 1)
+
+
+def test_a_job_that_must_wait_at_a_second_gate_gives_its_place_at_the_first_back() -> None:
+    first, second = Gate(Rule(concurrency=1), waiting=2), Gate(Rule(concurrency=1), taken=1)
+    assert first.let_go() == 1
+    decision = decide(at("first", "second", let_go="first"), {"first": first, "second": second})
+    assert decision.parked == {1: ("second", ())}
+    assert (first.taken, first.loose, second.waiting) == (0, 0, 1)
+    assert first.let_go() == 1
+
+
+def test_a_job_keeps_the_place_of_its_serial_key_while_it_waits_elsewhere() -> None:
+    serial, queue = Gate(Rule(concurrency=1, ordered=True), taken=1), Gate(Rule(concurrency=1), taken=1)
+    first, second = Candidate(1, ("serial", "queue"), frozenset(["serial"])), Candidate(2, ("serial", "queue"))
+    decision = decide([first, second], {"serial": serial, "queue": queue})
+    assert decision.parked == {1: ("queue", ("serial",)), 2: ("serial", ())}
+    assert serial.taken == 1
+
+
+def test_what_could_begin_but_has_no_slot_is_left_and_the_rest_is_parked_all_the_same() -> None:
+    free, full = Gate(Rule(concurrency=9)), Gate(Rule(concurrency=1), taken=1)
+    candidates = [*at("free", ids=[1, 2]), *at("full", ids=[3]), *at("free", ids=[4])]
+    decision = decide(candidates, {"free": free, "full": full}, slots=1)
+    assert (ids(decision.admitted), decision.left, list(decision.parked)) == ([1], [2, 4], [3])
+    assert free.taken == 1
+
+
+def test_jobs_begin_evenly() -> None:
+    gate = Gate(Rule(interval=0.02))
+    decision = decide(at("g", ids=range(10)), {"g": gate})
+    assert [round(one.begins_in, 6) for one in decision.admitted] == [0.0, 0.02, 0.04, 0.06, 0.08, 0.1]
+    assert len(decision.parked) == 4
+    assert decision.admitted[0].places == ()
+
+
+def test_a_burst_begins_together_and_is_paid_back() -> None:
+    gate = Gate(Rule(interval=1.0, burst=3))
+    assert [one.begins_in for one in decide(at("g", ids=range(5)), {"g": gate}).admitted] == [0.0, 0.0, 0.0]
+    gate.next_at -= 1.0
+    assert gate.let_go() == 1
+
+
+def test_a_gate_that_is_closed_lets_nobody_through_until_then() -> None:
+    gate = Gate(Rule(concurrency=9), closed_until=5.0)
+    assert decide(at("g", ids=[1, 2]), {"g": gate}).parked == {1: ("g", ()), 2: ("g", ())}
+    assert gate.let_go() == 0
+    gate.closed_until = 0.05
+    assert gate.let_go() == 2
+    assert [one.begins_in for one in decide(at("g", let_go="g", ids=[1, 2]), {"g": gate}).admitted] == [0.05, 0.05]
+
+
+def test_no_more_are_let_go_than_may_begin_while_others_are_on_their_way() -> None:
+    gate = Gate(Rule(interval=0.05), waiting=10)
+    assert gate.let_go() == 3
+    assert gate.let_go() == 0
+
+
+@pytest.mark.parametrize(
+    ("rate", "burst", "concurrency", "jobs"),
+    [(10, 1, None, 60), (100, 1, None, 500), (1000, 5, None, 3000), (50, 10, 3, 300), (None, 1, 4, 300)],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_in_any_second_no_more_begin_than_the_rate_and_a_burst_and_never_more_at_once(
+    rate: int | None, burst: int, concurrency: int | None, jobs: int, seed: int
+) -> None:
+    rng = random.Random(seed)
+    gate = Gate(Rule(concurrency, 1 / rate if rate else None, burst))
+    now, begun, ends = 0.0, list[float](), list[float]()
+    fresh, parked, loose = list(range(jobs)), list[int](), list[int]()
+    while fresh or parked or loose or ends:
+        step = rng.choice([0.001, 0.005, 0.02])
+        now += step
+        gate.next_at -= step
+        if concurrency:
+            gate.taken -= sum(end <= now for end in ends)
+        ends = [end for end in ends if end > now]
+        loose += [parked.pop(0) for _ in range(gate.let_go())]
+        candidates = at("g", let_go="g", ids=loose[:20]) + at("g", ids=fresh[: rng.randint(0, 80)])
+        decision = decide(candidates, {"g": gate})
+        for candidate in candidates:
+            (loose if candidate.let_go else fresh).remove(candidate.id)
+        begun += [now + one.begins_in for one in decision.admitted]
+        ends += [now + one.begins_in + rng.uniform(0.0, 0.05) for one in decision.admitted]
+        parked = sorted([*parked, *decision.parked])
+        assert (gate.waiting, gate.loose) == (len(parked), len(loose))
+        assert len(ends) <= (concurrency or jobs)
+    assert len(begun) == jobs
+    begun.sort()
+    if rate:
+        most = max(bisect_left(begun, first + 1 - 1e-9) - place for place, first in enumerate(begun))
+        assert most <= rate + burst
+        assert (jobs - burst) / (begun[-1] - begun[0]) == pytest.approx(rate, rel=0.02)
