@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         JobEnded,
         JobFailed,
         JobNotFound,
+        LimitHit,
         PgQueueError,
         ProcessCrashed,
         ResultTimeout,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     )
     from pgqueue.events import Event
     from pgqueue.job import Job, NewJob
+    from pgqueue.limit import Limit
     from pgqueue.task import Task, Unique
 
 
@@ -48,6 +50,8 @@ __all__ = [
     "JobEnded",
     "JobFailed",
     "JobNotFound",
+    "Limit",
+    "LimitHit",
     "NewJob",
     "PgQueue",
     "PgQueueError",
@@ -71,6 +75,7 @@ _MODULES = {
     "Context": "context",
     "Event": "events",
     "Job": "job",
+    "Limit": "limit",
     "NewJob": "job",
     "PgQueue": "app",
     "Task": "task",

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 HORIZON = 0.1
+AT_ONCE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +62,22 @@ class Gate:
     @property
     def waits_for_time(self) -> bool:
         """Whether jobs are parked here that no end of another will let go."""
-        return self.rule.interval is not None or self.closed_until > 0
+        rule = self.rule
+        return rule.interval is not None or self.closed_until > 0 or (rule.concurrency is None and self.waiting > 0)
 
     @property
     def has_place(self) -> bool:
         return self.rule.concurrency is None or self.taken < self.rule.concurrency
 
     def let_go(self, horizon: float = HORIZON) -> int:
-        """Let as many of its parked jobs go as may begin within `horizon`; returns how many, their places reserved."""
+        """Let as many of its parked jobs go as may begin within `horizon`; returns how many, their places reserved.
+
+        Where a limit was lifted, so many that the gate is not held for long.
+        """
         rule, begins_in = self.rule, self.begins_in()
         if begins_in > horizon:
             return 0
-        count = self.waiting
+        count = min(self.waiting, AT_ONCE)
         if rule.concurrency is not None:
             count = min(count, rule.concurrency - self.taken)
         if rule.interval is not None:

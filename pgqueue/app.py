@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar,
 
 from pgqueue import arguments, config
 from pgqueue.backoff import Backoff
-from pgqueue.client import FailedJobs, Inserter, Jobs, Queues, Schedules, Workers, staggered
+from pgqueue.client import FailedJobs, Inserter, Jobs, Limits, Queues, Schedules, Workers, staggered
 from pgqueue.context import Context
 from pgqueue.database import Database
 from pgqueue.errors import ArgumentError, ConfigurationError, seconds
 from pgqueue.events import Callback, EventName, Subscribers
 from pgqueue.job import Job, NewJob
+from pgqueue.limit import Limit, limits_of
 from pgqueue.names import data_name, schema_name
 from pgqueue.queries.fleet import QueueRow
 from pgqueue.schedule import Cron, Every
@@ -74,6 +75,7 @@ class PgQueue:
         self.jobs = Jobs(self.database, self.schema)
         self.failed = FailedJobs(self.database, self.schema)
         self.queues = Queues(self.database, self.schema)
+        self.limits = Limits(self.database, self.schema)
         self.schedules = Schedules(self.database, self.schema)
         self.workers = Workers(self.database, self.schema)
         self.inserter = Inserter(
@@ -96,6 +98,8 @@ class PgQueue:
         backoff: Backoff | None = None,
         timeout: float | timedelta | None = None,
         unique: Unique | None = None,
+        serial_key: str | None = None,
+        limit: Limit | Sequence[Limit] | None = None,
         keep_completed: bool = True,
         transactional: bool = False,
         run_in: RunIn | None = None,
@@ -113,6 +117,8 @@ class PgQueue:
         backoff: Backoff | None = None,
         timeout: float | timedelta | None = None,
         unique: Unique | None = None,
+        serial_key: str | None = None,
+        limit: Limit | Sequence[Limit] | None = None,
         keep_completed: bool = True,
         transactional: bool = False,
         bind: Literal[False] = False,
@@ -121,7 +127,8 @@ class PgQueue:
     def task(self, function: Any = None, /, *, name: str | None = None, timeout: Any = None, **options: Any) -> Any:
         """Register a function as a task. Raises ConfigurationError for a declaration that cannot work.
 
-        `max_attempts` counts the first run. `timeout` is in seconds. `unique` gives its jobs a key. `bind` passes the
+        `max_attempts` counts the first run. `timeout` is in seconds. `unique` gives its jobs a key. Jobs whose
+        `serial_key`, a template of arguments, comes out the same run one at a time, in order. `bind` passes the
         Context first. `run_in` is 'coroutine', 'thread' or 'process'; by default it follows from the function.
         `keep_completed=False` keeps no history of jobs that completed. `transactional` runs the task in the transaction
         that completes the job: `ctx.connection`.
@@ -190,6 +197,7 @@ class PgQueue:
         max_attempts: int | None = None,
         timeout: float | timedelta | None = None,
         lifo: bool = False,
+        limit: Limit | Sequence[Limit] | None = None,
         keep_completed: timedelta | None = None,
     ) -> None:
         """Declare a queue's defaults; workers write them to the table `queues` at their start.
@@ -197,11 +205,12 @@ class PgQueue:
         `lifo` runs the newest job first within a priority. `keep_completed` is how long ended jobs are kept. Raises
         ConfigurationError for a queue that is declared twice and differently.
 
-            app.queue("email", max_attempts=5, keep_completed=timedelta(hours=24))
+            app.queue("email", max_attempts=5, limit=Limit(rate="100/min"), keep_completed=timedelta(hours=24))
         """
         new_job(f"queue {name}", "{}", priority=priority, max_attempts=max_attempts, timeout=timeout)
         bound = None if timeout is None else seconds(timeout, "timeout")
-        declared = QueueRow(data_name("queue", name), priority, max_attempts, bound, lifo, keep_completed)
+        limits = limits_of(limit, f"queue {name}")
+        declared = QueueRow(data_name("queue", name), priority, max_attempts, bound, lifo, keep_completed, limits)
         before = self.declared_queues.setdefault(name, declared)
         if before != declared:
             differ = [one.name for one in fields(QueueRow) if getattr(before, one.name) != getattr(declared, one.name)]

@@ -16,6 +16,7 @@ PgQueueError
 └── TaskSignal                raised by a task to choose its own outcome
     ├── RetryJob              again later; uses an attempt
     ├── SnoozeJob             again later; uses no attempt
+    │   └── LimitHit          what `Limit.hit` raises: nothing of that limit begins before
     ├── CancelJob             ended, without a failure
     └── FailJob               straight to `failed_jobs`
 """
@@ -103,6 +104,14 @@ class SnoozeJob(TaskSignal):
     def __init__(self, delay: float | timedelta, reason: str = "") -> None:
         super().__init__(reason or "the task asked to be snoozed")
         self.delay = seconds(delay)
+
+
+class LimitHit(SnoozeJob):
+    """What `Limit.hit` raises: run again after `delay`, and let nothing of the limit with this `key` begin before."""
+
+    def __init__(self, delay: float | timedelta, key: str = "") -> None:
+        super().__init__(delay, "a limit was hit")
+        self.key = key
 
 
 class CancelJob(TaskSignal):

@@ -28,6 +28,7 @@ class NewJob(NamedTuple):
     delay: float | None = None
     max_attempts: int | None = None
     key: str | None = None
+    serial_key: str | None = None
     tags: str | None = None
     headers: str | None = None
     options: str | None = None
@@ -64,6 +65,7 @@ class Job:
     run_at: datetime
     created_at: datetime | None = None
     key: str | None = None
+    serial_key: str | None = None
     tags: tuple[str, ...] = ()
     headers: Mapping[str, Any] = field(default_factory=dict)
     errors: tuple[Mapping[str, Any], ...] = ()
@@ -168,10 +170,10 @@ class ClaimedJob:
         ) = row
 
 
-def checked_key(key: str) -> str:
-    """A unique key that PostgreSQL can hold and index. Raises ArgumentError."""
+def checked_key(key: str, what: str = "key") -> str:
+    """A unique or serial key that PostgreSQL can hold and index. Raises ArgumentError."""
     if type(key) is not str or not 1 <= len(key) <= 500 or "\x00" in key or not key.isprintable():
-        raise ArgumentError(f"key {str(key)[:60]!r} is not valid: use 1 to 500 printable characters")
+        raise ArgumentError(f"{what} {str(key)[:60]!r} is not valid: use 1 to 500 printable characters")
     return key
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from string import Formatter
-from typing import Any
+from typing import Any, NoReturn
 
-from pgqueue.errors import ConfigurationError
+from pgqueue.errors import ConfigurationError, LimitHit
 
 UNITS = {"s": 1.0, "sec": 1.0, "second": 1.0, "min": 60.0, "minute": 60.0, "h": 3600.0, "hour": 3600.0, "d": 86_400.0}
 UNITS["day"] = UNITS["d"]
@@ -51,6 +52,32 @@ class Limit:
     def per_second(self) -> float | None:
         """How many may begin in a second."""
         return per_second(self.rate)
+
+    def hit(self, retry_after: float | timedelta) -> NoReturn:
+        """End this run: whoever is called says that it is too much (429). It uses no attempt.
+
+        Nothing of the same limit, and of the same value of its key, begins before `retry_after` (seconds or timedelta)
+        has passed. Raises LimitHit, which the task must let through.
+
+            if answer.status_code == 429:
+                calls.hit(retry_after=int(answer.headers["Retry-After"]))
+        """
+        raise LimitHit(retry_after, key=self.key or "")
+
+
+def limits_of(given: Limit | Sequence[Limit] | None, what: str) -> tuple[Limit, ...]:
+    """One limit or several, each with a key of its own, as `what` declares them. Raises ConfigurationError."""
+    limits = () if given is None else (given,) if isinstance(given, Limit) else tuple(given)
+    for limit in limits:
+        kind: object = limit
+        if not isinstance(kind, Limit):
+            raise ConfigurationError(f"{what}: limit={given!r} must be a Limit, or a list of them")
+    keys = [limit.key for limit in limits]
+    for key in keys:
+        if keys.count(key) > 1:
+            which = f"with key={key!r}" if key else "without a key"
+            raise ConfigurationError(f"{what} has two limits {which}: put concurrency and rate into one Limit")
+    return limits
 
 
 def per_second(rate: str | float | None) -> float | None:

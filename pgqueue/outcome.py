@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
-from pgqueue.errors import CancelJob, FailJob, ProcessCrashed, RetryJob, SnoozeJob, TaskTimeout
+from pgqueue.errors import CancelJob, FailJob, LimitHit, ProcessCrashed, RetryJob, SnoozeJob, TaskTimeout
 
 CRASH_LIMIT = 3
 TRACEBACK_LIMIT = 16_384
@@ -46,9 +46,13 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Snooze:
-    """Again after `delay` seconds; the attempt is given back."""
+    """Again after `delay` seconds; the attempt is given back.
+
+    `hit`: the key of the limit of which nothing else begins before, empty for one without a key.
+    """
 
     delay: float
+    hit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ def decide(
     """
     match error:
         case SnoozeJob():
-            return Snooze(error.delay)
+            return Snooze(error.delay, error.key if isinstance(error, LimitHit) else None)
         case CancelJob():
             return Cancelled(storable(str(error)))
         case FailJob():

@@ -9,7 +9,7 @@ end
 $function$;
 comment on function {schema}.queue_name is 'The name, if it can be that of a queue.';
 
--- The unique key of a job whose task has one: {{name}} stands for an argument.
+-- The unique or serial key of a job whose task has one: {{name}} stands for an argument.
 create function {schema}.fill_key(template text, args jsonb) returns text language plpgsql immutable as $function$
 declare
     filled text := template;
@@ -23,13 +23,13 @@ begin
         filled := replace(filled, '{{' || name || '}}', coalesce(value, 'None'));
     end loop;
     if filled ~ '[{{}}]' then
-        raise exception 'the unique key % cannot be filled from the arguments %', quote_literal(template), left(args::text, 200)
+        raise exception 'the key % cannot be filled from the arguments %', quote_literal(template), left(args::text, 200)
             using errcode = '22023', hint = 'Pass every argument that the key names, or give the key itself.';
     end if;
     return filled;
 end
 $function$;
-comment on function {schema}.fill_key is 'Fills the template of a task''s unique key with arguments.';
+comment on function {schema}.fill_key is 'Fills the template of a task''s unique or serial key with arguments.';
 
 -- More than 65 levels, which Python would not read: arguments are an object of values of 64. Brackets are counted first, which is cheap.
 create function {schema}.too_deep(value jsonb) returns boolean language sql immutable as $function$
@@ -43,7 +43,7 @@ comment on function {schema}.too_deep is 'Whether JSON nests deeper than argumen
 create function {schema}.enqueue(
     task text, args jsonb default '{{}}', queue text default null, run_at timestamptz default null,
     delay interval default null, priority integer default null, key text default null,
-    max_attempts integer default null, timeout double precision default null,
+    serial_key text default null, max_attempts integer default null, timeout double precision default null,
     tags text[] default null, headers jsonb default null
 ) returns bigint language plpgsql security definer set search_path = {schema}, pg_catalog, pg_temp as $function$
 #variable_conflict use_column
@@ -57,6 +57,7 @@ declare
     made bigint;
     problem text;
     lock_key text;
+    order_key text;
 begin
     if enqueue.task is null or enqueue.task !~ '^[A-Za-z0-9._][A-Za-z0-9._-]{{0,99}}$' then
         raise exception 'task name % is not valid', quote_nullable(enqueue.task) using errcode = '22023',
@@ -86,10 +87,11 @@ begin
         when enqueue.max_attempts < 1 then format('max_attempts %s', enqueue.max_attempts)
         when enqueue.timeout <= 0 or enqueue.timeout = 'NaN' or enqueue.timeout = 'infinity' then format('timeout %s', enqueue.timeout)
         when enqueue.key = '' or length(enqueue.key) > 500 then format('key %L', left(enqueue.key, 50))
+        when enqueue.serial_key = '' or length(enqueue.serial_key) > 500 then format('serial_key %L', left(enqueue.serial_key, 50))
         when jsonb_typeof(enqueue.headers) <> 'object' then format('headers %s', left(enqueue.headers::text, 50)) end;
     if problem is not null then
         raise exception 'task % was given %, which is out of range', enqueue.task, problem using errcode = '22023',
-            hint = 'run_at is finite and in the years 1 to 9999, delay is not negative and at most 100 years, priority is a smallint, max_attempts is at least 1, timeout is in seconds above 0, key has 1 to 500 characters, headers is an object.';
+            hint = 'run_at is finite and in the years 1 to 9999, delay is not negative and at most 100 years, priority is a smallint, max_attempts is at least 1, timeout is in seconds above 0, key has 1 to 500 characters, as has serial_key, headers is an object.';
     end if;
 
     select t.* into known from {schema}.tasks t where t.name = enqueue.task;
@@ -99,13 +101,14 @@ begin
     rank := coalesce(enqueue.priority, known.priority, settings.priority, 0);
     due := coalesce(enqueue.run_at, clock_timestamp() + enqueue.delay, clock_timestamp());
     lock_key := coalesce(enqueue.key, {schema}.fill_key(known.unique_key, enqueue.args));
+    order_key := coalesce(enqueue.serial_key, {schema}.fill_key(known.serial_key, enqueue.args));
     perform pg_current_xact_id();
 
     loop
         place := case when due <= clock_timestamp() then nextval('{schema}.jobs_position') end;
-        insert into {schema}.jobs (queue, task, args, state, priority, position, run_at, max_attempts, unique_key, options, tags, headers)
+        insert into {schema}.jobs (queue, task, args, state, priority, position, run_at, max_attempts, unique_key, serial_key, options, tags, headers)
         values (lane, enqueue.task, enqueue.args, case when place is null then 'scheduled' else 'available' end, rank, place, due,
-                coalesce(enqueue.max_attempts, known.max_attempts, settings.max_attempts, 25), lock_key,
+                coalesce(enqueue.max_attempts, known.max_attempts, settings.max_attempts, 25), lock_key, order_key,
                 case when enqueue.timeout is not null then jsonb_build_object('timeout', enqueue.timeout) end,
                 enqueue.tags, enqueue.headers)
         on conflict (unique_key, queue) where unique_key is not null do nothing
@@ -130,17 +133,25 @@ comment on function {schema}.enqueue is 'Enqueues one job in the caller''s trans
 -- Waiting jobs end at once; running ones are marked, and end as cancelled instead of being retried.
 create function {schema}.cancel(job_ids bigint[], why text default 'cancelled')
 returns table (id bigint, was text) language plpgsql as $function$
+declare
+    held {schema}.jobs[];
+    told text;
 begin
     if to_regclass(format('%I.completed_jobs_%s', '{bare_schema}', to_char(clock_timestamp() at time zone 'UTC', 'YYYYMMDD'))) is null then
         perform {schema}.make_partitions(0);
     end if;
     return query update {schema}.jobs j set cancel_requested = true where j.id = any (job_ids) returning j.id, j.state;
+    held := array(select j from {schema}.jobs j where j.id = any (job_ids) and j.state <> 'running' and j.places is not null);
     with gone as (delete from {schema}.jobs j where j.id = any (job_ids) and j.state <> 'running' returning j.*)
     insert into {schema}.completed_jobs (id, run_at, created_at, attempt, max_attempts, priority, state, queue, task,
-                                         unique_key, reason, args, headers, errors, tags)
+                                         unique_key, serial_key, reason, args, headers, errors, tags)
     select g.id, g.run_at, g.created_at, g.attempt, g.max_attempts, g.priority, 'cancelled', g.queue, g.task,
-           g.unique_key, why, g.args, g.headers, g.errors, g.tags
+           g.unique_key, g.serial_key, why, g.args, g.headers, g.errors, g.tags
     from gone g;
+    with freed as (
+        insert into {schema}.freed_places (gate, loose)
+        select place, place is not distinct from h.waits_for and h.ready is not null from unnest(held) h, unnest(h.places) place returning 1)
+    select pg_notify('{channel}', 'limits') into told from freed limit 1;
     perform pg_notify('{channel}', format('cancel %s', j.id)) from {schema}.jobs j
     where j.id = any (job_ids) and j.state = 'running' and j.cancel_requested;
 end
@@ -182,9 +193,9 @@ begin
         from (select f.* from {schema}.failed_jobs f where f.id = any (locked) order by f.id) o),
     made as (
         insert into {schema}.jobs (id, position, run_at, created_at, max_attempts, priority, state, queue, task, unique_key,
-                                   args, options, headers, errors, tags)
+                                   serial_key, args, options, headers, errors, tags)
         select n.id, n.position, clock_timestamp(), n.created_at, n.max_attempts, n.priority, 'available', n.queue, n.task,
-               n.unique_key, n.args, n.options, n.headers, n.errors, n.tags
+               n.unique_key, n.serial_key, n.args, n.options, n.headers, n.errors, n.tags
         from numbered n order by n.unique_key nulls first, n.queue, n.id
         on conflict do nothing returning id)
     select array_agg(m.id) into inserted from made m;
@@ -217,17 +228,111 @@ end
 $function$;
 comment on function {schema}.purge_failed is 'Deletes failed jobs for good and returns how many. Filters as in redrive.';
 
-create function {schema}.pause(queue text) returns void language sql as $function$
-    insert into {schema}.queues (name, paused) values ({schema}.queue_name(pause.queue), true)
-    on conflict (name) do update set paused = true, updated_at = clock_timestamp();
+-- What pause and resume are about, checked: a queue, a task, one value of a limit's key, or a serial key of a queue.
+create function {schema}.gate_name(queue text, task text, key text, value text, serial_key text) returns text language plpgsql as $function$
+begin
+    if num_nonnulls(queue, task) <> 1 or (key is null) <> (value is null) or serial_key is not null and num_nonnulls(task, key) > 0 then
+        raise exception 'it is not said what: queue %, task %, key %, value %, serial_key %', quote_nullable(queue), quote_nullable(task),
+            quote_nullable(key), quote_nullable(value), quote_nullable(serial_key) using errcode = '22023',
+            hint = 'Give a queue or a task; with it, if you mean one value only, key and value; or a queue and a serial_key.';
+    end if;
+    perform {schema}.queue_name(coalesce(queue, task));
+    return case when serial_key is not null then format('serial:%s:%s', queue, serial_key)
+                when key is not null then format('%s:%s:%s:%s', case when queue is null then 'task' else 'queue' end, coalesce(queue, task), key, value) end;
+end
 $function$;
-comment on function {schema}.pause is 'Stops the claims of a queue on every worker; running jobs go on.';
+comment on function {schema}.gate_name is 'The gate of one value of a limit''s key, or of a serial key; null for a whole queue or task.';
 
-create function {schema}.resume(queue text) returns void language sql as $function$
-    update {schema}.queues set paused = false, updated_at = clock_timestamp() where name = {schema}.queue_name(resume.queue);
-    select pg_notify('{channel}', 'resumed ' || resume.queue);
+create function {schema}.pause(
+    queue text default null, task text default null, key text default null, value text default null, serial_key text default null
+) returns void language plpgsql as $function$
+declare
+    gate text := {schema}.gate_name(queue, task, key, value, serial_key);
+    of_scope text := case when queue is null then 'task' else 'queue' end;
+begin
+    if gate is null and queue is not null then
+        insert into {schema}.queues (name, paused) values (queue, true)
+        on conflict (name) do update set paused = true, updated_at = clock_timestamp();
+        return;
+    end if;
+    if serial_key is null then
+        -- A limit that limits nothing, so that workers look.
+        insert into {schema}.limits as l (scope, name, key, paused) values (of_scope, coalesce(queue, task), coalesce(pause.key, ''), gate is null)
+        on conflict on constraint limits_pkey do update set paused = l.paused or excluded.paused, updated_at = clock_timestamp();
+    end if;
+    if gate is not null then
+        insert into {schema}.gates (name, scope, of, key, closed_until)
+        values (gate, case when serial_key is null then of_scope else 'serial' end, coalesce(queue, task), coalesce(pause.key, ''), 'infinity')
+        on conflict (name) do update set closed_until = 'infinity';
+    end if;
+    perform pg_notify('{channel}', 'limits');
+end
 $function$;
-comment on function {schema}.resume is 'Lets a paused queue go on.';
+comment on function {schema}.pause is 'Lets nothing begin of a queue, of a task, of one value of a limit''s key, or of a serial key of a queue; what runs goes on.';
+
+create function {schema}.resume(
+    queue text default null, task text default null, key text default null, value text default null, serial_key text default null
+) returns void language plpgsql as $function$
+declare
+    gate text := {schema}.gate_name(queue, task, key, value, serial_key);
+    of_scope text := case when queue is null then 'task' else 'queue' end;
+begin
+    if gate is null and queue is not null then
+        update {schema}.queues set paused = false, updated_at = clock_timestamp() where name = queue;
+        perform pg_notify('{channel}', 'resumed ' || queue);
+        return;
+    end if;
+    if gate is null then
+        update {schema}.limits l set paused = false, updated_at = clock_timestamp()
+        where (l.scope, l.name, l.key) = (of_scope, task, '');
+    else
+        update {schema}.gates g set closed_until = null where g.name = gate;
+    end if;
+    -- What was made for the pause alone.
+    delete from {schema}.limits l
+    where (l.scope, l.name, l.key) = (of_scope, coalesce(queue, task), coalesce(resume.key, ''))
+      and num_nonnulls(l.concurrency, l.rate, l.declared) = 0 and not l.paused
+      and not exists (select from {schema}.gates g where g.closed_until = 'infinity' and (g.scope, g.of, g.key) = (l.scope, l.name, l.key));
+    perform pg_notify('{channel}', 'limits');
+end
+$function$;
+comment on function {schema}.resume is 'Lets go on what was paused: as pause.';
+
+create function {schema}.set_limit(
+    scope text, name text, concurrency integer default null, rate double precision default null, burst integer default 1, key text default ''
+) returns void language plpgsql as $function$
+begin
+    if scope is null or scope not in ('queue', 'task') then
+        raise exception 'scope % is not valid', quote_nullable(scope) using errcode = '22023', hint = 'It is queue or task.';
+    end if;
+    perform {schema}.queue_name(name);
+    if num_nonnulls(concurrency, rate) = 0 or concurrency < 1 or burst is null or burst < 1
+       or rate <= 0 or rate > 1000000 or key is null
+       or key <> '' and key !~ '^[^{{}}]*([{{][A-Za-z_][A-Za-z0-9_]*[}}][^{{}}]*)+$' then
+        raise exception 'the limit of % % cannot be: concurrency %, rate %, burst %, key %', scope, name, coalesce(concurrency::text, 'null'),
+            coalesce(rate::text, 'null'), coalesce(burst::text, 'null'), quote_nullable(key) using errcode = '22023',
+            hint = 'Give concurrency, rate (jobs a second, up to a million) or both; they and burst are above 0; key is empty or names arguments: {{customer_id}}.';
+    end if;
+    insert into {schema}.limits as l (scope, name, key, concurrency, rate, burst)
+    values (set_limit.scope, set_limit.name, set_limit.key, set_limit.concurrency, set_limit.rate, set_limit.burst)
+    on conflict on constraint limits_pkey do update
+    set concurrency = excluded.concurrency, rate = excluded.rate, burst = excluded.burst, updated_at = clock_timestamp();
+    perform pg_notify('{channel}', 'limits');
+end
+$function$;
+comment on function {schema}.set_limit is 'Limits how many jobs of a queue or task run at once (concurrency) and begin in a second (rate), or changes that. With key each value has a limit of its own.';
+
+create function {schema}.remove_limit(scope text, name text, key text default '') returns boolean language plpgsql as $function$
+declare
+    removed integer;
+begin
+    delete from {schema}.limits l where (l.scope, l.name, l.key) = (remove_limit.scope, remove_limit.name, remove_limit.key);
+    get diagnostics removed = row_count;
+    perform pg_notify('{channel}', 'limits');
+    return removed > 0;
+end
+$function$;
+comment on function {schema}.remove_limit is 'Lifts a limit, and lets its jobs go; false where there was none.';
 
 -- Partitions are made ahead, so that a finish finds its own. Attaching an empty table needs no scan and blocks no insert.
 create function {schema}.make_partitions(days integer default 7) returns integer language plpgsql as $function$

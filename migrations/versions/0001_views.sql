@@ -1,14 +1,14 @@
 create view {schema}.all_jobs as
-select id, state, queue, task, args, priority, attempt, max_attempts, unique_key, tags, headers, errors,
+select id, state, queue, task, args, priority, attempt, max_attempts, unique_key, serial_key, tags, headers, errors,
        null::jsonb as result, null::text as reason, created_at, run_at, null::timestamptz as started_at, null::timestamptz as ended_at,
        null::uuid as worker_id
 from {schema}.jobs
 union all
-select id, state, queue, task, args, priority, attempt, max_attempts, unique_key, tags, headers, errors,
+select id, state, queue, task, args, priority, attempt, max_attempts, unique_key, serial_key, tags, headers, errors,
        result, reason, created_at, run_at, started_at, finished_at, worker_id
 from {schema}.completed_jobs
 union all
-select id, 'failed', queue, task, args, priority, attempt, max_attempts, unique_key, tags, headers, errors,
+select id, 'failed', queue, task, args, priority, attempt, max_attempts, unique_key, serial_key, tags, headers, errors,
        null, reason, created_at, run_at, started_at, failed_at, worker_id
 from {schema}.failed_jobs;
 comment on view {schema}.all_jobs is 'Every job, live, completed, cancelled or failed, in one shape.';

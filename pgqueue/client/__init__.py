@@ -4,5 +4,6 @@ from pgqueue.client.failed import FailedJobs
 from pgqueue.client.fleet import Queue, Queues, Schedules, Workers
 from pgqueue.client.inserter import Inserter, staggered
 from pgqueue.client.jobs import Jobs
+from pgqueue.client.limits import Limits
 
-__all__ = ["FailedJobs", "Inserter", "Jobs", "Queue", "Queues", "Schedules", "Workers", "staggered"]
+__all__ = ["FailedJobs", "Inserter", "Jobs", "Limits", "Queue", "Queues", "Schedules", "Workers", "staggered"]

@@ -9,7 +9,7 @@ from datetime import MAXYEAR, datetime
 from pgqueue.client.part import Part
 from pgqueue.errors import JobNotFound
 from pgqueue.names import data_name
-from pgqueue.queries import fleet, inspecting, scheduling
+from pgqueue.queries import fleet, inspecting, limits, scheduling
 from pgqueue.queries.fleet import WorkerInfo
 from pgqueue.queries.inspecting import QueueStats
 from pgqueue.queries.scheduling import ScheduleRow
@@ -24,11 +24,11 @@ class Queue(Part):
 
     def pause(self) -> None:
         """Stop its claims on every worker; running jobs go on."""
-        self.database.fetch(inspecting.set_paused(self.schema, self.name, True))
+        self.database.fetch(limits.set_paused(self.schema, True, queue=self.name))
 
     def resume(self) -> None:
         """Let it go on."""
-        self.database.fetch(inspecting.set_paused(self.schema, self.name, False))
+        self.database.fetch(limits.set_paused(self.schema, False, queue=self.name))
 
     def stats(self) -> QueueStats | None:
         """Its row of `queue_stats`; None when nothing is known of it."""

@@ -66,9 +66,12 @@ def claim(
 
 
 class FoundLane(NamedTuple):
-    """A lane as a sweep finds it. `waiting`: the position of its first available job, None where none waits."""
+    """A lane as a sweep finds it. `waiting`: the position of its first available job, None where none waits.
 
-    priority: int
+    Without a priority it is none: there are jobs that a limit has let go.
+    """
+
+    priority: int | None
     kept: int
     waiting: int | None
 
@@ -191,7 +194,9 @@ def holds_drain(schema: str, queues: list[str], tasks: list[str]) -> Statement[A
             "select from {schema}.jobs j where j.id = any (c.job_ids) and j.claim_id = c.id and j.task = any (%(tasks)s) limit 1) r "
             "where c.queue = any (%(queues)s)) "
             "or exists (select from {schema}.jobs where queue = any (%(queues)s) and position is null and ready is null and waits_for is null and task = any (%(tasks)s) "
-            "and (attempt > 0 or suspicions > 0 or state = 'blocked'))",
+            "and (attempt > 0 or suspicions > 0)) "
+            "or exists (select from {schema}.jobs where queue = any (%(queues)s) and ready is not null and task = any (%(tasks)s)) "
+            "or exists (select from {schema}.jobs where queue = any (%(queues)s) and waits_for is not null and ready is null and task = any (%(tasks)s))",
             schema,
         ),
         {"queues": queues, "tasks": tasks},

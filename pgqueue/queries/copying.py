@@ -28,12 +28,14 @@ JSONB_VERSION = 1
 # Thirteen fields: the id and the position, eight bytes each, the length of the arguments and the version of jsonb.
 _pack_due = struct.Struct(">hiqiqib").pack
 _pack_later = struct.Struct(">hiqiib").pack
-_ALL_BUT_ARGUMENTS = attrgetter(*(name for name in NewJob._fields if name not in ("args", "key")))
+_ALL_BUT_ARGUMENTS = attrgetter(*(name for name in NewJob._fields if name not in ("args", "key", "serial_key")))
 
 
 def can_copy(jobs: Sequence[NewJob]) -> bool:
     """COPY knows no conflicts, and does not look up the queue of a task that another process registered."""
-    return len(jobs) >= COPY_FROM and all(job.key is None and job.queue is not None for job in jobs)
+    return len(jobs) >= COPY_FROM and all(
+        job.key is None and job.serial_key is None and job.queue is not None for job in jobs
+    )
 
 
 def copy(
@@ -45,7 +47,7 @@ def copy(
 ) -> Operation[Sequence[Job]]:
     """Insert `jobs` by COPY, ids and positions taken ahead, in one transaction that the caller holds.
 
-    Where a task has unique keys that this process does not know of, they are inserted as by `enqueue`.
+    Where a task has keys that this process does not know of, they are inserted as by `enqueue`.
     """
     kinds: dict[Any, Form] = {}
     forms: list[Form] = []
@@ -57,7 +59,7 @@ def copy(
         forms.append(form)
     lanes = {(form.job.task, str(form.job.queue)) for form in kinds.values()}
     rows = yield _defaults(schema, lanes, declared)
-    if any(template is not None for *_, template in rows):
+    if any(keyed for *_, keyed in rows):
         return (yield from enqueue(schema, jobs, fallback_attempts, operations, declared))
     [(now, ids, positions)] = yield _allocate(schema, len(jobs))
     defaults = {
@@ -161,11 +163,11 @@ def _allocate(schema: str, count: int) -> Statement[Any]:
 
 
 def _defaults(schema: str, lanes: set[tuple[str, str]], declared: Declared | None) -> Statement[Any]:
-    """(task, queue, priority, attempts, template of the unique key) of each pair, as the insert would choose."""
+    """(task, queue, priority, attempts, whether its jobs have keys) of each pair, as the insert would choose."""
     return Statement(
         inline(
             "select g.task, g.queue, coalesce(t.priority, q.priority, d.priority), "
-            "coalesce(t.max_attempts, q.max_attempts, d.max_attempts), t.unique_key "
+            "coalesce(t.max_attempts, q.max_attempts, d.max_attempts), num_nonnulls(t.unique_key, t.serial_key) > 0 "
             "from unnest(%(tasks)s::text[], %(queues)s::text[]) g (task, queue) "
             "left join {schema}.tasks t on t.name = g.task left join {schema}.queues q on q.name = g.queue "
             "left join unnest(%(declared)s::text[], %(declared_priorities)s::int[], %(declared_attempts)s::int[]) "

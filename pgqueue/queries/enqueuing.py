@@ -33,6 +33,7 @@ class Enqueued(NamedTuple):
     created_at: datetime | None
     available: bool
     key: str | None
+    serial_key: str | None
 
 
 def enqueue(
@@ -127,7 +128,7 @@ def insert_one(
         "fallback_attempts": attempts or fallback_attempts,
         "channel": schema,
     }
-    return Statement(text("enqueue_one", schema), params, lambda row: Enqueued(row[0], True, queue, *row[1:7]))
+    return Statement(text("enqueue_one", schema), params, lambda row: Enqueued(row[0], True, queue, *row[1:8]))
 
 
 def insert(
@@ -143,6 +144,7 @@ def insert(
         "delays": [job.delay for job in jobs],
         "max_attempts": [job.max_attempts for job in jobs],
         "keys": texts(job.key for job in jobs),
+        "serial_keys": texts(job.serial_key for job in jobs),
         "options": texts(job.options for job in jobs),
         "headers": texts(job.headers for job in jobs),
         "tags": texts(job.tags for job in jobs),
@@ -150,7 +152,7 @@ def insert(
         "channel": schema,
         **declared_rows(declared),
     }
-    return Statement(text("enqueue", schema), params, lambda row: Enqueued(*row[:9]))
+    return Statement(text("enqueue", schema), params, lambda row: Enqueued(*row[:10]))
 
 
 def declared_rows(declared: Declared | None) -> dict[str, Any]:
@@ -166,7 +168,8 @@ def holding(schema: str, keys: list[str]) -> Statement[Job]:
     """The live jobs that hold `keys`."""
     return Statement(
         inline(
-            f"select id, queue, task, args::text, state, priority, attempt, max_attempts, {moment('run_at')}, created_at, unique_key "
+            f"select id, queue, task, args::text, state, priority, attempt, max_attempts, {moment('run_at')}, created_at, unique_key, "
+            "serial_key "
             "from {schema}.jobs where unique_key = any (%(keys)s)",
             schema,
         ),
@@ -176,7 +179,7 @@ def holding(schema: str, keys: list[str]) -> Statement[Job]:
 
 
 def _holder(row: tuple[Any, ...]) -> Job:
-    id_, queue, task, args, state, priority, attempt, max_attempts, run_at, created_at, key = row
+    id_, queue, task, args, state, priority, attempt, max_attempts, run_at, created_at, key, serial_key = row
     read = Reader()
     return Job(
         id_,
@@ -190,6 +193,7 @@ def _holder(row: tuple[Any, ...]) -> Job:
         run_at,
         created_at,
         key,
+        serial_key,
         created=False,
         unreadable=read.unreadable,
     )
@@ -208,6 +212,7 @@ def _job(job: NewJob, row: Enqueued, operations: JobOperations | None) -> Job:
         run_at=row.run_at,
         created_at=row.created_at,
         key=row.key or job.key,
+        serial_key=row.serial_key,
         tags=tuple(arguments.loads(job.tags)) if job.tags else (),
         headers=arguments.loads(job.headers) if job.headers else {},
         operations=operations,

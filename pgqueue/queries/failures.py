@@ -13,7 +13,7 @@ from pgqueue.queries.statement import Statement, inline
 # The one definition is the SQL function, which `redrive` and `purge_failed` use too.
 MATCHES = "{schema}.is_failure(f, %(ids)s::bigint[], %(queue)s, %(task)s, %(error)s)"
 COLUMNS = (
-    f"id, queue, task, args::text, 'failed', priority, attempt, max_attempts, {moment('run_at')}, created_at, unique_key, tags, "
+    f"id, queue, task, args::text, 'failed', priority, attempt, max_attempts, {moment('run_at')}, created_at, unique_key, serial_key, tags, "
     "headers::text, errors::text, null, reason, started_at, failed_at"
 )
 

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome, Retry, Snooze
-from pgqueue.queries import limiting
+from pgqueue.queries import gates
 from pgqueue.queries.claiming import release
 from pgqueue.queries.statement import Operation, Statement, array, text, texts
 
@@ -21,7 +21,7 @@ from pgqueue.queries.statement import Operation, Statement, array, text, texts
 class Finished:
     """One attempt's outcome, on its way to the database. `duration` is in seconds; `kept` says whether history is.
 
-    `limited`: the job may have places at gates, which are freed with it.
+    `limited`: the job may have places at gates, which are freed with it. `hit`: gates that its outcome closes.
     """
 
     id: int
@@ -31,6 +31,7 @@ class Finished:
     duration: float = 0.0
     kept: bool = True
     limited: bool = False
+    hit: tuple[str, ...] = ()
 
 
 _GROUPS = {Retry: "retry", Snooze: "retry", Failed: "fail", Cancelled: "cancel", type(None): "release"}
@@ -47,8 +48,12 @@ def finish(schema: str, worker: UUID | None, batch: Sequence[Finished]) -> Opera
         groups.setdefault(_group(one), []).append(one)
     written = 0
     held: dict[int, list[str]] = {}
+    closed: dict[str, float] = {}
     if any(one.limited for one in batch):
-        held = dict((yield limiting.places_of(schema, latest, {one.fence for one in batch})))
+        held = dict((yield gates.places_of(schema, latest, {one.fence for one in batch})))
+        for one in latest.values():
+            if isinstance(one.outcome, Snooze):
+                closed |= {gate: max(closed.get(gate, 0.0), one.outcome.delay) for gate in one.hit}
     for name, group in sorted(groups.items()):
         match name:
             case "complete" | "complete_unkept":
@@ -63,9 +68,9 @@ def finish(schema: str, worker: UUID | None, batch: Sequence[Finished]) -> Opera
                 written += len((yield _fail(schema, worker, group)))
             case _:
                 written += len((yield _cancel(schema, worker, group)))
-    if held:
+    if held or closed:
         again = [one.id for name in ("retry", "release") for one in groups.get(name, ())]
-        yield from limiting.free_held(schema, held, again)
+        yield from gates.free_held(schema, held, again, closed)
     return len(latest) - written
 
 

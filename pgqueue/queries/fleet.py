@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from pgqueue.limit import Limit
 from pgqueue.queries.statement import Statement, inline, text
 
 
@@ -22,6 +23,7 @@ class TaskRow:
     max_attempts: int | None
     timeout: float | None
     unique_key: str | None
+    serial_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class QueueRow:
     timeout: float | None = None
     lifo: bool | None = None
     keep_completed: timedelta | None = None
+    limits: tuple[Limit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +95,12 @@ def register_tasks(schema: str, tasks: Iterable[TaskRow]) -> Statement[Any]:
     rows = sorted(tasks, key=lambda task: task.name)
     return Statement(
         inline(
-            "insert into {schema}.tasks (name, queue, priority, max_attempts, timeout, unique_key) "
+            "insert into {schema}.tasks (name, queue, priority, max_attempts, timeout, unique_key, serial_key) "
             "select * from unnest(%(names)s::text[], %(queues)s::text[], %(priorities)s::smallint[], %(attempts)s::int[], "
-            "%(timeouts)s::float8[], %(keys)s::text[]) "
+            "%(timeouts)s::float8[], %(keys)s::text[], %(serial_keys)s::text[]) "
             "on conflict (name) do update set queue = excluded.queue, priority = excluded.priority, "
             "max_attempts = excluded.max_attempts, timeout = excluded.timeout, unique_key = excluded.unique_key, "
+            "serial_key = excluded.serial_key, "
             "last_seen_at = clock_timestamp() returning name",
             schema,
         ),
@@ -107,6 +111,7 @@ def register_tasks(schema: str, tasks: Iterable[TaskRow]) -> Statement[Any]:
             "attempts": [task.max_attempts for task in rows],
             "timeouts": [task.timeout for task in rows],
             "keys": [task.unique_key for task in rows],
+            "serial_keys": [task.serial_key for task in rows],
         },
     )
 

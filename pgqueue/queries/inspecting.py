@@ -15,7 +15,7 @@ from pgqueue.queries.reading import Reader, moment
 from pgqueue.queries.statement import Operation, Statement, inline
 
 COLUMNS = (
-    f"id, queue, task, args::text, state, priority, attempt, max_attempts, {moment('run_at')}, created_at, unique_key, tags, "
+    f"id, queue, task, args::text, state, priority, attempt, max_attempts, {moment('run_at')}, created_at, unique_key, serial_key, tags, "
     "headers::text, errors::text, result::text, reason, started_at, ended_at"
 )
 
@@ -157,11 +157,6 @@ def queue_stats(schema: str) -> Statement[QueueStats]:
     )
 
 
-def set_paused(schema: str, queue: str, paused: bool) -> Statement[Any]:
-    verb = "pause" if paused else "resume"
-    return Statement(inline(f"select {{schema}}.{verb}(%(queue)s)", schema), {"queue": queue})
-
-
 def list_tasks(schema: str) -> Statement[Any]:
     """(name, queue, priority, max_attempts, timeout, last_seen_at, orphaned jobs) of tasks; queue None: never registered."""
     return Statement(
@@ -200,6 +195,7 @@ def as_job(row: tuple[Any, ...]) -> Job:
         run_at,
         created_at,
         key,
+        serial_key,
         tags,
         headers,
         errors,
@@ -220,6 +216,7 @@ def as_job(row: tuple[Any, ...]) -> Job:
         run_at=run_at,
         created_at=created_at,
         key=key,
+        serial_key=serial_key,
         tags=tuple(tags or ()),
         headers=read.object("headers", headers),
         errors=read.objects("errors", errors),

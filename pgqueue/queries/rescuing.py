@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pgqueue.errors import ProcessCrashed
 from pgqueue.outcome import decide
-from pgqueue.queries import claiming, limiting
+from pgqueue.queries import claiming, gates
 from pgqueue.queries.finishing import Finished, finish, lock_claimed
 from pgqueue.queries.statement import Operation, Statement, text
 
@@ -97,13 +97,13 @@ def rescue(schema: str, delay: Callable[[str, int], float]) -> Operation[list[Or
         yield from finish(schema, None, ended)
     if given_back:
         ids, fences = [row.job_id or 0 for row in given_back], [row.fence for row in given_back]
-        places = dict((yield limiting.places_of(schema, ids, fences)))
+        places = dict((yield gates.places_of(schema, ids, fences)))
         back = yield claiming.release(schema, ids, fences, suspected=True)
         went = {id_ for (id_,) in back}
         rest = [Finished(row.job_id or 0, row.fence, row.task, None) for row in given_back if row.job_id not in went]
         if rest:
             yield from finish(schema, None, rest)
-        yield from limiting.free_held(schema, places, ids)
+        yield from gates.free_held(schema, places, ids, {})
     left = {row.fence for row in held if row.job_id not in free and row.worker_id not in alone}
     if left:
         yield claiming.give_claims_to(schema, NOBODY, sorted(left))

@@ -2,32 +2,71 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import random
+import time
 from collections.abc import Callable
 
-from pgqueue.queries import limiting
+from pgqueue.queries import gates
 from pgqueue.services.service import Runner, Service
 
+logger = logging.getLogger("pgqueue.services")
+
 LONGEST = 1.0
+RECOUNT = 60.0
 
 
 class Gatekeeper(Service):
     """Lets parked jobs go when it is time. Where the end of a job frees a place, its finish does so at once.
 
-    `needed()`: whether this worker has met limits; else it does nothing.
+    `needed()`: whether this worker has met limits; else it looks once a minute, and when it is told to.
     """
 
     name = "gatekeeper"
 
-    def __init__(self, runner: Runner, schema: str, needed: Callable[[], bool]) -> None:
+    def __init__(
+        self, runner: Runner, schema: str, needed: Callable[[], bool], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__(runner, schema)
         self._needed = needed
+        self._clock = clock
+        self._told = False
+        self._recount_at = clock() + RECOUNT * random.uniform(0.0, 1.0)
+
+    def open(self) -> None:
+        """A limit was changed, or places have been given back."""
+        self._told = True
+        self.wake()
 
     async def run_once(self) -> float:
         pause = LONGEST * random.uniform(0.8, 1.0)
-        if self._needed():
-            opens_in = await self.runner.run(limiting.tick(self.schema), atomic=True)
+        told, self._told = self._told, False
+        recount = self._clock() >= self._recount_at
+        if recount:
+            self._recount_at = self._clock() + RECOUNT * random.uniform(0.8, 1.2)
+            await self._recount()
+        if told or recount or self._needed():
+            await self.runner.run(gates.take_back(self.schema), atomic=True)
+            opens_in = await self.runner.run(gates.tick(self.schema), atomic=True)
             if opens_in is not None and math.isfinite(opens_in):
                 pause = min(pause, opens_in)
         return pause
+
+    async def _recount(self) -> None:
+        for count in await self.runner.run(gates.recount(self.schema), atomic=True):
+            if (count.taken, count.loose) == (count.held, count.let_go) and count.waiting > count.parked:
+                # Some that were parked have been cancelled.
+                continue
+            logger.warning(
+                "limit %s counted %d places and %d + %d blocked jobs where there were %d and %d + %d: jobs were "
+                "changed by hand; it is right again",
+                count.gate,
+                count.taken,
+                count.waiting,
+                count.loose,
+                count.held,
+                count.parked,
+                count.let_go,
+            )
+        await self.runner.fetch(gates.forget(self.schema))

@@ -4,9 +4,9 @@ with gone as (
     returning *),
 kept as (
     insert into {schema}.completed_jobs (id, run_at, created_at, started_at, worker_id, attempt, max_attempts, priority, state, queue,
-                                         task, unique_key, reason, args, headers, errors, tags)
+                                         task, unique_key, serial_key, reason, args, headers, errors, tags)
     select id, run_at, created_at, clock_timestamp() - make_interval(secs => duration),
-           %(worker)s::uuid, attempt, max_attempts, priority, 'cancelled', queue, task, unique_key,
+           %(worker)s::uuid, attempt, max_attempts, priority, 'cancelled', queue, task, unique_key, serial_key,
            g.reason, args, headers, errors, tags
     from gone join unnest(%(ids)s::bigint[], %(durations)s::float8[], %(reasons)s::text[]) g (job_id, duration, reason) on job_id = id)
 select id from gone

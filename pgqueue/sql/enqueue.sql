@@ -4,11 +4,12 @@ with entered as materialized (
     select pg_current_xact_id()),
 given as (
     select g.*, coalesce(g.queue, t.queue, 'default') as lane, t.priority as task_priority, t.max_attempts as task_attempts,
-           coalesce(g.given_key, case when t.unique_key is not null then {schema}.fill_key(t.unique_key, g.args::jsonb) end) as key
+           coalesce(g.given_key, case when t.unique_key is not null then {schema}.fill_key(t.unique_key, g.args::jsonb) end) as key,
+           coalesce(g.given_serial, case when t.serial_key is not null then {schema}.fill_key(t.serial_key, g.args::jsonb) end) as serial
     from unnest(%(queues)s::text[], %(tasks)s::text[], %(args)s::text[], %(priorities)s::int[], %(run_ats)s::timestamptz[],
-                %(delays)s::float8[], %(max_attempts)s::int[], %(keys)s::text[], %(options)s::text[], %(headers)s::text[],
+                %(delays)s::float8[], %(max_attempts)s::int[], %(keys)s::text[], %(serial_keys)s::text[], %(options)s::text[], %(headers)s::text[],
                 %(tags)s::text[])
-         with ordinality as g (queue, task, args, priority, run_at, delay, max_attempts, given_key, options, headers, tags, n)
+         with ordinality as g (queue, task, args, priority, run_at, delay, max_attempts, given_key, given_serial, options, headers, tags, n)
     left join {schema}.tasks t on t.name = g.task),
 resolved as (
     select g.*, coalesce(g.priority, g.task_priority, q.priority, d.priority, 0) as rank,
@@ -24,9 +25,9 @@ numbered as materialized (
            case when r.due <= clock_timestamp() then nextval('{schema}.jobs_position') end as position
     from entered, resolved r),
 inserted as (
-    insert into {schema}.jobs (id, queue, task, args, state, priority, position, run_at, max_attempts, unique_key, options, headers, tags)
+    insert into {schema}.jobs (id, queue, task, args, state, priority, position, run_at, max_attempts, unique_key, serial_key, options, headers, tags)
     select id, lane, task, args::jsonb, case when position is null then 'scheduled' else 'available' end, rank, position, due,
-           attempts, key, options::jsonb, headers::jsonb,
+           attempts, key, serial, options::jsonb, headers::jsonb,
            case when tags is not null then array(select jsonb_array_elements_text(tags::jsonb)) end
     -- Keys in one order in every transaction: two bulks with the same keys cannot deadlock.
     from numbered order by key nulls first, lane, n
@@ -37,7 +38,7 @@ woken as (
                                   else format('available %%s %%s %%s', l.lane, l.rank, l.position) end)
     from (select lane, rank, min(position) as position from numbered group by lane, rank) l
     where exists (select from {schema}.idle_workers w where w.queue = l.lane))
-select n.id, i.id is not null as created, n.lane, n.rank, n.attempts, n.due, i.created_at, n.position is not null as available, n.key,
+select n.id, i.id is not null as created, n.lane, n.rank, n.attempts, n.due, i.created_at, n.position is not null as available, n.key, n.serial,
        (select count(*) from woken)
 from numbered n left join inserted i on i.id = n.id
 order by n.n

@@ -4,9 +4,9 @@ with gone as (
     returning *),
 kept as (
     insert into {schema}.failed_jobs (id, run_at, created_at, started_at, worker_id, attempt, max_attempts, priority, crashes, queue, task,
-                                      unique_key, reason, error_type, error_message, fingerprint, args, options, headers, errors, tags)
+                                      unique_key, serial_key, reason, error_type, error_message, fingerprint, args, options, headers, errors, tags)
     select id, run_at, created_at, clock_timestamp() - make_interval(secs => duration), %(worker)s, attempt,
-           max_attempts, priority, crashes + crashed, queue, task, unique_key, g.reason,
+           max_attempts, priority, crashes + crashed, queue, task, unique_key, serial_key, g.reason,
            error ->> 'type', error ->> 'message', g.fingerprint,
            args, options, headers,
            case when jsonb_array_length(errors) >= 100 then errors - 0 else coalesce(errors, '[]') end

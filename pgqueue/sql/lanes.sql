@@ -5,4 +5,8 @@ select l.priority, l.mark,
           and j.state = 'available' and j.task = any (%(tasks)s)
         order by j.position limit 1)
 from {schema}.lanes_of(%(queue)s) l
-order by l.priority
+union all
+-- Not a lane: jobs that a limit has let go.
+select null, 0, null where exists (
+    select from {schema}.jobs where queue = %(queue)s and ready is not null and state = 'available' and task = any (%(tasks)s))
+order by 1

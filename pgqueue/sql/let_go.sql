@@ -3,6 +3,9 @@ with chosen as materialized (
     select job.id from unnest(%(gates)s::text[], %(counts)s::int[]) gate (name, count)
     cross join lateral (
         select id from {schema}.jobs where waits_for = gate.name and ready is null and state = 'blocked'
+          -- A serial key's next job is the first, also while somebody has it locked.
+          and (gate.name not like 'serial:%%' or id = (
+              select id from {schema}.jobs where waits_for = gate.name and ready is null and state = 'blocked' order by priority, id limit 1))
         order by priority, id limit gate.count for update skip locked) job),
 freed as (
     update {schema}.jobs

@@ -96,6 +96,7 @@ def jobs(metadata: sa.MetaData) -> sa.Table:
             "id",
             postgresql_where=sa.text("waits_for is not null and ready is null"),
         ),
+        sa.Index("jobs_places", "id", postgresql_where=sa.text("places is not null")),
         sa.Index(
             "jobs_unique_key", "unique_key", "queue", unique=True, postgresql_where=sa.text("unique_key is not null")
         ),

@@ -14,7 +14,7 @@ from pgqueue.tables import ended, live, settings
 from pgqueue.tables.columns import TIME
 
 _ALL_JOBS = """
-    id state queue task args priority attempt max_attempts unique_key tags headers errors result reason
+    id state queue task args priority attempt max_attempts unique_key serial_key tags headers errors result reason
     created_at run_at started_at ended_at worker_id
 """
 _RUNNING_JOBS = """
@@ -40,6 +40,7 @@ class Tables:
     schedules: sa.Table
     limits: sa.Table
     gates: sa.Table
+    freed_places: sa.Table
     completed_jobs: sa.Table
     failed_jobs: sa.Table
     all_jobs: sa.Table
@@ -90,6 +91,7 @@ def _of(schema: str) -> Tables:
         schedules=settings.schedules(made),
         limits=settings.limits(made),
         gates=settings.gates(made),
+        freed_places=settings.freed_places(made),
         completed_jobs=completed,
         failed_jobs=ended.failed_jobs(made),
         all_jobs=_view(views, "all_jobs", _ALL_JOBS, jobs, completed, ended_at=TIME),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import BOOLEAN, DOUBLE_PRECISION, INTEGER, INTERVAL, JSONB, SMALLINT, TEXT
+from sqlalchemy.dialects.postgresql import BIGINT, BOOLEAN, DOUBLE_PRECISION, INTEGER, INTERVAL, JSONB, SMALLINT, TEXT
 
 from pgqueue.tables.columns import NOW, TIME, VACUUM_OFTEN, column, nullable
 
@@ -18,6 +18,7 @@ def tasks(metadata: sa.MetaData) -> sa.Table:
         nullable("max_attempts", INTEGER, "Its attempts by default; null for the queue's."),
         nullable("timeout", DOUBLE_PRECISION, "Seconds that a run may take; null for the queue's."),
         nullable("unique_key", TEXT, "Template of its unique key: {name} stands for an argument."),
+        nullable("serial_key", TEXT, "Template of its serial key."),
         column("last_seen_at", TIME, "When a worker last registered it.", NOW),
         sa.PrimaryKeyConstraint("name", name="tasks_pkey"),
         comment="What workers have registered, so that an enqueue from SQL knows a task's defaults.",
@@ -88,6 +89,12 @@ def limits(metadata: sa.MetaData) -> sa.Table:
             "A template of arguments, as {customer_id}: each value has a limit of its own. Empty: one limit for all.",
             "''",
         ),
+        nullable(
+            "declared",
+            TEXT,
+            "What the code said last: as long as it says the same, changes made here stay. Null for a limit of which "
+            "no code knows.",
+        ),
         sa.PrimaryKeyConstraint("scope", "name", "key", name="limits_pkey"),
         sa.CheckConstraint("scope in ('queue', 'task')", name="limits_scope_check"),
         sa.CheckConstraint("rate > 0 and rate <= 1000000", name="limits_rate_check"),
@@ -115,4 +122,17 @@ def gates(metadata: sa.MetaData) -> sa.Table:
         sa.Index("gates_waiting", "name", postgresql_where=sa.text("waiting > 0")),
         comment="What each limit has let through: a row for each limit, key and serial key that a job has met.",
         postgresql_with={"fillfactor": 50, **VACUUM_OFTEN},
+    )
+
+
+def freed_places(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "freed_places",
+        metadata,
+        sa.Column("id", BIGINT, sa.Identity(), comment="Of the row."),
+        column("loose", BOOLEAN, "Whether the gate had let the job go, and it had not been claimed."),
+        column("gate", TEXT, "Where it had its place."),
+        sa.PrimaryKeyConstraint("id", name="freed_places_pkey"),
+        comment="Places of jobs that were cancelled while they waited: the gatekeeper gives them to others. So a "
+        "cancel waits for nobody.",
     )

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pgqueue.errors import ArgumentError, ConfigurationError
-from pgqueue.task.options import RunIn, TaskOptions, new_job
+from pgqueue.limit import limits_of
+from pgqueue.task.options import RunIn, TaskOptions, names_in, new_job
 
 
 def name_of(function: Callable[..., Any]) -> str:
@@ -58,10 +59,12 @@ def check(name: str, options: TaskOptions, function: Callable[..., Any]) -> None
         raise ConfigurationError(
             f"task {name}: a transactional task cannot run in a process, which has no part in the worker's transaction"
         )
-    if options.unique is not None:
-        unknown = options.unique.fields() - set(inspect.signature(function).parameters)
+    parameters = set(inspect.signature(function).parameters)
+    keyed = [limit.key for limit in limits_of(options.limit, f"task {name}")]
+    unique = options.unique.key if options.unique else None
+    for template in (unique, options.serial_key, *keyed):
+        unknown = set() if template is None else names_in(template) - parameters
         if unknown:
             raise ConfigurationError(
-                f"task {name}: the key {options.unique.key!r} names {', '.join(sorted(unknown))}, "
-                "which is no parameter of it"
+                f"task {name}: the key {template!r} names {', '.join(sorted(unknown))}, which is no parameter of it"
             )

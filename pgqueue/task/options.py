@@ -14,6 +14,7 @@ from pgqueue import arguments
 from pgqueue.backoff import Backoff
 from pgqueue.errors import ArgumentError, ConfigurationError, seconds
 from pgqueue.job import NewJob, checked_key, checked_time
+from pgqueue.limit import Limit
 from pgqueue.names import data_name
 
 RunIn = Literal["coroutine", "thread", "process"]
@@ -30,11 +31,10 @@ class Unique:
 
     key: str
 
-    def fill(self, args: Mapping[str, Any]) -> str:
-        return checked_key(self.key.format(**args))
 
-    def fields(self) -> set[str]:
-        return {name.split(".")[0].split("[")[0] for _, name, _, _ in Formatter().parse(self.key) if name is not None}
+def names_in(template: str) -> set[str]:
+    """The arguments that the template of a key names. Raises ValueError where it is none."""
+    return {name.split(".")[0].split("[")[0] for _, name, _, _ in Formatter().parse(template) if name is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,8 @@ class TaskOptions:
     timeout: float | None = None
     backoff: Backoff | None = None
     unique: Unique | None = None
+    serial_key: str | None = None
+    limit: Limit | Sequence[Limit] | None = None
     keep_completed: bool = True
     transactional: bool = False
     bind: bool = False
@@ -73,6 +75,7 @@ def new_job(
     run_at: datetime | None = None,
     priority: int | None = None,
     key: str | None = None,
+    serial_key: str | None = None,
     max_attempts: int | None = None,
     timeout: float | timedelta | None = None,
     tags: Sequence[str] | None = None,
@@ -107,6 +110,7 @@ def new_job(
         None if delay is None else seconds(delay),
         max_attempts,
         None if key is None else checked_key(key),
+        None if serial_key is None else checked_key(serial_key, "serial_key"),
         arguments.dumps(list(tags), what=f"tags of {task}", limit=limit) if tags else None,
         arguments.dumps(dict(headers), what=f"headers of {task}", limit=limit) if headers else None,
         None if timeout is None else json.dumps({"timeout": seconds(timeout)}),

@@ -13,7 +13,7 @@ from pgqueue.arguments import Signature
 from pgqueue.backoff import Backoff
 from pgqueue.context import Context, enter
 from pgqueue.errors import ArgumentError, ConfigurationError
-from pgqueue.job import Job, NewJob
+from pgqueue.job import Job, NewJob, checked_key
 from pgqueue.names import data_name
 from pgqueue.outcome import AttemptError, Completed, Failed, Outcome, decide
 from pgqueue.task.declaring import check, how_to_run, name_of
@@ -106,6 +106,7 @@ class Task(Generic[P, R]):
         priority: int | None = None,
         queue: str | None = None,
         key: str | None = None,
+        serial_key: str | None = None,
         max_attempts: int | None = None,
         timeout: float | timedelta | None = None,
         tags: Sequence[str] | None = None,
@@ -114,7 +115,8 @@ class Task(Generic[P, R]):
         """The task with options of one enqueue, and the connection whose transaction it joins.
 
         `connection`: psycopg Connection or AsyncConnection, SQLAlchemy Connection, Session, AsyncConnection or
-        AsyncSession. `delay` and `timeout` are seconds or timedelta; `run_at` is aware. Raises ArgumentError.
+        AsyncSession. `delay` and `timeout` are seconds or timedelta; `run_at` is aware. Jobs of a queue with one
+        `serial_key` run one at a time, in order. Raises ArgumentError.
 
             with Session(engine) as s, s.begin():
                 send_email.using(s, delay=60, key="welcome-7").enqueue("a@b.c")
@@ -127,6 +129,7 @@ class Task(Generic[P, R]):
             run_at=run_at,
             priority=self.options.priority if priority is None else priority,
             key=key,
+            serial_key=serial_key,
             max_attempts=self.options.max_attempts if max_attempts is None else max_attempts,
             timeout=timeout,
             tags=tags,
@@ -188,11 +191,16 @@ class BoundTask(Generic[P, R]):
         """As `Task.job`, with these options."""
         task, given = self.task, self.template
         text = task.signature.dump(args, kwargs)
-        key = given.key
-        if key is None and task.options.unique is not None:
-            # As they are stored: an enqueue from SQL has only those to fill the key with.
+        key, serial_key = given.key, given.serial_key
+        unique = task.options.unique if key is None else None
+        serial = task.options.serial_key if serial_key is None else None
+        if unique is not None or serial is not None:
+            # As they are stored: an enqueue from SQL has only those to fill the keys with.
             known = {**task.signature.bound(args, kwargs), **arguments.loads(text)}
-            key = task.options.unique.fill(known)
+            if unique is not None:
+                key = checked_key(unique.key.format(**known))
+            if serial is not None:
+                serial_key = checked_key(serial.format(**known), "serial_key")
         return NewJob(
             given.task,
             text,
@@ -202,6 +210,7 @@ class BoundTask(Generic[P, R]):
             given.delay,
             given.max_attempts,
             key,
+            serial_key,
             given.tags,
             given.headers,
             given.options,

@@ -9,13 +9,13 @@ import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from pgqueue.job import ClaimedJob
 from pgqueue.queries import claiming, limiting
 from pgqueue.queries.finishing import Finished
-from pgqueue.queries.limiting import Templates
+from pgqueue.queries.limits import Templates
 from pgqueue.queries.statement import Operation
 from pgqueue.worker.connection import TRANSIENT, WorkerConnection, pauses
 from pgqueue.worker.finisher import Finisher
@@ -24,8 +24,6 @@ from pgqueue.worker.quarantine import is_suspect
 from pgqueue.worker.slots import Slots
 
 logger = logging.getLogger("pgqueue.worker")
-
-Result = TypeVar("Result")
 
 BATCH = 500
 BACKLOG = 5_000
@@ -74,7 +72,8 @@ class Claimer:
         self._per_claim = 1.0
         self.lanes = Lanes()
         self.templates: Templates = {}
-        self._serial = False
+        # Whether it has met a job with a serial key, or one that a limit has let go.
+        self._met_limits = False
         self.lifo = False
         self.claiming: int | None = None
 
@@ -88,6 +87,11 @@ class Claimer:
         """A job became available there."""
         self.lanes.rewind(priority, position)
         self._hinted = True
+        self._woken.set()
+
+    def let_go(self) -> None:
+        """A limit has let a job of the queue go."""
+        self._met_limits = True
         self._woken.set()
 
     def begin_life(self) -> None:
@@ -160,7 +164,7 @@ class Claimer:
     @property
     def limited(self) -> bool:
         """Whether jobs of this queue have limits, or serial keys."""
-        return self._serial or bool(self.templates)
+        return self._met_limits or bool(self.templates)
 
     async def _pass(self) -> int:
         if self._slots.prefetches is self.limited:
@@ -175,7 +179,7 @@ class Claimer:
                 if scan.paused:
                     return taken
                 if scan.serial:
-                    self._serial = True
+                    self._met_limits = True
                     return taken + await self._pass()
                 taken += len(scan.jobs)
                 if lane.mark < began_at:
@@ -197,6 +201,8 @@ class Claimer:
         found = await self._connection.fetch(claiming.lanes(self._schema, queue=self._slots.queue, tasks=self._tasks))
         cost = self._connection.took * SWEEP_SHARE
         self.lanes.swept(found)
+        # Where none is left it claims as if there were no limits again.
+        self._met_limits = any(lane.priority is None for lane in found)
         # Unless another sweep was asked for meanwhile.
         if self._sweep_at == math.inf:
             pause = min(max(cost, self._poll_interval), SWEEP_LONGEST)
@@ -237,7 +243,7 @@ class Claimer:
                 lifo=lifo,
             )
 
-        scan = await self._hold(operation, lambda scan: scan.jobs)
+        scan = await self._hold(operation)
         lane.observe(scan, mark, lifo=lifo)
         return scan
 
@@ -247,7 +253,7 @@ class Claimer:
         if count <= 0:
             return 0
 
-        def operation(fence: int, worker: UUID) -> Operation[list[ClaimedJob]]:
+        def operation(fence: int, worker: UUID) -> Operation[claiming.Scan]:
             return limiting.claim_ready(
                 self._schema,
                 queue=self._slots.queue,
@@ -258,11 +264,9 @@ class Claimer:
                 templates=self.templates,
             )
 
-        return len(await self._hold(operation, lambda jobs: jobs))
+        return len((await self._hold(operation)).jobs)
 
-    async def _hold(
-        self, operation: Callable[[int, UUID], Operation[Result]], jobs_of: Callable[[Result], list[ClaimedJob]]
-    ) -> Result:
+    async def _hold(self, operation: Callable[[int, UUID], Operation[claiming.Scan]]) -> claiming.Scan:
         """Run a claim under a fence of its own, and hand its jobs to the slots."""
         # What is claimed runs and has an outcome: while those cannot be written as fast, more would pile up.
         await self._finisher.relieved(BACKLOG)
@@ -272,21 +276,20 @@ class Claimer:
         worker = self._worker()
         self.claiming = fence
         try:
-            result = await self._connection.run(operation(fence, worker), atomic=self.limited)
-            jobs = jobs_of(result)
-            if jobs:
-                self._finisher.claimed(fence, [job.id for job in jobs])
+            scan = await self._connection.run(operation(fence, worker), atomic=self.limited)
+            if scan.jobs:
+                self._finisher.claimed(fence, [job.id for job in scan.jobs])
         finally:
             self.claiming = None
         if worker != self._worker():
-            for job in jobs:
+            for job in scan.jobs:
                 self._finisher.add(Finished(job.id, job.fence, job.task, None, limited=job.limited))
-            return result
-        suspects = [job for job in jobs if is_suspect(job)]
+            return scan
+        suspects = [job for job in scan.jobs if is_suspect(job)]
         for job in suspects:
             self._suspect(job)
-        self._slots.take([job for job in jobs if not is_suspect(job)] if suspects else jobs)
-        return result
+        self._slots.take([job for job in scan.jobs if not is_suspect(job)] if suspects else scan.jobs)
+        return scan
 
     async def _busy(self) -> None:
         now = time.monotonic()

@@ -50,7 +50,8 @@ class Duties:
             on_cancelled=lambda job_id: worker.executor.interrupt("cancelled", job_id),
         )
         self.latecomers = Latecomers(runner, schema, serving.sweep_all)
-        settings = SettingsReader(
+        self.gatekeeper = Gatekeeper(runner, schema, serving.has_limits)
+        self.settings = SettingsReader(
             runner, schema, globs=globs, interval=SETTINGS_INTERVAL, on_read=serving.read_settings
         )
         # Detaching a partition waits for old snapshots: on a connection that nobody else needs.
@@ -62,9 +63,9 @@ class Duties:
             self.cancellations,
             self.latecomers,
             MarkKeeper(runner, schema, serving.lanes),
-            settings,
+            self.settings,
             UnknownTasks(runner, schema, lambda: worker.queues),
-            Gatekeeper(runner, schema, serving.has_limits),
+            self.gatekeeper,
             pruner,
         ]
         if with_scheduler:

@@ -114,8 +114,10 @@ class Lanes:
 
     def swept(self, found: Sequence[FoundLane]) -> None:
         """Take over what a sweep found. Of many lanes, empty ones are forgotten."""
-        self.kept = {lane.priority: lane.kept for lane in found}
-        waiting = {lane.priority: lane.waiting for lane in found if lane.waiting is not None}
+        self.kept = {lane.priority: lane.kept for lane in found if lane.priority is not None}
+        waiting = {
+            lane.priority: lane.waiting for lane in found if lane.priority is not None and lane.waiting is not None
+        }
         for priority, position in waiting.items():
             self.rewind(priority, position)
         if len(self._lanes) > LANES:

@@ -12,7 +12,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
+from pgqueue.limit import limits_of
 from pgqueue.queries import fleet
+from pgqueue.queries import limits as limit_rows
 from pgqueue.queries.fleet import QueueRow, TaskRow
 from pgqueue.task import Task
 from pgqueue.version import VERSION
@@ -43,6 +45,10 @@ class Life:
         declared = worker.app.declared_queues
         rows = list(declared.values()) + [QueueRow(name) for name in {task.queue for task in tasks} - set(declared)]
         await worker.services.insist(fleet.register_queues(worker.app.schema, rows))
+        limits = {("queue", row.name): row.limits for row in declared.values()}
+        for name, task in worker.app.tasks.items():
+            limits["task", name] = limits_of(task.options.limit, name)
+        await worker.services.insist(limit_rows.register(worker.app.schema, limits))
 
     async def begin(self) -> None:
         """Register under the current id, and wait until that is in the table."""
@@ -118,4 +124,12 @@ def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *args: 
 def task_row(task: Task[..., Any]) -> TaskRow:
     unique = task.options.unique.key if task.options.unique else None
     options = task.options
-    return TaskRow(task.name, options.queue, options.priority, options.max_attempts, options.timeout, unique)
+    return TaskRow(
+        task.name,
+        options.queue,
+        options.priority,
+        options.max_attempts,
+        options.timeout,
+        unique,
+        options.serial_key,
+    )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from pgqueue.job import ClaimedJob
 from pgqueue.queries import claiming, fleet
 from pgqueue.queries.finishing import Finished
-from pgqueue.queries.limiting import Templates
+from pgqueue.queries.limiting import gates_of
+from pgqueue.queries.limits import Templates
 from pgqueue.task import Task
 from pgqueue.task.options import PRIORITIES
 from pgqueue.worker.claimer import Claimer
@@ -21,6 +23,8 @@ from pgqueue.worker.upkeep import QueueSettings
 
 if TYPE_CHECKING:
     from pgqueue.worker.worker import Worker
+
+logger = logging.getLogger("pgqueue.worker")
 
 NO_SETTINGS = QueueSettings()
 
@@ -93,6 +97,22 @@ class Serving:
     def keeps_history(self, queue: str) -> bool:
         return queue not in self._without_history
 
+    def gates_hit(self, job: ClaimedJob, key: str | None) -> tuple[str, ...]:
+        """The gates of a job at limits with this key; none for None."""
+        if key is None:
+            return ()
+        claimer = self.claimers.get(job.queue)
+        names = [] if claimer is None else gates_of(job.queue, job.task, job.args, None, claimer.templates)
+        hit = tuple(gate.name for gate in names if gate.key == key)
+        if not hit:
+            logger.warning(
+                "task %s hit a limit with key %r, which neither it nor its queue has: only job %d waits",
+                job.task,
+                key,
+                job.id,
+            )
+        return hit
+
     def has_limits(self) -> bool:
         """Whether a queue here has limits or serial keys."""
         return any(claimer.limited for claimer in self.claimers.values())
@@ -126,7 +146,11 @@ class Serving:
             case "scheduled", [queue] if queue in self.claimers:
                 self._worker.duties.promoter.wake()
             case "ready", [queue] if queue in self.claimers:
-                self.wake(queue)
+                self.claimers[queue].let_go()
+            case "limits", []:
+                # One was made, changed or lifted, or a place has been given back.
+                self._worker.duties.settings.wake()
+                self._worker.duties.gatekeeper.open()
             case "resumed", [queue] if queue in self.claimers:
                 self.wake(queue, sweep=True)
             case "cancel", [_]:

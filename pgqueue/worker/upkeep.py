@@ -14,7 +14,7 @@ from uuid import UUID
 
 import psycopg
 
-from pgqueue.queries import claiming, fleet, limiting
+from pgqueue.queries import claiming, fleet, limits
 from pgqueue.queries.finishing import Finished, finish
 from pgqueue.services.service import Runner, Service
 
@@ -59,7 +59,7 @@ class SettingsReader(Service):
         *,
         globs: bool,
         interval: float,
-        on_read: Callable[[dict[str, QueueSettings], set[str], limiting.Templates], Any],
+        on_read: Callable[[dict[str, QueueSettings], set[str], limits.Templates], Any],
     ) -> None:
         super().__init__(runner, schema)
         self._globs = globs
@@ -72,8 +72,8 @@ class SettingsReader(Service):
         names = set(settings)
         if self._globs:
             names |= set(await self.runner.fetch(fleet.queue_names(self.schema)))
-        templates = await self.runner.fetch(limiting.templates(self.schema))
-        self._on_read(settings, names, limiting.by_name(templates))
+        templates = await self.runner.fetch(limits.templates(self.schema))
+        self._on_read(settings, names, limits.by_name(templates))
         return self._interval
 
 

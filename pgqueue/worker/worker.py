@@ -16,8 +16,9 @@ from pgqueue.database import Database
 from pgqueue.errors import ConfigurationError
 from pgqueue.events import Event
 from pgqueue.job import ClaimedJob
-from pgqueue.outcome import Completed, Outcome
-from pgqueue.queries import fleet, inspecting, limiting
+from pgqueue.outcome import Completed, Outcome, Snooze
+from pgqueue.queries import fleet, inspecting
+from pgqueue.queries import limits as limit_rows
 from pgqueue.queries.finishing import Finished
 from pgqueue.revision import check_revision
 from pgqueue.task import Task
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pgqueue.worker")
 
 BLOCKED_WARNING = 1.0
+CLAIM_ABANDONED = 2.0
 
 
 class Worker:
@@ -186,9 +188,9 @@ class Worker:
         names = set(await self.services.insist(fleet.queue_names(self.app.schema)))
         settings = await self.services.insist(fleet.queue_settings(self.app.schema))
         self.serving.known_at_start = self.serving.known_queues(names)
-        templates = await self.services.insist(limiting.templates(self.app.schema))
+        templates = await self.services.insist(limit_rows.templates(self.app.schema))
         self.serving.read_settings(
-            {name: QueueSettings(*values) for name, *values in settings}, names, limiting.by_name(templates)
+            {name: QueueSettings(*values) for name, *values in settings}, names, limit_rows.by_name(templates)
         )
         await self.life.begin()
         if not self.queues:
@@ -212,7 +214,10 @@ class Worker:
         self.services = WorkerConnection(
             app.database, "services", lock_timeout="2s", idle_in_transaction_session_timeout=abandoned
         )
-        self.claiming = WorkerConnection(app.database, "claims")
+        # A claim of a queue with limits holds their gates, and nobody waits for long for a process that stands still.
+        self.claiming = WorkerConnection(
+            app.database, "claims", idle_in_transaction_session_timeout=f"{int(CLAIM_ABANDONED * 1000)}"
+        )
         self.finishing = WorkerConnection(
             app.database, "finishes", lock_timeout=LOCK_TIMEOUT, idle_in_transaction_session_timeout=abandoned
         )
@@ -281,7 +286,9 @@ class Worker:
             self.finisher.settled(job.id, job.fence)
         else:
             kept = task.options.keep_completed and self.serving.keeps_history(job.queue)
-            self.finisher.add(Finished(job.id, job.fence, job.task, outcome, seconds, kept, job.limited))
+            hit = self.serving.gates_hit(job, outcome.hit) if type(outcome) is Snooze else ()
+            limited = job.limited or bool(hit)
+            self.finisher.add(Finished(job.id, job.fence, job.task, outcome, seconds, kept, limited, hit))
         if outcome is not None:
             self.ended += 1
             if self._limits.was_last(self.ended):

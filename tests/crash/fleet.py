@@ -55,6 +55,7 @@ class WorkerProcess:
     process: subprocess.Popen[bytes]
     log: Path
     killed: bool = False
+    died_at: int | None = None
 
     @property
     def pid(self) -> int:
@@ -69,6 +70,7 @@ class WorkerProcess:
         self.killed = True
         self.process.kill()
         self.process.wait()
+        self.died_at = time.monotonic_ns()
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)

@@ -17,10 +17,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pgqueue import Backoff, Context, Event, PgQueue
+from pgqueue import Backoff, Context, Event, Limit, PgQueue
 from pgqueue.worker import Worker
 
 app = PgQueue(backoff=Backoff.fixed(0.1))
+KEYED_AT_ONCE = 40
 _ledgers: dict[int, int] = {}
 
 
@@ -91,6 +92,27 @@ def charge(ctx: Context, seconds: float) -> None:
     ctx.connection.execute("insert into charges (job_id) values (%s)", [ctx.job_id])
     time.sleep(seconds)
     note("end", ctx.job_id, ctx.attempt)
+
+
+def mark(what: str, limit: str, n: int) -> None:
+    """One line for the overlap ledger, with the time that all processes of a host share."""
+    path = Path(os.environ["SHOP_LEDGER"]) / f"{os.getpid()}.overlap"
+    with path.open("a") as ledger:
+        ledger.write(f"{time.monotonic_ns()} {what} {limit} {n}\n")
+
+
+@app.task(queue="limited", limit=[Limit(concurrency=3, key="{key}"), Limit(concurrency=KEYED_AT_ONCE)])
+async def keyed(key: str, n: int, seconds: float) -> None:
+    mark("begin", key, n)
+    await asyncio.sleep(seconds)
+    mark("end", key, n)
+
+
+@app.task(queue="limited", serial_key="{key}")
+async def ordered(key: str, n: int, seconds: float) -> None:
+    mark("begin", key, n)
+    await asyncio.sleep(seconds)
+    mark("end", key, n)
 
 
 @app.task(queue="nothing")

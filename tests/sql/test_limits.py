@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pgqueue.database import run
-from pgqueue.queries import limiting
+from pgqueue.queries import gates, limiting
 from pgqueue.queries.claiming import Scan
 from tests.sql.rows import SCHEMA, Connection, add, connect, job_row, rows, value, worker
 
@@ -53,14 +53,14 @@ def claim_ready(conn: Connection, slots: int = 100) -> list[int]:
         SCHEMA, queue="mail", tasks=["send"], slots=slots, fence=next(fences), worker=worker(conn), templates=ALL
     )
     with conn.transaction():
-        return [job.id for job in run(conn, operation)]
+        return ids_of(run(conn, operation))
 
 
 def end(conn: Connection, ids: Sequence[int]) -> None:
     """As a finish does: the rows go, and their places are free."""
     with conn.transaction():
         gone = conn.execute("delete from pgqueue.jobs where id = any (%s) returning places", [list(ids)]).fetchall()
-        run(conn, limiting.free(SCHEMA, [name for (places,) in gone for name in places or ()]))
+        run(conn, gates.free_held(SCHEMA, {n: places or [] for n, (places,) in enumerate(gone)}, (), {}))
 
 
 def gate(conn: Connection, name: str) -> tuple[int, int, int]:
@@ -151,8 +151,8 @@ def test_a_limit_that_is_raised_or_gone_lets_the_parked_go(db: Connection) -> No
     db.execute("update pgqueue.limits set concurrency = 3")
     end(db, [])
     with db.transaction():
-        now, gates = run(db, limiting.locked(SCHEMA, (), ["queue:mail"]))
-        assert run(db, limiting.let_go(SCHEMA, now, gates)) == 2
+        now, found = run(db, gates.locked(SCHEMA, (), ["queue:mail"]))
+        assert run(db, gates.let_go(SCHEMA, now, found)) == 2
     assert claim_ready(db) == ids[1:3]
 
 

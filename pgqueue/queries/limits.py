@@ -1,0 +1,145 @@
+"""The limits that there are, as the code declares them and as people change them while everything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pgqueue.limit import Limit
+from pgqueue.queries.statement import Statement, inline
+
+Scope = Literal["queue", "task"]
+Templates = Mapping[tuple[str, str], Collection[str]]
+"""By scope and name the keys of the limits that there are; an empty one is a limit for all jobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRow:
+    """A limit and what has become of it. `rate` is jobs a second; `values` counts those of its key that were met lately.
+
+    `declared` says whether it comes from code. `running` have a place; `blocked` wait for one, or for their time.
+    """
+
+    scope: Scope
+    name: str
+    key: str | None
+    concurrency: int | None
+    rate: float | None
+    burst: int
+    paused: bool
+    declared: bool
+    values: int
+    running: int
+    blocked: int
+
+
+def templates(schema: str) -> Statement[tuple[str, str, str]]:
+    """Scope, name and key of every limit."""
+    return Statement(inline("select scope, name, key from {schema}.limits", schema))
+
+
+def by_name(rows: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str], set[str]]:
+    found: dict[tuple[str, str], set[str]] = {}
+    for scope, name, key in rows:
+        found.setdefault((scope, name), set()).add(key)
+    return found
+
+
+def register(schema: str, declared: Mapping[tuple[str, str], Sequence[Limit]]) -> Statement[Any]:
+    """Write what the code declares, by scope and name, where it is not what it said last; drop what it no longer says of a task.
+
+    A limit of a queue stays: another app may have declared it.
+    """
+    limits = [(scope, name, limit) for (scope, name), limits in declared.items() for limit in limits]
+    rows = sorted(limits, key=lambda row: (row[0], row[1], row[2].key or ""))
+    return Statement(
+        inline(
+            "with given as (select * from unnest(%(scopes)s::text[], %(names)s::text[], %(keys)s::text[], %(concurrencies)s::int[], "
+            "%(rates)s::float8[], %(bursts)s::int[], %(declared)s::text[]) g (scope, name, key, concurrency, rate, burst, declared)), "
+            "gone as (delete from {schema}.limits l where l.scope = 'task' and l.name = any (%(tasks)s::text[]) and l.declared is not null "
+            "and not exists (select from given g where (g.scope, g.name, g.key) = (l.scope, l.name, l.key)) returning 1), "
+            "written as (insert into {schema}.limits as l (scope, name, key, concurrency, rate, burst, declared) "
+            "select scope, name, key, concurrency, rate, burst, declared from given "
+            "on conflict (scope, name, key) do update set concurrency = excluded.concurrency, rate = excluded.rate, burst = excluded.burst, "
+            "declared = excluded.declared, updated_at = clock_timestamp() where l.declared is distinct from excluded.declared returning 1) "
+            "select pg_notify(%(channel)s, 'limits') where exists (select from gone) or exists (select from written)",
+            schema,
+        ),
+        {
+            "scopes": [scope for scope, _, _ in rows],
+            "names": [name for _, name, _ in rows],
+            "keys": [limit.key or "" for _, _, limit in rows],
+            "concurrencies": [limit.concurrency for _, _, limit in rows],
+            "rates": [limit.per_second for _, _, limit in rows],
+            "bursts": [limit.burst for _, _, limit in rows],
+            "declared": [f"{limit.concurrency} {limit.per_second} {limit.burst}" for _, _, limit in rows],
+            "tasks": [name for scope, name in declared if scope == "task"],
+            "channel": schema,
+        },
+    )
+
+
+def change(schema: str, scope: Scope, name: str, limit: Limit) -> Statement[Any]:
+    """Make a limit, or change it; it holds from the next claim on."""
+    return Statement(
+        inline(
+            "select {schema}.set_limit(%(scope)s, %(name)s, concurrency => %(concurrency)s, rate => %(rate)s, "
+            "burst => %(burst)s, key => %(key)s)",
+            schema,
+        ),
+        {
+            "scope": scope,
+            "name": name,
+            "concurrency": limit.concurrency,
+            "rate": limit.per_second,
+            "burst": limit.burst,
+            "key": limit.key or "",
+        },
+    )
+
+
+def remove(schema: str, scope: Scope, name: str, key: str) -> Statement[bool]:
+    """Whether there was one."""
+    return Statement(
+        inline("select {schema}.remove_limit(%(scope)s, %(name)s, key => %(key)s)", schema),
+        {"scope": scope, "name": name, "key": key},
+        lambda row: row[0],
+    )
+
+
+def set_paused(
+    schema: str,
+    paused: bool,
+    *,
+    queue: str | None = None,
+    task: str | None = None,
+    key: str | None = None,
+    value: str | None = None,
+    serial_key: str | None = None,
+) -> Statement[Any]:
+    """Pause or resume a queue, a task, one value of a limit's key, or a serial key of a queue."""
+    verb = "pause" if paused else "resume"
+    return Statement(
+        inline(
+            f"select {{schema}}.{verb}(queue => %(queue)s, task => %(task)s, key => %(key)s, value => %(value)s, "
+            "serial_key => %(serial_key)s)",
+            schema,
+        ),
+        {"queue": queue, "task": task, "key": key, "value": value, "serial_key": serial_key},
+    )
+
+
+def list_limits(schema: str) -> Statement[LimitRow]:
+    """By scope and name."""
+    return Statement(
+        inline(
+            "select l.scope, l.name, nullif(l.key, ''), l.concurrency, l.rate, l.burst, l.paused, l.declared is not null, "
+            "count(g.name), coalesce(sum(g.taken), 0)::int, coalesce(sum(g.waiting + g.loose), 0)::int "
+            "from {schema}.limits l left join {schema}.gates g on g.scope = l.scope and g.of = l.name and g.key = l.key "
+            "group by l.scope, l.name, l.key order by 1, 2, 3 nulls first",
+            schema,
+        ),
+        {},
+        lambda row: LimitRow(*row),
+    )
