@@ -17,6 +17,7 @@ COMMANDS = [
     Entry("jobs", "List, show, cancel and promote jobs.", "Operate"),
     Entry("failed", "List, redrive and purge failed jobs.", "Operate"),
     Entry("queues", "List, pause and resume queues.", "Operate"),
+    Entry("limits", "List, set, lift, pause and resume limits.", "Operate"),
     Entry("schedules", "List, run, pause and remove schedules.", "Operate"),
     Entry("migrate", "Create or upgrade the tables.", "Operate"),
     Entry("workers", "List the worker processes.", "Look"),

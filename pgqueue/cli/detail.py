@@ -43,6 +43,7 @@ def facts(job: Job) -> list[tuple[str, Any]]:
         ("attempt", f"{job.attempt} of {job.max_attempts}"),
         ("priority", str(job.priority)),
         ("key", printable(job.key or "")),
+        ("serial key", printable(job.serial_key or "")),
         ("tags", printable(" ".join(job.tags))),
         ("headers", text_of(job.headers) if job.headers else ""),
         ("created", moment(job.created_at)),

@@ -30,6 +30,7 @@ NO_TASKS = ": no worker has registered any yet; give -a MODULE:APP to read your 
 @click.option("-q", "--queue", help="Queue, instead of the task's own.")
 @click.option("--priority", type=int, help="Lower runs first.")
 @click.option("--key", help="Unique key: no second job while one with it lives.")
+@click.option("--serial-key", help="Jobs of a queue with the same one run one at a time, in order.")
 @click.option("--max-attempts", type=click.IntRange(min=1), help="Attempts, the first run included.")
 @click.option("--timeout", type=DURATION, help="Time for one run.")
 @click.option("--tag", "tags", multiple=True, help="Tag. Repeatable.")

@@ -1,4 +1,4 @@
-"""How jobs, queues, schedules, workers and tasks look in tables and as JSON."""
+"""How jobs, queues, limits, schedules, workers and tasks look in tables and as JSON."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pgqueue.queries.failures import FailureGroup
     from pgqueue.queries.fleet import WorkerInfo
     from pgqueue.queries.inspecting import QueueStats
+    from pgqueue.queries.limits import LimitRow
     from pgqueue.queries.scheduling import ScheduleRow
 
 HIDDEN = {"operations", "created"}
@@ -112,6 +113,35 @@ QUEUES: Listing[QueueStats] = Listing(
     ],
     asdict,
     "No queues yet: they appear with the first job or worker.",
+)
+
+
+def rate(row: LimitRow) -> str | None:
+    """`5/s`, `100/min`: in the unit in which it is a number that people say."""
+    if row.rate is None:
+        return None
+    for unit, seconds in (("s", 1), ("min", 60), ("h", 3600), ("day", 86_400)):
+        count = row.rate * seconds
+        if count >= 1 and abs(count - round(count)) < 1e-6 * count:
+            return f"{round(count):,}/{unit}"
+    return f"{row.rate:.4g}/s"
+
+
+LIMITS: Listing[LimitRow] = Listing(
+    [
+        Column("Of", lambda row: f"{row.scope} {row.name}", shrinks=True, end=True),
+        Column("Key", lambda row: row.key, shrinks=True),
+        Column("At once", lambda row: row.concurrency, number=True),
+        Column("Rate", rate, number=True),
+        Column("Burst", lambda row: None if row.rate is None else row.burst, number=True, from_width=90),
+        Column("Running", lambda row: None if row.concurrency is None else row.running, number=True),
+        Column("Blocked", lambda row: row.blocked, number=True),
+        Column("Values", lambda row: None if row.key is None else row.values, number=True, from_width=100),
+        Column("From", lambda row: "code" if row.declared else "", from_width=110),
+        Column("", lambda row: "paused" if row.paused else faint("")),
+    ],
+    asdict,
+    "No limits: declare them with limit=Limit(…), or set one with `pgqueue limits set`.",
 )
 
 

@@ -73,7 +73,8 @@ def drain(
 
     Jobs that the jobs enqueue are run too. What is scheduled for later (a delay, a retry, a snooze) stays, unless
     `with_scheduled`: then its time is taken to have come, again and again, until nothing is left. Jobs of paused queues
-    and of tasks that the app does not have stay. `slots` of each queue run side by side: 1 runs them in their order.
+    and of tasks that the app does not have stay, and so do those that a pause or a serial key's scheduled job blocks.
+    `slots` of each queue run side by side: 1 runs them in their order.
 
     Raises TimeoutError after `timeout` seconds, ConfigurationError inside a running event loop, SchemaOutOfDate.
 
@@ -144,7 +145,15 @@ async def _waits(app: PgQueue, worker: Worker) -> bool:
     statement: Statement[Any] = Statement(
         inline(
             "select exists (select from {schema}.jobs j where j.task = any (%(tasks)s) and j.queue = any (%(queues)s) "
-            "and (j.position is not null or (j.state = 'scheduled' and j.run_at <= clock_timestamp())) "
+            "and (j.position is not null or j.ready is not null "
+            "or (j.state = 'scheduled' and j.run_at <= clock_timestamp()) "
+            # Not what is behind something paused, or behind a job that waits for its own time.
+            "or (j.state = 'blocked' and exists (select from {schema}.gates g "
+            "left join {schema}.limits l on l.scope = g.scope and l.name = g.of and l.key = g.key "
+            "where g.name = j.waits_for and coalesce(g.closed_until, '-infinity') <= clock_timestamp() "
+            "and not coalesce(l.paused, false) and not exists (select from {schema}.jobs h "
+            "where g.scope = 'serial' and h.places @> array[g.name] "
+            "and h.state = 'scheduled' and h.run_at > clock_timestamp())))) "
             "and not exists (select from {schema}.queues q where q.name = j.queue and q.paused))",
             app.schema,
         ),

@@ -364,3 +364,59 @@ def test_run_refuses_as_a_worker_does_that_a_task_ends_its_transaction(
     (tmp_path / "cli_ends.py").write_text(ENDS)
     result = invoke("run", task, "-a", "cli_ends:app", exit_code=1)
     assert "the task ended the transaction in which its job completes" in result.stderr
+
+
+def test_a_limit_is_set_listed_paused_and_lifted(invoke: Invoke, app: PgQueue) -> None:
+    app.enqueue("shop.charge", queue="cards")
+    of = ["--queue", "cards", "--key", "{customer_id}"]
+    assert "No limits" in invoke("limits", "list").stderr
+    assert "Set for queue cards, {customer_id}" in invoke("limits", "set", *of, "--rate", "90/min", "--burst", 3).stderr
+    [row] = records(invoke("limits", "list", "--json"))
+    assert (row["scope"], row["name"], row["key"], row["rate"], row["burst"], row["concurrency"]) == (
+        *("queue", "cards", "{customer_id}", 1.5, 3, None),
+    )
+    assert "90/min" in invoke("limits", "list").stdout
+    invoke("limits", "set", *of, "--concurrency", 2, "--rate", 0.5)
+    shown = invoke("limits", "list").stdout
+    assert "30/min" in shown
+    assert "queue cards" in shown
+    assert "customer_id} = 7" in invoke("limits", "pause", *of, "--value", 7).stderr
+    invoke("limits", "resume", *of, "--value", 7)
+    invoke("limits", "pause", "--queue", "cards", "--serial-key", "order-7")
+    invoke("limits", "resume", "--queue", "cards", "--serial-key", "order-7")
+    invoke("limits", "remove", *of)
+    assert "there is no limit of queue cards, {customer_id}" in invoke("limits", "remove", *of, exit_code=3).stderr
+    assert records(invoke("limits", "list", "--json")) == []
+
+
+def test_a_task_is_paused_by_the_name_that_people_type(invoke: Invoke, app: PgQueue, code: str) -> None:
+    invoke("limits", "pause", "--task", "send", "-a", code)
+    [row] = records(invoke("limits", "list", "--json"))
+    assert (row["name"], row["paused"], row["concurrency"]) == (f"{code}.send", True, None)
+    assert "paused" in invoke("limits", "list").stdout
+    invoke("limits", "resume", "--task", "send", "-a", code)
+    assert records(invoke("limits", "list", "--json")) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "said"),
+    [
+        (["set", "--queue", "crads", "--concurrency", "1"], 3, "did you mean"),
+        (["set", "--queue", "cards"], 2, "limits nothing"),
+        (["set", "--queue", "cards", "--rate", "often"], 2, "'often' is no rate"),
+        (["set", "--queue", "cards", "--concurrency", "0"], 2, "at least 1"),
+        (["set", "--concurrency", "1"], 2, "give one of the two"),
+        (["pause", "--queue", "cards", "--key", "{n}"], 2, "give both"),
+    ],
+)
+def test_a_limit_that_cannot_be_is_refused(
+    invoke: Invoke, app: PgQueue, arguments: list[str], exit_code: int, said: str
+) -> None:
+    app.enqueue("shop.charge", queue="cards")
+    assert said in invoke("limits", *arguments, exit_code=exit_code).stderr
+    assert app.limits.list() == []
+
+
+def test_a_job_is_enqueued_with_a_serial_key_and_shown_with_it(invoke: Invoke) -> None:
+    [made] = records(invoke("enqueue", "shop.ship", "--force", "--json", "--serial-key", "order-7"))
+    assert re.search(r"serial key\s+order-7", invoke("jobs", "show", made["id"]).stdout)

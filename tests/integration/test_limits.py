@@ -14,6 +14,7 @@ import pytest
 from pgqueue import ArgumentError, Backoff, ConfigurationError, Limit, PgQueue
 from pgqueue.queries import gates
 from pgqueue.queries.limits import LimitRow
+from pgqueue.testing import adrain
 from tests.integration.waiting import Gate, states, until
 
 
@@ -400,3 +401,32 @@ async def test_a_limit_that_the_job_does_not_have_only_snoozes_it(
 
         await until(snoozed)
     assert "hit a limit with key '{n}', which neither it nor its queue has" in caplog.text
+
+
+async def test_a_worker_that_drains_waits_for_what_a_limit_blocks(app: PgQueue) -> None:
+    ran: list[int] = []
+
+    @app.task(name="step", serial_key="k", limit=Limit(rate=100))
+    async def step(n: int) -> None:
+        ran.append(n)
+
+    await app.aenqueue_many([step.job(n) for n in range(5)])
+    await app.worker({"default": 10}, drain=True).run()
+    assert ran == [0, 1, 2, 3, 4]
+    assert (await states(app))["completed"] == 5
+
+
+async def test_a_test_drains_what_is_limited_and_leaves_what_is_paused(app: PgQueue) -> None:
+    @app.task(name="step", limit=Limit(concurrency=1, key="{n}"))
+    async def step(n: int) -> None: ...
+
+    @app.task(name="later", serial_key="k", backoff=Backoff.fixed(3600))
+    async def later() -> None:
+        raise ValueError
+
+    app.limits.pause(task="step", key="{n}", value=1)
+    await app.aenqueue_many([step.job(n) for n in (0, 0, 1, 1, 2)])
+    assert (await adrain(app)).completed == 3
+    await app.aenqueue_many([later.job(), later.job()])
+    assert (await adrain(app)).retried == 1
+    assert await states(app) == {"completed": 3, "blocked": 3, "scheduled": 1}

@@ -1,0 +1,158 @@
+"""`pgqueue limits`: how many jobs may run at once and how often they may begin, changed while everything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pgqueue.cli.errors import NotFound
+from pgqueue.cli.listings import LIMITS
+from pgqueue.cli.options import operates, target_options, watch_option
+from pgqueue.cli.output import note
+from pgqueue.cli.target import Target
+
+if TYPE_CHECKING:
+    from pgqueue.app import PgQueue
+
+
+@click.group("limits")
+@target_options
+def command() -> None:
+    """List, set, lift, pause and resume limits of queues and tasks."""
+
+
+def _of_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--queue`, `--task` and `--key`."""
+    options = (
+        click.option("-q", "--queue", help="Of this queue."),
+        click.option("-t", "--task", help="Of this task."),
+        click.option("--key", help="A limit of its own for each value: '{customer_id}'."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def _pause_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    options = (
+        click.option("--value", help="This value of the key alone."),
+        click.option("--serial-key", help="This serial key of the queue alone."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@command.command("list")
+@watch_option
+@operates
+def list_limits(target: Target, watch: float | None) -> None:
+    """List limits: what they allow, how many jobs run under them, and how many are blocked."""
+    app = target.database_app()
+    LIMITS.show(app.limits.list, as_json=target.as_json, watch=watch)
+
+
+@command.command("set")
+@_of_options
+@click.option("--concurrency", type=int, help="So many at once, on all workers together.")
+@click.option("--rate", help="So many begin in a time: 100/min, 5/s.")
+@click.option("--burst", type=int, default=1, show_default=True, help="So many may begin together.")
+@operates
+def set_limit(
+    target: Target,
+    queue: str | None,
+    task: str | None,
+    key: str | None,
+    concurrency: int | None,
+    rate: str | None,
+    burst: int,
+) -> None:
+    """Make a limit, or change the one with the same key.
+
+    It holds on every worker from its next claim on, until the code declares something else than it does now.
+
+    \b
+      pgqueue limits set --queue email --rate 100/min
+      pgqueue limits set --task shop.tasks.charge --key '{customer_id}' --concurrency 2
+    """
+    from pgqueue.limit import Limit
+
+    app = target.database_app()
+    known = _known(app, queue, task)
+    app.limits.set(Limit(concurrency, _number(rate), burst, key), queue=queue, task=known)
+    note(f"Set for {_named(queue, known, key)}.")
+
+
+@command.command()
+@_of_options
+@operates
+def remove(target: Target, queue: str | None, task: str | None, key: str | None) -> None:
+    """Lift a limit, and let its jobs go.
+
+    Code that declares it makes it again when a worker starts.
+    """
+    app = target.database_app()
+    named = _named(queue, task, key)
+    if not app.limits.remove(queue=queue, task=task, key=key):
+        raise NotFound(f"there is no limit of {named}: `pgqueue limits list` shows them")
+    note(f"Lifted the limit of {named}.")
+
+
+@command.command()
+@_of_options
+@_pause_options
+@operates
+def pause(target: Target, queue: str | None, task: str | None, **which: str | None) -> None:
+    """Let nothing begin: of a task, of one value of a key, or of a serial key; what runs goes on.
+
+    \b
+      pgqueue limits pause --task shop.tasks.charge
+      pgqueue limits pause --queue email --key '{customer_id}' --value 7
+    """
+    app = target.database_app()
+    known = _known(app, queue, task)
+    app.limits.pause(queue=queue, task=known, **which)
+    note(f"Paused {_named(queue, known, **which)}: `pgqueue limits resume` with the same options lets it go on.")
+
+
+@command.command()
+@_of_options
+@_pause_options
+@operates
+def resume(target: Target, queue: str | None, task: str | None, **which: str | None) -> None:
+    """Let go on what was paused."""
+    app = target.database_app()
+    known = _known(app, queue, task)
+    app.limits.resume(queue=queue, task=known, **which)
+    note(f"Resumed {_named(queue, known, **which)}.")
+
+
+def _known(app: PgQueue, queue: str | None, task: str | None) -> str | None:
+    """The task's full name. Refuses what nobody knows: it is a typo."""
+    from pgqueue.cli.enqueue import NO_TASKS, known_tasks
+    from pgqueue.cli.naming import full_name
+    from pgqueue.cli.queues import require
+
+    if queue is not None:
+        require(app, queue)
+    return None if task is None else full_name(task, known_tasks(app, task), whose="there is", none=NO_TASKS)
+
+
+def _number(rate: str | None) -> str | float | None:
+    try:
+        return None if rate is None else float(rate)
+    except ValueError:
+        return rate
+
+
+def _named(
+    queue: str | None, task: str | None, key: str | None = None, value: str | None = None, serial_key: str | None = None
+) -> str:
+    name = f"queue {queue}" if queue is not None else f"task {task}"
+    if serial_key is not None:
+        return f"serial key {serial_key} of {name}"
+    if key is None:
+        return name
+    return f"{name}, {key}" if value is None else f"{name}, {key} = {value}"
