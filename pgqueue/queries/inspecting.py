@@ -12,7 +12,7 @@ from psycopg import sql
 from pgqueue.errors import JobNotFound
 from pgqueue.job import Job
 from pgqueue.queries.reading import Reader, moment
-from pgqueue.queries.statement import Operation, Statement, inline
+from pgqueue.queries.statement import Operation, Statement, array, inline, text
 
 COLUMNS = (
     f"id, queue, task, args::text, state, priority, attempt, max_attempts, {moment('run_at')}, created_at, unique_key, serial_key, tags, "
@@ -130,18 +130,7 @@ def cancel_key(schema: str, key: str, queue: str | None, why: str) -> Operation[
 def reschedule(schema: str, ids: Sequence[int], run_at: datetime | None, delay: float) -> Statement[Any]:
     """Move waiting jobs to another time; running ones are left alone. Rows: the ids that moved."""
     return Statement(
-        inline(
-            "with entered as materialized (select pg_current_xact_id()), "
-            "moved as (update {schema}.jobs j set run_at = t.due, state = case when t.due <= clock_timestamp() then 'available' else 'scheduled' end, "
-            "position = case when t.due <= clock_timestamp() then coalesce(j.position, nextval('{schema}.jobs_position')) end "
-            "from entered, (select coalesce(%(run_at)s::timestamptz, clock_timestamp() + make_interval(secs => %(delay)s)) as due) t "
-            "where j.id = any (%(ids)s) and j.state in ('available', 'scheduled') returning j.id, j.queue, j.priority, j.position), "
-            "woken as (select pg_notify(%(channel)s, case when position is null then format('scheduled %%s', queue) "
-            "else format('available %%s %%s %%s', queue, priority, position) end) from moved) "
-            "select moved.id from moved cross join (select count(*) from woken) w",
-            schema,
-        ),
-        {"ids": list(ids), "run_at": run_at, "delay": delay, "channel": schema},
+        text("reschedule", schema), {"ids": array(ids), "run_at": run_at, "delay": delay, "channel": schema}
     )
 
 

@@ -430,3 +430,23 @@ async def test_a_test_drains_what_is_limited_and_leaves_what_is_paused(app: PgQu
     await app.aenqueue_many([later.job(), later.job()])
     assert (await adrain(app)).retried == 1
     assert await states(app) == {"completed": 3, "blocked": 3, "scheduled": 1}
+
+
+async def test_a_blocked_job_can_be_moved_to_another_time(app: PgQueue, dsn: str) -> None:
+    gate = Gate(app, "wait", limit=Limit(concurrency=1))
+    jobs = await app.aenqueue_many([gate.task.job(n) for n in range(4)])
+    async with app.worker({"default": 10}):
+        assert await gate.enters() == 0
+        await until(partial(blocked, app, 3))
+        assert app.jobs.reschedule(jobs[1].id, delay=3600)
+        app.queues["default"].pause()
+        gate.opened.set()
+        await until(partial(completed, app, 1))
+        # The next has been let go, and cannot begin while its queue is paused.
+        assert app.jobs.reschedule(jobs[2].id, delay=3600)
+        app.queues["default"].resume()
+        await until(partial(completed, app, 2))
+        assert await states(app) == {"completed": 2, "scheduled": 2}
+        assert app.jobs.reschedule(jobs[1].id) and app.jobs.reschedule(jobs[2].id)
+        await until(partial(completed, app, 4))
+    assert execute(dsn, "select taken, waiting, loose from pgqueue.gates") == [(0, 0, 0)]
