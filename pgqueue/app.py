@@ -14,13 +14,13 @@ from pgqueue.context import Context
 from pgqueue.database import Database
 from pgqueue.errors import ArgumentError, ConfigurationError, seconds
 from pgqueue.events import Callback, EventName, Subscribers
-from pgqueue.job import Job, NewJob
+from pgqueue.job import AS_REGISTERED, Job, NewJob
 from pgqueue.limit import Limit, limits_of
 from pgqueue.names import data_name, schema_name
 from pgqueue.queries.fleet import QueueRow
 from pgqueue.schedule import Cron, Every
 from pgqueue.schedules import Schedule
-from pgqueue.task import RunIn, Task, Unique, new_job, task_options
+from pgqueue.task import RunIn, Task, Unique, filled, new_job, task_options
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -246,7 +246,13 @@ class PgQueue:
         text = arguments.dumps(
             dict(given), what=f"args of {task}", limit=arguments.ARGUMENTS_LIMIT, depth=arguments.ARGUMENTS_DEPTH
         )
-        return new_job(task, text, **options)
+        key = options.pop("key", None)
+        unique = key if isinstance(key, Unique) else None
+        if unique is not None:
+            key = filled(unique.key, given)
+        job = new_job(task, text, key=key, unique=unique, **options)
+        # What the task is registered with may say what happens while its key is held.
+        return job if job.on_conflict else job._replace(on_conflict=AS_REGISTERED)
 
     def enqueue_many(
         self, jobs: Sequence[NewJob], using: Using | None = None, *, spread: float | timedelta | None = None

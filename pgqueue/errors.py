@@ -3,6 +3,7 @@
 PgQueueError
 ├── ConfigurationError        the app, a task, a queue or a schedule is declared wrongly
 ├── ArgumentError             a job's arguments or options cannot be enqueued
+├── KeyHeld                   a job holds the unique key, and that was to be an error
 ├── UnknownTask               a name that no task of this app has
 ├── JobNotFound               no job with that id or key
 ├── ConnectionFailed          PostgreSQL cannot be reached
@@ -36,6 +37,10 @@ class ConfigurationError(PgQueueError):
 
 class ArgumentError(PgQueueError, ValueError):
     """A job's arguments or options cannot be enqueued. The message names the argument and the fix."""
+
+
+class KeyHeld(PgQueueError):
+    """A job holds the unique key, and its task says `on_conflict="error"`."""
 
 
 class UnknownTask(PgQueueError, LookupError):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple, Protocol
 
 from pgqueue.errors import ArgumentError, ConfigurationError, JobCancelled, JobEnded, JobFailed
 
 JobState = Literal["scheduled", "available", "running", "blocked", "completed", "cancelled", "failed"]
+AS_REGISTERED = "task"
 ENDED: frozenset[JobState] = frozenset({"completed", "cancelled", "failed"})
 
 
@@ -17,7 +18,8 @@ class NewJob(NamedTuple):
     """A job that is not enqueued yet: immutable, checked, good for any number of enqueues.
 
     `args` is JSON text of an object. What is None is decided by the task's, the queue's and the app's defaults.
-    `delay` is in seconds; `run_at` is aware. `tags` and `headers` and `options` are JSON text.
+    `delay` is in seconds; `run_at` is aware. `tags` and `headers` and `options` are JSON text. `on_conflict` and
+    `keep_key` are None for a key that a live job holds once; "task" leaves them to what the task has registered.
     """
 
     task: str
@@ -29,6 +31,8 @@ class NewJob(NamedTuple):
     max_attempts: int | None = None
     key: str | None = None
     serial_key: str | None = None
+    on_conflict: str | None = None
+    keep_key: timedelta | None = None
     tags: str | None = None
     headers: str | None = None
     options: str | None = None
@@ -49,7 +53,8 @@ class JobOperations(Protocol):
 class Job:
     """A job as it was when it was read: live, completed, cancelled or failed.
 
-    `created` is False when an enqueue found a live job with the same key and returned that one.
+    `created` is False when an enqueue found a job that holds the same key and returned that one, changed if that was
+    asked for.
     Times are aware; `started_at` and `ended_at` belong to the last attempt. `unreadable` tells why `args`, `headers`,
     `errors` or the `result` could not be read, where SQL stored what this pgqueue does not take; they are empty then.
     """

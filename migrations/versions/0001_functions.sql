@@ -39,25 +39,137 @@ create function {schema}.too_deep(value jsonb) returns boolean language sql immu
 $function$;
 comment on function {schema}.too_deep is 'Whether JSON nests deeper than arguments may.';
 
--- One job, from SQL: from psql, from a trigger, from another language. Returns its id, or the id of the live job that holds the key.
-create function {schema}.enqueue(
-    task text, args jsonb default '{{}}', queue text default null, run_at timestamptz default null,
-    delay interval default null, priority integer default null, key text default null,
-    serial_key text default null, max_attempts integer default null, timeout double precision default null,
-    tags text[] default null, headers jsonb default null
-) returns bigint language plpgsql security definer set search_path = {schema}, pg_catalog, pg_temp as $function$
+-- One job, its options checked before. `fallback_priority` and `fallback_attempts` count where neither job, task nor queue says.
+create function {schema}.enqueue_job(
+    task text, args jsonb, queue text, run_at timestamptz, priority integer, key text, serial_key text, max_attempts integer,
+    options jsonb, tags text[], headers jsonb, on_conflict text, keep_key interval, fallback_priority integer, fallback_attempts integer,
+    out id bigint, out created boolean, out refused boolean, out lane text, out rank smallint, out attempts integer, out due timestamptz,
+    out created_at timestamptz, out available boolean, out unique_key text, out order_key text
+) language plpgsql security definer set search_path = {schema}, pg_catalog, pg_temp as $function$
 #variable_conflict use_column
 declare
     known record;
     settings record;
-    lane text;
-    rank smallint;
-    due timestamptz;
+    holder record;
     place bigint;
-    made bigint;
+    used bigint;
+    conflict text;
+    kept interval;
+begin
+    select t.* into known from {schema}.tasks t where t.name = enqueue_job.task;
+    lane := coalesce(enqueue_job.queue, known.queue, 'default');
+    select q.* into settings from {schema}.queues q where q.name = lane;
+    rank := coalesce(enqueue_job.priority, known.priority, settings.priority, fallback_priority);
+    attempts := coalesce(enqueue_job.max_attempts, known.max_attempts, settings.max_attempts, fallback_attempts);
+    due := coalesce(enqueue_job.run_at, clock_timestamp());
+    unique_key := coalesce(enqueue_job.key, {schema}.fill_key(known.unique_key, enqueue_job.args));
+    order_key := coalesce(enqueue_job.serial_key, {schema}.fill_key(known.serial_key, enqueue_job.args));
+    conflict := coalesce(enqueue_job.on_conflict, known.on_conflict, 'skip');
+    kept := case when enqueue_job.on_conflict is null then coalesce(enqueue_job.keep_key, known.keep_key) else enqueue_job.keep_key end;
+    if conflict = 'keep_last_if_running' then
+        -- The one that waits does not begin before the one that runs has ended.
+        order_key := coalesce(order_key, unique_key);
+    end if;
+    perform pg_current_xact_id();
+    id := nextval('{schema}.jobs_id_seq');
+
+    if unique_key is not null and kept is not null then
+        insert into {schema}.used_keys as u (queue, key, job_id, expires_at)
+        values (lane, unique_key, id, case when kept > interval '100 years' then 'infinity' else clock_timestamp() + kept end)
+        on conflict on constraint used_keys_pkey do update set job_id = excluded.job_id, expires_at = excluded.expires_at
+            where u.expires_at <= clock_timestamp()
+        returning u.job_id into used;
+        if used is null then
+            select u.job_id into id from {schema}.used_keys u where u.queue = lane and u.key = unique_key;
+            created := false;
+            refused := conflict = 'error';
+            return;
+        end if;
+    end if;
+
+    loop
+        place := case when due <= clock_timestamp() then nextval('{schema}.jobs_position') end;
+        insert into {schema}.jobs as j (id, queue, task, args, state, priority, position, run_at, max_attempts, unique_key, serial_key, options,
+                                        tags, headers)
+        values (enqueue_job.id, lane, enqueue_job.task, enqueue_job.args, case when place is null then 'scheduled' else 'available' end, rank,
+                place, due, attempts, enqueue_job.unique_key, order_key, enqueue_job.options, enqueue_job.tags, enqueue_job.headers)
+        on conflict (unique_key, queue) where unique_key is not null do nothing
+        returning j.created_at into created_at;
+        if found then
+            created := true;
+            exit;
+        end if;
+        select j.id, j.state, j.task, j.places, j.ready, j.waits_for into holder
+        from {schema}.jobs j where j.unique_key = enqueue_job.unique_key and j.queue = lane;
+        continue when not found;
+        if conflict not in ('skip', 'error') then
+            -- What it does with the holder depends on its state, which must stay.
+            select j.id, j.state, j.task, j.places, j.ready, j.waits_for into holder
+            from {schema}.jobs j where j.id = holder.id and j.unique_key = enqueue_job.unique_key for update;
+            continue when not found;
+            if holder.state = 'running' then
+                -- It gives its key to the new one, and does not run again.
+                update {schema}.jobs j
+                set unique_key = null, options = coalesce(j.options, '{{}}') || jsonb_build_object('yields_to', enqueue_job.unique_key)
+                where j.id = holder.id;
+                continue;
+            end if;
+        end if;
+        created := false;
+        exit;
+    end loop;
+
+    if not created then
+        if kept is not null then
+            update {schema}.used_keys u set job_id = holder.id where u.queue = lane and u.key = unique_key;
+        end if;
+        id := holder.id;
+        refused := conflict = 'error';
+        if conflict in ('skip', 'error') then
+            return;
+        end if;
+        if conflict <> 'reschedule' then
+            update {schema}.jobs j
+            set task = enqueue_job.task, args = enqueue_job.args, options = enqueue_job.options, tags = enqueue_job.tags,
+                headers = enqueue_job.headers, priority = rank, max_attempts = attempts, serial_key = order_key,
+                attempt = 0, crashes = 0, suspicions = 0, errors = null
+            where j.id = holder.id;
+        end if;
+        if conflict = 'keep_last_if_running' then
+            -- It keeps its time and its place.
+            return;
+        end if;
+        update {schema}.jobs j
+        set run_at = due, state = case when place is null then 'scheduled' else 'available' end,
+            position = case when place is not null then coalesce(j.position, place) end, ready = null, waits_for = null, places = null
+        where j.id = holder.id returning j.position into place;
+        insert into {schema}.freed_places (gate, loose)
+        select p, p is not distinct from holder.waits_for and holder.ready is not null from unnest(holder.places) p;
+        if found then
+            perform pg_notify('{channel}', 'limits');
+        end if;
+    end if;
+    available := place is not null;
+    if exists (select from {schema}.idle_workers w where w.queue = lane) then
+        perform pg_notify('{channel}', case when place is null then format('scheduled %s', lane)
+                                        else format('available %s %s %s', lane, rank, place) end);
+    end if;
+end
+$function$;
+revoke all on function {schema}.enqueue_job from public;
+comment on function {schema}.enqueue_job is 'What enqueue does once the options are checked.';
+
+-- One job, from SQL: from psql, from a trigger, from another language. Returns its id, or the id of the job that holds the key.
+create function {schema}.enqueue(
+    task text, args jsonb default '{{}}', queue text default null, run_at timestamptz default null,
+    delay interval default null, priority integer default null, key text default null,
+    serial_key text default null, max_attempts integer default null, timeout double precision default null,
+    tags text[] default null, headers jsonb default null, on_conflict text default null, keep_key interval default null
+) returns bigint language plpgsql security definer set search_path = {schema}, pg_catalog, pg_temp as $function$
+#variable_conflict use_column
+declare
+    made record;
     problem text;
-    lock_key text;
-    order_key text;
 begin
     if enqueue.task is null or enqueue.task !~ '^[A-Za-z0-9._][A-Za-z0-9._-]{{0,99}}$' then
         raise exception 'task name % is not valid', quote_nullable(enqueue.task) using errcode = '22023',
@@ -88,47 +200,30 @@ begin
         when enqueue.timeout <= 0 or enqueue.timeout = 'NaN' or enqueue.timeout = 'infinity' then format('timeout %s', enqueue.timeout)
         when enqueue.key = '' or length(enqueue.key) > 500 then format('key %L', left(enqueue.key, 50))
         when enqueue.serial_key = '' or length(enqueue.serial_key) > 500 then format('serial_key %L', left(enqueue.serial_key, 50))
-        when jsonb_typeof(enqueue.headers) <> 'object' then format('headers %s', left(enqueue.headers::text, 50)) end;
+        when jsonb_typeof(enqueue.headers) <> 'object' then format('headers %s', left(enqueue.headers::text, 50))
+        when enqueue.on_conflict not in ('skip', 'replace', 'reschedule', 'keep_last_if_running', 'error')
+            then format('on_conflict %L', left(enqueue.on_conflict, 50))
+        when enqueue.keep_key <= interval '0' then format('keep_key %s', enqueue.keep_key) end;
     if problem is not null then
         raise exception 'task % was given %, which is out of range', enqueue.task, problem using errcode = '22023',
-            hint = 'run_at is finite and in the years 1 to 9999, delay is not negative and at most 100 years, priority is a smallint, max_attempts is at least 1, timeout is in seconds above 0, key has 1 to 500 characters, as has serial_key, headers is an object.';
+            hint = 'run_at is finite and in the years 1 to 9999, delay is not negative and at most 100 years, priority is a smallint, max_attempts is at least 1, timeout is in seconds above 0, key has 1 to 500 characters, as has serial_key, headers is an object, on_conflict is skip, replace, reschedule, keep_last_if_running or error, keep_key is above 0.';
     end if;
 
-    select t.* into known from {schema}.tasks t where t.name = enqueue.task;
-    lane := coalesce(enqueue.queue, known.queue, 'default');
-    perform {schema}.queue_name(lane);
-    select q.* into settings from {schema}.queues q where q.name = lane;
-    rank := coalesce(enqueue.priority, known.priority, settings.priority, 0);
-    due := coalesce(enqueue.run_at, clock_timestamp() + enqueue.delay, clock_timestamp());
-    lock_key := coalesce(enqueue.key, {schema}.fill_key(known.unique_key, enqueue.args));
-    order_key := coalesce(enqueue.serial_key, {schema}.fill_key(known.serial_key, enqueue.args));
-    perform pg_current_xact_id();
-
-    loop
-        place := case when due <= clock_timestamp() then nextval('{schema}.jobs_position') end;
-        insert into {schema}.jobs (queue, task, args, state, priority, position, run_at, max_attempts, unique_key, serial_key, options, tags, headers)
-        values (lane, enqueue.task, enqueue.args, case when place is null then 'scheduled' else 'available' end, rank, place, due,
-                coalesce(enqueue.max_attempts, known.max_attempts, settings.max_attempts, 25), lock_key, order_key,
-                case when enqueue.timeout is not null then jsonb_build_object('timeout', enqueue.timeout) end,
-                enqueue.tags, enqueue.headers)
-        on conflict (unique_key, queue) where unique_key is not null do nothing
-        returning id into made;
-        exit when made is not null;
-        select j.id into made from {schema}.jobs j where j.unique_key = lock_key and j.queue = lane;
-        if made is not null then
-            return made;
-        end if;
-    end loop;
-
-    if exists (select from {schema}.idle_workers w where w.queue = lane) then
-        perform pg_notify('{channel}', case when place is null then format('scheduled %s', lane)
-                                        else format('available %s %s %s', lane, rank, place) end);
+    perform {schema}.queue_name(coalesce(enqueue.queue, 'default'));
+    select e.* into made from {schema}.enqueue_job(
+        enqueue.task, enqueue.args, enqueue.queue, coalesce(enqueue.run_at, clock_timestamp() + enqueue.delay), enqueue.priority,
+        enqueue.key, enqueue.serial_key, enqueue.max_attempts,
+        case when enqueue.timeout is not null then jsonb_build_object('timeout', enqueue.timeout) end, enqueue.tags, enqueue.headers,
+        enqueue.on_conflict, enqueue.keep_key, 0, 25) e;
+    if made.refused then
+        raise exception 'key % is held in queue % by job %', quote_literal(made.unique_key), made.lane, made.id using errcode = '23505',
+            hint = 'Wait until that job has ended, cancel it, or choose another on_conflict.';
     end if;
-    return made;
+    return made.id;
 end
 $function$;
 revoke all on function {schema}.enqueue from public;
-comment on function {schema}.enqueue is 'Enqueues one job in the caller''s transaction and returns its id. With a key that a live job of the queue holds, returns that job''s id.';
+comment on function {schema}.enqueue is 'Enqueues one job in the caller''s transaction and returns its id. With a key that a live job of the queue holds, does what on_conflict says, by default nothing, and returns that job''s id.';
 
 -- Waiting jobs end at once; running ones are marked, and end as cancelled instead of being retried.
 create function {schema}.cancel(job_ids bigint[], why text default 'cancelled')

@@ -15,6 +15,7 @@ depends_on = None
 FILES = ("0001_initial.sql", "0001_views.sql", "0001_functions.sql")
 FUNCTIONS = (
     "enqueue",
+    "enqueue_job",
     "fill_key",
     "too_deep",
     "cancel",
@@ -39,6 +40,7 @@ TABLES = (
     "limits",
     "gates",
     "freed_places",
+    "used_keys",
     "workers",
     "tasks",
     "queues",

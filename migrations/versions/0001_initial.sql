@@ -200,6 +200,20 @@ comment on column {schema}.freed_places.id is 'Of the row.';
 comment on column {schema}.freed_places.loose is 'Whether the gate had let the job go, and it had not been claimed.';
 comment on column {schema}.freed_places.gate is 'Where it had its place.';
 
+create table {schema}.used_keys (
+    job_id bigint not null,
+    expires_at timestamptz not null,
+    key text not null,
+    queue text not null,
+    constraint used_keys_pkey primary key (key, queue)
+);
+create index used_keys_expires on {schema}.used_keys (expires_at);
+comment on table {schema}.used_keys is 'Unique keys that stay used for a time, or for good, whether their jobs have ended or not.';
+comment on column {schema}.used_keys.job_id is 'The job that used it last; its history may be gone.';
+comment on column {schema}.used_keys.expires_at is 'Until then; infinity for good.';
+comment on column {schema}.used_keys.key is 'The unique key.';
+comment on column {schema}.used_keys.queue is 'Its queue.';
+
 create table {schema}.tasks (
     name text not null,
     queue text not null,
@@ -208,6 +222,8 @@ create table {schema}.tasks (
     timeout double precision,
     unique_key text,
     serial_key text,
+    on_conflict text,
+    keep_key interval,
     last_seen_at timestamptz not null default clock_timestamp(),
     constraint tasks_pkey primary key (name)
 );
@@ -219,6 +235,8 @@ comment on column {schema}.tasks.max_attempts is 'Its attempts by default; null 
 comment on column {schema}.tasks.timeout is 'Seconds that a run may take; null for the queue''s.';
 comment on column {schema}.tasks.unique_key is 'Template of its unique key: {{name}} stands for an argument.';
 comment on column {schema}.tasks.serial_key is 'Template of its serial key.';
+comment on column {schema}.tasks.on_conflict is 'What an enqueue does while a job holds its unique key: skip (null), replace, reschedule, keep_last_if_running or error.';
+comment on column {schema}.tasks.keep_key is 'How long its unique key stays used after an enqueue, also when the job has ended before; null: until it has ended.';
 comment on column {schema}.tasks.last_seen_at is 'When a worker last registered it.';
 
 create table {schema}.queues (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from psycopg.errors import DeadlockDetected
 
 from pgqueue import arguments
-from pgqueue.errors import PgQueueError
-from pgqueue.job import Job, JobOperations, NewJob
+from pgqueue.errors import KeyHeld, PgQueueError
+from pgqueue.job import AS_REGISTERED, Job, JobOperations, NewJob
+from pgqueue.queries.inspecting import by_ids
 from pgqueue.queries.reading import Reader, moment
 from pgqueue.queries.statement import Operation, Statement, inline, text, texts
 
@@ -50,9 +51,9 @@ def enqueue(
     back has to do with what the caller's transaction holds, and is its to solve. Only the server may know that a task
     has keys.
     """
-    rounds = partial(_enqueue, schema, jobs, fallback_attempts, operations, declared)
     if not jobs:
         return []
+    rounds = partial(_enqueue, schema, jobs, fallback_attempts, operations, declared)
     if len(jobs) == 1:
         return (yield from rounds())
     yield Statement("savepoint pgqueue_keys")
@@ -60,9 +61,11 @@ def enqueue(
         try:
             made = yield from rounds()
         except Exception as error:
-            if left == 0 or not isinstance(getattr(error, "orig", error), DeadlockDetected):
+            again = left > 0 and isinstance(getattr(error, "orig", error), DeadlockDetected)
+            if again or isinstance(error, KeyHeld):
+                yield Statement("rollback to savepoint pgqueue_keys")
+            if not again:
                 raise
-            yield Statement("rollback to savepoint pgqueue_keys")
         else:
             yield Statement("release savepoint pgqueue_keys")
             return made
@@ -70,6 +73,67 @@ def enqueue(
 
 
 def _enqueue(
+    schema: str,
+    jobs: Sequence[NewJob],
+    fallback_attempts: int,
+    operations: JobOperations | None,
+    declared: Declared | None,
+) -> Operation[list[Job]]:
+    """Those whose key may be held by more than a live job, or is not only skipped, go one by one on the server."""
+    asked = [job.on_conflict is not None for job in jobs]
+    if not any(asked):
+        return (yield from _skipping(schema, jobs, fallback_attempts, operations, declared))
+    special = iter(
+        (
+            yield from _one_by_one(
+                schema, [job for job in jobs if job.on_conflict], fallback_attempts, operations, declared
+            )
+        )
+    )
+    plain: Iterator[Job] = iter(())
+    if not all(asked):
+        rest = [job for job in jobs if job.on_conflict is None]
+        plain = iter((yield from _skipping(schema, rest, fallback_attempts, operations, declared)))
+    return [next(special if one else plain) for one in asked]
+
+
+def _one_by_one(
+    schema: str,
+    jobs: Sequence[NewJob],
+    fallback_attempts: int,
+    operations: JobOperations | None,
+    declared: Declared | None,
+) -> Operation[list[Job]]:
+    params = _columns(jobs, fallback_attempts, declared) | {
+        "conflicts": texts(None if job.on_conflict == AS_REGISTERED else job.on_conflict for job in jobs),
+        "keeps": [job.keep_key for job in jobs],
+    }
+    statement: Statement[Any] = Statement(text("enqueue_job", schema), params)
+    rows = yield statement
+    made = [Enqueued(*row) for _, *row in rows]
+    for job, row, (refused, *_) in zip(jobs, made, rows, strict=True):
+        if refused:
+            raise KeyHeld(
+                f"key {row.key!r} is held in queue {row.queue} by job {row.id}: {job.task} was not enqueued. Wait until "
+                "that job has ended, cancel it, or choose another on_conflict"
+            )
+    found: dict[int, Job] = {}
+    if ids := [row.id for row in made if not row.created]:
+        found = {job.id: job for job in (yield by_ids(schema, ids))}
+    return [
+        _job(job, row, operations)
+        if row.created
+        else replace(found.get(row.id) or _forgotten(job, row), created=False, operations=operations)
+        for job, row in zip(jobs, made, strict=True)
+    ]
+
+
+def _forgotten(job: NewJob, row: Enqueued) -> Job:
+    # Its key is still used, and its history is gone: it has ended.
+    return replace(_job(job, row._replace(available=True), None), state="completed")
+
+
+def _skipping(
     schema: str,
     jobs: Sequence[NewJob],
     fallback_attempts: int,
@@ -135,7 +199,12 @@ def insert(
     schema: str, jobs: Sequence[NewJob], fallback_attempts: int, declared: Declared | None = None
 ) -> Statement[Enqueued]:
     """Any number of jobs, keys in one order."""
-    params: dict[str, Any] = {
+    params = {**_columns(jobs, fallback_attempts, declared), "channel": schema}
+    return Statement(text("enqueue", schema), params, lambda row: Enqueued(*row[:10]))
+
+
+def _columns(jobs: Sequence[NewJob], fallback_attempts: int, declared: Declared | None) -> dict[str, Any]:
+    return {
         "queues": texts(job.queue for job in jobs),
         "tasks": texts(job.task for job in jobs),
         "args": texts(job.args for job in jobs),
@@ -149,10 +218,8 @@ def insert(
         "headers": texts(job.headers for job in jobs),
         "tags": texts(job.tags for job in jobs),
         "fallback_attempts": fallback_attempts,
-        "channel": schema,
         **declared_rows(declared),
     }
-    return Statement(text("enqueue", schema), params, lambda row: Enqueued(*row[:10]))
 
 
 def declared_rows(declared: Declared | None) -> dict[str, Any]:

@@ -137,9 +137,7 @@ def _retry(schema: str, worker: UUID | None, group: list[Finished]) -> Statement
 def _cancel(schema: str, worker: UUID | None, group: list[Finished]) -> Statement[Any]:
     params = _common(worker, group)
     params["durations"] = _durations(group)
-    params["reasons"] = texts(
-        one.outcome.reason if isinstance(one.outcome, Cancelled) else "cancelled while it ran" for one in group
-    )
+    params["reasons"] = texts(one.outcome.reason if isinstance(one.outcome, Cancelled) else None for one in group)
     return Statement(text("cancel_claimed", schema), params)
 
 

@@ -24,6 +24,8 @@ class TaskRow:
     timeout: float | None
     unique_key: str | None
     serial_key: str | None = None
+    on_conflict: str | None = None
+    keep_key: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +97,13 @@ def register_tasks(schema: str, tasks: Iterable[TaskRow]) -> Statement[Any]:
     rows = sorted(tasks, key=lambda task: task.name)
     return Statement(
         inline(
-            "insert into {schema}.tasks (name, queue, priority, max_attempts, timeout, unique_key, serial_key) "
+            "insert into {schema}.tasks (name, queue, priority, max_attempts, timeout, unique_key, serial_key, on_conflict, keep_key) "
             "select * from unnest(%(names)s::text[], %(queues)s::text[], %(priorities)s::smallint[], %(attempts)s::int[], "
-            "%(timeouts)s::float8[], %(keys)s::text[], %(serial_keys)s::text[]) "
+            "%(timeouts)s::float8[], %(keys)s::text[], %(serial_keys)s::text[], "
+            "%(conflicts)s::text[], %(keeps)s::interval[]) "
             "on conflict (name) do update set queue = excluded.queue, priority = excluded.priority, "
             "max_attempts = excluded.max_attempts, timeout = excluded.timeout, unique_key = excluded.unique_key, "
-            "serial_key = excluded.serial_key, "
+            "serial_key = excluded.serial_key, on_conflict = excluded.on_conflict, keep_key = excluded.keep_key, "
             "last_seen_at = clock_timestamp() returning name",
             schema,
         ),
@@ -112,6 +115,8 @@ def register_tasks(schema: str, tasks: Iterable[TaskRow]) -> Statement[Any]:
             "timeouts": [task.timeout for task in rows],
             "keys": [task.unique_key for task in rows],
             "serial_keys": [task.serial_key for task in rows],
+            "conflicts": [task.on_conflict for task in rows],
+            "keeps": [task.keep_key for task in rows],
         },
     )
 

@@ -73,6 +73,15 @@ def job(schema: str, job_id: int) -> Statement[Job]:
     )
 
 
+def by_ids(schema: str, ids: Sequence[int]) -> Statement[Job]:
+    """Those that there are, live or ended."""
+    return Statement(
+        inline(f"select {COLUMNS} from {{schema}}.all_jobs where id = any (%(ids)s::bigint[])", schema),
+        {"ids": array(ids)},
+        as_job,
+    )
+
+
 def live_by_key(schema: str, key: str, queue: str | None) -> Statement[Job]:
     """The live job that holds `key`: in every queue when `queue` is None."""
     return Statement(

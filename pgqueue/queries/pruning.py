@@ -135,3 +135,16 @@ def prune_queue(schema: str, queue: str, keep: timedelta, count: int) -> Stateme
         {"queue": queue, "keep": keep, "count": count},
         lambda row: row[0],
     )
+
+
+def forget_keys(schema: str, count: int) -> Statement[int]:
+    """Delete unique keys that are no longer used, up to so many; returns how many."""
+    return Statement(
+        inline(
+            "with gone as (delete from {schema}.used_keys where (key, queue) in (select key, queue from {schema}.used_keys "
+            "where expires_at <= clock_timestamp() limit %(count)s for update skip locked) returning 1) select count(*) from gone",
+            schema,
+        ),
+        {"count": count},
+        lambda row: row[0],
+    )

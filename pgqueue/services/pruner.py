@@ -44,6 +44,8 @@ class Pruner(Service):
             while await self.runner.fetch(pruning.prune_queue(self.schema, queue, keep, BATCH)) == [BATCH]:
                 pass
         await self.runner.fetch(pruning.forget_lanes(self.schema, KEEP_LANES))
+        while await self.runner.fetch(pruning.forget_keys(self.schema, BATCH)) == [BATCH]:
+            pass
         return INTERVAL * random.uniform(0.8, 1.2)
 
     async def _detach(self, name: str, pending: bool) -> None:

@@ -7,6 +7,6 @@ kept as (
                                          task, unique_key, serial_key, reason, args, headers, errors, tags)
     select id, run_at, created_at, clock_timestamp() - make_interval(secs => duration),
            %(worker)s::uuid, attempt, max_attempts, priority, 'cancelled', queue, task, unique_key, serial_key,
-           g.reason, args, headers, errors, tags
+           coalesce(g.reason, case when cancel_requested then 'cancelled while it ran' else 'a later job with its key took its place' end), args, headers, errors, tags
     from gone join unnest(%(ids)s::bigint[], %(durations)s::float8[], %(reasons)s::text[]) g (job_id, duration, reason) on job_id = id)
 select id from gone

@@ -8,7 +8,7 @@ kept as (
     select id, run_at, created_at, clock_timestamp() - make_interval(secs => duration), %(worker)s, attempt,
            max_attempts, priority, crashes + crashed, queue, task, unique_key, serial_key, g.reason,
            error ->> 'type', error ->> 'message', g.fingerprint,
-           args, options, headers,
+           args, nullif(options - 'yields_to', '{{}}'), headers,
            case when jsonb_array_length(errors) >= 100 then errors - 0 else coalesce(errors, '[]') end
            || (jsonb_build_object('attempt', attempt, 'at', clock_timestamp(), 'worker', %(worker)s::uuid) || error),
            tags

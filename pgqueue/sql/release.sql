@@ -1,10 +1,13 @@
 -- running -> available, in its old place, the attempt given back: jobs that had not started, or whose worker died among others.
 with released as (
-    update {schema}.jobs
+    update {schema}.jobs j
     set state = 'available', claim_id = null, attempt = attempt - 1, suspicions = least(suspicions + %(suspected)s, 100),
         -- Its other places are freed by the next statement, see limiting.free.
         places = case when places is not null then nullif(array(select p from unnest(places) p where p like 'serial:%%'), '{{}}') end
     where id = any (%(ids)s::bigint[]) and claim_id = any (%(fences)s::bigint[]) and not cancel_requested
+      -- Nor for one that gave its unique key to a job that waits.
+      and case when j.options ? 'yields_to' then not exists (
+          select from {schema}.jobs n where n.unique_key = j.options ->> 'yields_to' and n.queue = j.queue) else true end
     returning id, queue, priority, position),
 kept as (
     -- They lie below the marks: the kept ones, and those of the claimers.

@@ -1,5 +1,5 @@
 -- running -> scheduled: a retry uses the attempt, a snooze gives it back. Not for jobs whose cancel was requested.
-update {schema}.jobs
+update {schema}.jobs j
 set state = 'scheduled', position = null, ready = null, claim_id = null, places = case when places is not null then nullif(array(select p from unnest(places) p where p like 'serial:%%'), '{{}}') end,
     (run_at, attempt, crashes, errors) = (
     select clock_timestamp() + make_interval(secs => (%(delays)s::float8[])[n]),
@@ -12,4 +12,7 @@ set state = 'scheduled', position = null, ready = null, claim_id = null, places 
     -- The ids are sorted, so that each is found by a binary search; once, which "offset 0" makes sure of.
     from (select width_bucket(id, %(ids)s::bigint[]) as n offset 0) place)
 where id = any (%(ids)s::bigint[]) and claim_id = any (%(fences)s::bigint[]) and not cancel_requested
+  -- Nor for one that gave its unique key to a job that waits.
+  and case when j.options ? 'yields_to' then not exists (
+      select from {schema}.jobs n where n.unique_key = j.options ->> 'yields_to' and n.queue = j.queue) else true end
 returning id

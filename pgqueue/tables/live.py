@@ -106,6 +106,20 @@ def jobs(metadata: sa.MetaData) -> sa.Table:
     )
 
 
+def used_keys(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "used_keys",
+        metadata,
+        column("job_id", BIGINT, "The job that used it last; its history may be gone."),
+        column("expires_at", TIME, "Until then; infinity for good."),
+        column("key", TEXT, "The unique key."),
+        column("queue", TEXT, "Its queue."),
+        sa.PrimaryKeyConstraint("key", "queue", name="used_keys_pkey"),
+        sa.Index("used_keys_expires", "expires_at"),
+        comment="Unique keys that stay used for a time, or for good, whether their jobs have ended or not.",
+    )
+
+
 def claims(metadata: sa.MetaData) -> sa.Table:
     return sa.Table(
         "claims",

@@ -31,6 +31,7 @@ class Tables:
     """The tables and views of one schema."""
 
     jobs: sa.Table
+    used_keys: sa.Table
     claims: sa.Table
     lanes: sa.Table
     workers: sa.Table
@@ -82,6 +83,7 @@ def _of(schema: str) -> Tables:
     views = sa.MetaData(schema=schema)
     return Tables(
         jobs=jobs,
+        used_keys=live.used_keys(made),
         claims=claims,
         lanes=live.lanes(made),
         workers=workers,

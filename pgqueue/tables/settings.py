@@ -19,6 +19,18 @@ def tasks(metadata: sa.MetaData) -> sa.Table:
         nullable("timeout", DOUBLE_PRECISION, "Seconds that a run may take; null for the queue's."),
         nullable("unique_key", TEXT, "Template of its unique key: {name} stands for an argument."),
         nullable("serial_key", TEXT, "Template of its serial key."),
+        nullable(
+            "on_conflict",
+            TEXT,
+            "What an enqueue does while a job holds its unique key: skip (null), replace, reschedule, "
+            "keep_last_if_running or error.",
+        ),
+        nullable(
+            "keep_key",
+            INTERVAL,
+            "How long its unique key stays used after an enqueue, also when the job has ended before; null: until it "
+            "has ended.",
+        ),
         column("last_seen_at", TIME, "When a worker last registered it.", NOW),
         sa.PrimaryKeyConstraint("name", name="tasks_pkey"),
         comment="What workers have registered, so that an enqueue from SQL knows a task's defaults.",

@@ -1,6 +1,17 @@
 """A registered function: how it is declared, called, enqueued, and run."""
 
-from pgqueue.task.options import RunIn, TaskOptions, Unique, new_job, task_options
+from pgqueue.task.options import RunIn, TaskOptions, Unique, filled, new_job, task_options
 from pgqueue.task.task import App, ArgumentsDoNotFit, BoundTask, Task
 
-__all__ = ["App", "ArgumentsDoNotFit", "BoundTask", "RunIn", "Task", "TaskOptions", "Unique", "new_job", "task_options"]
+__all__ = [
+    "App",
+    "ArgumentsDoNotFit",
+    "BoundTask",
+    "RunIn",
+    "Task",
+    "TaskOptions",
+    "Unique",
+    "filled",
+    "new_job",
+    "task_options",
+]

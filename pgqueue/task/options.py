@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from difflib import get_close_matches
 from string import Formatter
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pgqueue import arguments
 from pgqueue.backoff import Backoff
@@ -17,8 +17,10 @@ from pgqueue.job import NewJob, checked_key, checked_time
 from pgqueue.limit import Limit
 from pgqueue.names import data_name
 
+OnConflict = Literal["skip", "replace", "reschedule", "keep_last_if_running", "error"]
 RunIn = Literal["coroutine", "thread", "process"]
 
+FOREVER = timedelta(days=36_525)
 PRIORITIES = range(-(2**15), 2**15)
 
 
@@ -26,10 +28,65 @@ PRIORITIES = range(-(2**15), 2**15)
 class Unique:
     """A template of the unique key, filled with the job's arguments: at most one live job of a queue has the key.
 
-    @app.task(unique=Unique("thumb:{image_id}"))
+    `on_conflict` says what an enqueue does while a job holds it:
+
+    - "skip": nothing; that job is returned;
+    - "replace": the waiting job gets the new arguments, options and time, and its attempts anew;
+    - "reschedule": the waiting job gets the new time (debounce);
+    - "keep_last_if_running": the waiting job gets the new arguments and keeps its time; beside a running job one more
+      waits, and begins when that has ended;
+    - "error": KeyHeld is raised.
+
+    A running job is left alone: with "replace", "reschedule" and "keep_last_if_running" it gives its key to a new
+    job, and where it fails it does not run again. `until` is how long the key is held: "ended", a time (at most one
+    enqueue in it, whether the job has ended or not), or "forever". Raises ConfigurationError.
+
+        @app.task(unique=Unique("thumb:{image_id}"))
+        @app.task(unique=Unique("report:{day}", until=timedelta(hours=1)))
+        @app.task(unique=Unique("sync:{customer_id}", on_conflict="keep_last_if_running"))
     """
 
     key: str
+    on_conflict: OnConflict = "skip"
+    until: Literal["ended", "forever"] | timedelta = "ended"
+
+    def __post_init__(self) -> None:
+        if self.on_conflict not in get_args(OnConflict):
+            known = ", ".join(map(repr, get_args(OnConflict)))
+            raise ConfigurationError(f"Unique(on_conflict={self.on_conflict!r}) is not known: use one of {known}")
+        until: object = self.until
+        if until not in ("ended", "forever") and not (isinstance(until, timedelta) and timedelta() < until <= FOREVER):
+            raise ConfigurationError(
+                f"Unique(until={until!r}) is not valid: use 'ended', 'forever', or a timedelta above 0, below a century"
+            )
+
+    @property
+    def keep_key(self) -> timedelta | None:
+        """How long the key stays used after the enqueue; None: until the job has ended."""
+        match self.until:
+            case "ended":
+                return None
+            case "forever":
+                return 2 * FOREVER
+            case time:
+                return time
+
+    @property
+    def conflict(self) -> OnConflict | None:
+        """None for what needs no word: the key is held by a live job, and an enqueue skips."""
+        return None if self.on_conflict == "skip" and self.until == "ended" else self.on_conflict
+
+
+def filled(template: str, args: Mapping[str, Any], what: str = "key") -> str:
+    """The key of a job with these arguments. Raises ArgumentError."""
+    try:
+        text = template.format(**args)
+    except (KeyError, IndexError, AttributeError, ValueError) as error:
+        missing = ", ".join(sorted(names_in(template) - args.keys())) or template
+        raise ArgumentError(
+            f"the {what} {template!r} names {missing}, which is no argument of the job: {error}"
+        ) from None
+    return checked_key(text, what)
 
 
 def names_in(template: str) -> set[str]:
@@ -76,6 +133,7 @@ def new_job(
     priority: int | None = None,
     key: str | None = None,
     serial_key: str | None = None,
+    unique: Unique | None = None,
     max_attempts: int | None = None,
     timeout: float | timedelta | None = None,
     tags: Sequence[str] | None = None,
@@ -111,6 +169,8 @@ def new_job(
         max_attempts,
         None if key is None else checked_key(key),
         None if serial_key is None else checked_key(serial_key, "serial_key"),
+        None if unique is None else unique.conflict,
+        None if unique is None else unique.keep_key,
         arguments.dumps(list(tags), what=f"tags of {task}", limit=limit) if tags else None,
         arguments.dumps(dict(headers), what=f"headers of {task}", limit=limit) if headers else None,
         None if timeout is None else json.dumps({"timeout": seconds(timeout)}),

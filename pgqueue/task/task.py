@@ -13,11 +13,11 @@ from pgqueue.arguments import Signature
 from pgqueue.backoff import Backoff
 from pgqueue.context import Context, enter
 from pgqueue.errors import ArgumentError, ConfigurationError
-from pgqueue.job import Job, NewJob, checked_key
+from pgqueue.job import Job, NewJob
 from pgqueue.names import data_name
 from pgqueue.outcome import AttemptError, Completed, Failed, Outcome, decide
 from pgqueue.task.declaring import check, how_to_run, name_of
-from pgqueue.task.options import RunIn, TaskOptions, new_job
+from pgqueue.task.options import RunIn, TaskOptions, Unique, filled, new_job
 
 logger = logging.getLogger("pgqueue.task")
 
@@ -105,7 +105,7 @@ class Task(Generic[P, R]):
         run_at: datetime | None = None,
         priority: int | None = None,
         queue: str | None = None,
-        key: str | None = None,
+        key: str | Unique | None = None,
         serial_key: str | None = None,
         max_attempts: int | None = None,
         timeout: float | timedelta | None = None,
@@ -116,11 +116,13 @@ class Task(Generic[P, R]):
 
         `connection`: psycopg Connection or AsyncConnection, SQLAlchemy Connection, Session, AsyncConnection or
         AsyncSession. `delay` and `timeout` are seconds or timedelta; `run_at` is aware. Jobs of a queue with one
-        `serial_key` run one at a time, in order. Raises ArgumentError.
+        `serial_key` run one at a time, in order. `key` is the unique key, or a Unique that also says what happens while
+        a job holds it. Raises ArgumentError.
 
             with Session(engine) as s, s.begin():
                 send_email.using(s, delay=60, key="welcome-7").enqueue("a@b.c")
         """
+        unique = key if isinstance(key, Unique) else self.options.unique
         template = new_job(
             self.name,
             "{}",
@@ -128,14 +130,15 @@ class Task(Generic[P, R]):
             delay=delay,
             run_at=run_at,
             priority=self.options.priority if priority is None else priority,
-            key=key,
+            key=None if isinstance(key, Unique) else key,
             serial_key=serial_key,
+            unique=unique,
             max_attempts=self.options.max_attempts if max_attempts is None else max_attempts,
             timeout=timeout,
             tags=tags,
             headers=headers,
         )
-        return BoundTask(self, connection, template)
+        return BoundTask(self, connection, template, unique)
 
     def run_in_child(self, context: Mapping[str, Any], args: str) -> Outcome:
         """Run the job in this process and say what came of it; for the children of a worker."""
@@ -186,21 +189,22 @@ class BoundTask(Generic[P, R]):
     task: Task[P, R]
     connection: Any
     template: NewJob
+    unique: Unique | None = None
 
     def job(self, *args: P.args, **kwargs: P.kwargs) -> NewJob:
         """As `Task.job`, with these options."""
         task, given = self.task, self.template
         text = task.signature.dump(args, kwargs)
         key, serial_key = given.key, given.serial_key
-        unique = task.options.unique if key is None else None
+        unique = self.unique if key is None else None
         serial = task.options.serial_key if serial_key is None else None
         if unique is not None or serial is not None:
             # As they are stored: an enqueue from SQL has only those to fill the keys with.
             known = {**task.signature.bound(args, kwargs), **arguments.loads(text)}
             if unique is not None:
-                key = checked_key(unique.key.format(**known))
+                key = filled(unique.key, known)
             if serial is not None:
-                serial_key = checked_key(serial.format(**known), "serial_key")
+                serial_key = filled(serial, known, "serial_key")
         return NewJob(
             given.task,
             text,
@@ -211,6 +215,8 @@ class BoundTask(Generic[P, R]):
             given.max_attempts,
             key,
             serial_key,
+            given.on_conflict,
+            given.keep_key,
             given.tags,
             given.headers,
             given.options,

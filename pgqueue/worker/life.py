@@ -122,14 +122,15 @@ def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *args: 
 
 
 def task_row(task: Task[..., Any]) -> TaskRow:
-    unique = task.options.unique.key if task.options.unique else None
-    options = task.options
+    options, unique = task.options, task.options.unique
     return TaskRow(
         task.name,
         options.queue,
         options.priority,
         options.max_attempts,
         options.timeout,
-        unique,
+        None if unique is None else unique.key,
         options.serial_key,
+        None if unique is None else unique.conflict,
+        None if unique is None else unique.keep_key,
     )

@@ -447,6 +447,7 @@ async def test_a_blocked_job_can_be_moved_to_another_time(app: PgQueue, dsn: str
         app.queues["default"].resume()
         await until(partial(completed, app, 2))
         assert await states(app) == {"completed": 2, "scheduled": 2}
-        assert app.jobs.reschedule(jobs[1].id) and app.jobs.reschedule(jobs[2].id)
+        assert app.jobs.reschedule(jobs[1].id)
+        assert app.jobs.reschedule(jobs[2].id)
         await until(partial(completed, app, 4))
     assert execute(dsn, "select taken, waiting, loose from pgqueue.gates") == [(0, 0, 0)]

@@ -35,6 +35,7 @@ class Gate:
         self.entered: asyncio.Queue[int] = asyncio.Queue()
         self.opened = asyncio.Event()
         self.most = self.inside = 0
+        self.fails = False
 
         @app.task(name=name, **options)
         async def wait(n: int = 0) -> int:
@@ -45,6 +46,8 @@ class Gate:
                 await self.opened.wait()
             finally:
                 self.inside -= 1
+            if self.fails:
+                raise ValueError(n)
             return n
 
         self.task: Task[..., Any] = wait

@@ -31,6 +31,7 @@ TABLES = (
     "limits",
     "gates",
     "freed_places",
+    "used_keys",
     "workers",
     "tasks",
     "queues",
@@ -688,7 +689,7 @@ def test_enqueue_notifies_only_when_a_worker_of_the_queue_is_idle(dsn: str) -> N
 
 
 def test_enqueue_takes_its_transaction_id_before_a_position(db: Connection) -> None:
-    ((body,),) = rows(db, "select prosrc from pg_proc where proname = 'enqueue'")
+    ((body,),) = rows(db, "select prosrc from pg_proc where proname = 'enqueue_job'")
     assert body.index("pg_current_xact_id()") < body.index("nextval(")
     db.execute("select pgqueue.enqueue('send')")
     assert one(db, "select pg_current_xact_id_if_assigned() is not null")
