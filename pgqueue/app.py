@@ -20,7 +20,7 @@ from pgqueue.names import data_name, schema_name
 from pgqueue.queries.fleet import QueueRow
 from pgqueue.schedule import Cron, Every
 from pgqueue.schedules import Schedule
-from pgqueue.task import RunIn, Task, Unique, filled, new_job, task_options
+from pgqueue.task import Errors, RunIn, Task, Unique, filled, new_job, task_options
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -97,6 +97,8 @@ class PgQueue:
         max_attempts: int | None = None,
         backoff: Backoff | None = None,
         timeout: float | timedelta | None = None,
+        retry_on: Errors | None = None,
+        give_up_on: Errors | None = None,
         unique: Unique | None = None,
         serial_key: str | None = None,
         limit: Limit | Sequence[Limit] | None = None,
@@ -116,6 +118,8 @@ class PgQueue:
         max_attempts: int | None = None,
         backoff: Backoff | None = None,
         timeout: float | timedelta | None = None,
+        retry_on: Errors | None = None,
+        give_up_on: Errors | None = None,
         unique: Unique | None = None,
         serial_key: str | None = None,
         limit: Limit | Sequence[Limit] | None = None,
@@ -127,9 +131,10 @@ class PgQueue:
     def task(self, function: Any = None, /, *, name: str | None = None, timeout: Any = None, **options: Any) -> Any:
         """Register a function as a task. Raises ConfigurationError for a declaration that cannot work.
 
-        `max_attempts` counts the first run. `timeout` is in seconds. `unique` gives its jobs a key. Jobs whose
-        `serial_key`, a template of arguments, comes out the same run one at a time, in order. `bind` passes the
-        Context first. `run_in` is 'coroutine', 'thread' or 'process'; by default it follows from the function.
+        `max_attempts` counts the first run. With `retry_on` only these errors are retried, with `give_up_on` all but
+        these; others send the job to `failed_jobs` at once. `timeout` is in seconds. `unique` gives its jobs a key.
+        Jobs whose `serial_key`, a template of arguments, comes out the same run one at a time, in order. `bind` passes
+        the Context first. `run_in` is 'coroutine', 'thread' or 'process'; by default it follows from the function.
         `keep_completed=False` keeps no history of jobs that completed. `transactional` runs the task in the transaction
         that completes the job: `ctx.connection`.
 

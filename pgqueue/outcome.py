@@ -64,7 +64,7 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """To `failed_jobs`. `reason` is one of: attempts_used, fail_job, crashed, interrupted, bad_arguments."""
+    """To `failed_jobs`. `reason` is one of: attempts_used, fail_job, gave_up, crashed, interrupted, bad_arguments."""
 
     reason: str
     error: AttemptError
@@ -75,11 +75,18 @@ Outcome = Completed | Retry | Snooze | Cancelled | Failed
 
 
 def decide(
-    error: BaseException, *, attempt: int, max_attempts: int, crashes: int, delay: Callable[[int], float]
+    error: BaseException,
+    *,
+    attempt: int,
+    max_attempts: int,
+    crashes: int,
+    delay: Callable[[int], float],
+    gives_up: Callable[[BaseException], bool] = lambda error: False,
 ) -> Outcome:
     """The outcome of an attempt that raised `error`.
 
-    `attempt` counts from 1, `crashes` are those before this attempt, `delay(attempt)` is the task's backoff in seconds.
+    `attempt` counts from 1, `crashes` are those before this attempt, `delay(attempt)` is the task's backoff in seconds,
+    `gives_up(error)` says which errors of the task are not retried; a crash and RetryJob always are.
 
         decide(KeyError("x"), attempt=1, max_attempts=3, crashes=0, delay=lambda n: 5.0)   # Retry(5.0, …)
     """
@@ -94,6 +101,8 @@ def decide(
     crashed = isinstance(error, ProcessCrashed)
     if crashed and crashes + 1 >= CRASH_LIMIT:
         return Failed("crashed", reported, crashed)
+    if not (crashed or isinstance(error, RetryJob)) and gives_up(error):
+        return Failed("gave_up", reported)
     if attempt >= max_attempts:
         return Failed("crashed" if crashed else "attempts_used", reported, crashed)
     chosen = error.delay if isinstance(error, RetryJob) and error.delay is not None else delay(attempt)

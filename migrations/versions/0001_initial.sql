@@ -384,7 +384,7 @@ comment on column {schema}.failed_jobs.queue is 'As in jobs.';
 comment on column {schema}.failed_jobs.task is 'As in jobs.';
 comment on column {schema}.failed_jobs.unique_key is 'As in jobs; free for others again.';
 comment on column {schema}.failed_jobs.serial_key is 'As in jobs.';
-comment on column {schema}.failed_jobs.reason is 'attempts_used, fail_job, crashed, interrupted or bad_arguments.';
+comment on column {schema}.failed_jobs.reason is 'attempts_used, fail_job, gave_up, crashed, interrupted or bad_arguments.';
 comment on column {schema}.failed_jobs.error_type is 'Class of the last error.';
 comment on column {schema}.failed_jobs.error_message is 'Text of the last error.';
 comment on column {schema}.failed_jobs.fingerprint is 'The same for errors of one task, one type and one place in the code.';

@@ -58,7 +58,7 @@ def failed_jobs(metadata: sa.MetaData) -> sa.Table:
         column("task", TEXT, "As in jobs."),
         nullable("unique_key", TEXT, "As in jobs; free for others again."),
         nullable("serial_key", TEXT, "As in jobs."),
-        column("reason", TEXT, "attempts_used, fail_job, crashed, interrupted or bad_arguments."),
+        column("reason", TEXT, "attempts_used, fail_job, gave_up, crashed, interrupted or bad_arguments."),
         column("error_type", TEXT, "Class of the last error."),
         column("error_message", TEXT, "Text of the last error."),
         column("fingerprint", TEXT, "The same for errors of one task, one type and one place in the code."),

@@ -1,12 +1,13 @@
 """A registered function: how it is declared, called, enqueued, and run."""
 
-from pgqueue.task.options import RunIn, TaskOptions, Unique, filled, new_job, task_options
+from pgqueue.task.options import Errors, RunIn, TaskOptions, Unique, filled, new_job, task_options
 from pgqueue.task.task import App, ArgumentsDoNotFit, BoundTask, Task
 
 __all__ = [
     "App",
     "ArgumentsDoNotFit",
     "BoundTask",
+    "Errors",
     "RunIn",
     "Task",
     "TaskOptions",

@@ -55,6 +55,13 @@ def check(name: str, options: TaskOptions, function: Callable[..., Any]) -> None
         new_job(name, "{}", priority=options.priority, max_attempts=options.max_attempts, timeout=options.timeout)
     except ArgumentError as error:
         raise ConfigurationError(str(error)) from None
+    for option in ("retry_on", "give_up_on"):
+        given = getattr(options, option)
+        kinds = given if isinstance(given, tuple) else () if given is None else (given,)
+        if given == () or not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+            raise ConfigurationError(
+                f"task {name}: {option}={given!r} must be an exception class or a tuple of some, such as OSError"
+            )
     if options.transactional and options.run_in == "process":
         raise ConfigurationError(
             f"task {name}: a transactional task cannot run in a process, which has no part in the worker's transaction"

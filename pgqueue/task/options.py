@@ -18,6 +18,7 @@ from pgqueue.limit import Limit
 from pgqueue.names import data_name
 
 OnConflict = Literal["skip", "replace", "reschedule", "keep_last_if_running", "error"]
+Errors = type[BaseException] | tuple[type[BaseException], ...]
 RunIn = Literal["coroutine", "thread", "process"]
 
 FOREVER = timedelta(days=36_525)
@@ -96,13 +97,18 @@ def names_in(template: str) -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class TaskOptions:
-    """What a task declares about its jobs; None leaves it to the queue and the app. `timeout` is in seconds."""
+    """What a task declares about its jobs; None leaves it to the queue and the app. `timeout` is in seconds.
+
+    An error is retried if it is one of `retry_on`, or that is not given, and none of `give_up_on`.
+    """
 
     queue: str = "default"
     priority: int | None = None
     max_attempts: int | None = None
     timeout: float | None = None
     backoff: Backoff | None = None
+    retry_on: Errors | None = None
+    give_up_on: Errors | None = None
     unique: Unique | None = None
     serial_key: str | None = None
     limit: Limit | Sequence[Limit] | None = None
@@ -110,6 +116,11 @@ class TaskOptions:
     transactional: bool = False
     bind: bool = False
     run_in: RunIn | None = None
+
+    def gives_up(self, error: BaseException) -> bool:
+        """Whether the error is not one to be retried."""
+        wrong = self.give_up_on is not None and isinstance(error, self.give_up_on)
+        return wrong or (self.retry_on is not None and not isinstance(error, self.retry_on))
 
 
 def task_options(**given: Any) -> TaskOptions:

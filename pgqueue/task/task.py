@@ -165,7 +165,14 @@ class Task(Generic[P, R]):
         """The outcome of an attempt that raised. Arguments that do not fit will not fit later either."""
         if isinstance(error, ArgumentsDoNotFit):
             return Failed("bad_arguments", AttemptError.of(error.__cause__ or error))
-        return decide(error, attempt=attempt, max_attempts=max_attempts, crashes=crashes, delay=self.backoff.delay)
+        return decide(
+            error,
+            attempt=attempt,
+            max_attempts=max_attempts,
+            crashes=crashes,
+            delay=self.backoff.delay,
+            gives_up=self.options.gives_up,
+        )
 
     def dump_result(self, value: Any) -> str | None:
         """A result as JSON text; one that cannot be stored is dropped with a warning: the job has done its work."""

@@ -36,6 +36,11 @@ def process_context(ctx: Context) -> dict[str, Any]:
     return {"id": ctx.job_id, "queue": ctx.queue, "attempt": ctx.attempt, "headers": dict(ctx.headers)}
 
 
+@app.task(run_in="process", name="process_gives_up", give_up_on=LookupError)
+def process_gives_up() -> None:
+    raise KeyError("no such order")
+
+
 @app.task(run_in="process", name="process_waits", max_attempts=1)
 def process_waits() -> None:
     signal.pause()

@@ -15,6 +15,7 @@ import pytest
 from pgqueue import (
     Backoff,
     CancelJob,
+    ConfigurationError,
     Context,
     FailJob,
     Job,
@@ -397,3 +398,51 @@ async def test_a_cancelled_job_is_not_retried_when_its_run_fails(app: PgQueue) -
         await job.acancel()
         with pytest.raises(JobCancelled):
             await job.aresult(DEADLINE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("options", "error", "retried"),
+    [
+        ({"give_up_on": LookupError}, KeyError("x"), False),
+        ({"give_up_on": LookupError}, ValueError("x"), True),
+        ({"retry_on": (ConnectionError, TimeoutError)}, ConnectionResetError("x"), True),
+        ({"retry_on": (ConnectionError, TimeoutError)}, ValueError("x"), False),
+        ({"retry_on": OSError, "give_up_on": FileNotFoundError}, FileNotFoundError("x"), False),
+        ({"retry_on": OSError}, RetryJob("again", delay=60), True),
+        ({"give_up_on": Exception}, SnoozeJob(60), True),
+    ],
+)
+async def test_a_task_says_which_errors_are_retried(
+    app: PgQueue, kind: str, options: Any, error: BaseException, retried: bool
+) -> None:
+    job = await make(app, kind, raising(error), backoff=Backoff.fixed(60), **options).aenqueue()
+    await adrain(app)
+    after = await job.arefresh()
+    assert (after.state, after.reason) == (("scheduled", None) if retried else ("failed", "gave_up"))
+
+
+async def test_a_task_in_a_process_says_which_errors_are_retried(dsn: str) -> None:
+    app = process_app.app
+    app.database.point_at(dsn)
+    job = await process_app.process_gives_up.aenqueue()
+    await adrain(app)
+    assert (await job.arefresh()).reason == "gave_up"
+    await app.aclose()
+
+
+async def test_a_timeout_is_an_error_like_others(app: PgQueue) -> None:
+    @app.task(name="slow", timeout=0.01, give_up_on=TimeoutError)
+    async def slow() -> None:
+        await asyncio.sleep(DEADLINE)
+
+    job = await slow.aenqueue()
+    await adrain(app)
+    assert (await job.arefresh()).reason == "gave_up"
+
+
+@pytest.mark.parametrize("option", ["retry_on", "give_up_on"])
+@pytest.mark.parametrize("wrong", ["KeyError", KeyError("x"), (KeyError, "x"), ()])
+def test_only_exception_classes_can_be_retried_or_given_up(app: PgQueue, option: str, wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"{option}=.* must be an exception class"):
+        make(app, "thread", raising(KeyError()), **{option: wrong})
