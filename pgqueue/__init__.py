@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pgqueue.events import Event
     from pgqueue.job import Job, NewJob
     from pgqueue.limit import Limit
+    from pgqueue.loghandler import JobLogHandler
     from pgqueue.task import Task, Unique
 
 
@@ -50,6 +51,7 @@ __all__ = [
     "JobCancelled",
     "JobEnded",
     "JobFailed",
+    "JobLogHandler",
     "JobNotFound",
     "KeyHeld",
     "Limit",
@@ -77,6 +79,7 @@ _MODULES = {
     "Context": "context",
     "Event": "events",
     "Job": "job",
+    "JobLogHandler": "loghandler",
     "Limit": "limit",
     "NewJob": "job",
     "PgQueue": "app",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
 from pgqueue.errors import CancelJob
+from pgqueue.journal import Journal, Level, LogLine, Progress
 
+LOCAL = frozenset({"connection", "open_journal", "journal", "stopped"})
 _current: ContextVar[Context | None] = ContextVar("pgqueue_current_job", default=None)
 
 
@@ -34,6 +36,8 @@ class Context:
     max_attempts: int
     headers: Mapping[str, Any] = field(default_factory=dict)
     connection: Any = None
+    open_journal: Callable[[], Journal] | None = field(default=None, repr=False)
+    journal: Journal | None = field(default=None, repr=False)
     stopped: bool = field(default=False, repr=False)
 
     @property
@@ -50,6 +54,37 @@ class Context:
     def is_last_attempt(self) -> bool:
         return self.attempt >= self.max_attempts
 
+    def progress(self, percent: float, message: str | None = None) -> None:
+        """Tell how far the job is, from 0 to 100 percent. Cheap: the last one counts, and is written a few times a
+        second. Raises ArgumentError.
+
+            for n, page in enumerate(pages):
+                ctx.progress(100 * n / len(pages), f"page {n}")
+        """
+        if (journal := self._journal()) is not None:
+            journal.progress(percent, message)
+
+    def log(self, message: str, level: Level = "info") -> None:
+        """File a line with the job: `pgqueue jobs show` prints it. A run keeps 500. Raises ArgumentError.
+
+        `level` is debug, info, warning or error. JobLogHandler files a task's own logging so.
+
+            ctx.log("fetched 40 of 300 rows")
+        """
+        if (journal := self._journal()) is not None:
+            journal.log(message, level)
+
+    def tell(self, progress: Progress | None, lines: list[LogLine]) -> None:
+        """What a process of its own has told of this run."""
+        if (journal := self._journal()) is not None:
+            journal.put(progress, lines)
+
+    def _journal(self) -> Journal | None:
+        # Made when it is needed: most jobs tell nothing.
+        if self.journal is None and self.open_journal is not None:
+            self.journal = self.open_journal()
+        return self.journal
+
     def check_cancelled(self) -> None:
         """Raises CancelJob once the run was told to stop: its timeout passed, or its worker lost the job.
 
@@ -64,7 +99,7 @@ class Context:
 
     def portable(self) -> dict[str, Any]:
         """What a child process needs to build its own."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("connection", "stopped")}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in LOCAL}
 
 
 def current_job() -> Context:
@@ -72,10 +107,15 @@ def current_job() -> Context:
 
     current_job().attempt
     """
-    context = _current.get()
+    context = find_job()
     if context is None:
         raise LookupError("current_job() was called outside of a running job")
     return context
+
+
+def find_job() -> Context | None:
+    """As `current_job`; None outside of one."""
+    return _current.get()
 
 
 def enter(context: Context) -> None:
@@ -83,4 +123,4 @@ def enter(context: Context) -> None:
     _current.set(context)
 
 
-__all__ = ["Context", "current_job", "enter"]
+__all__ = ["Context", "current_job", "enter", "find_job"]

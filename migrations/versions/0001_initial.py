@@ -41,6 +41,8 @@ TABLES = (
     "gates",
     "freed_places",
     "used_keys",
+    "job_progress",
+    "job_logs",
     "workers",
     "tasks",
     "queues",

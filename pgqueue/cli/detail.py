@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from pgqueue.cli.listings import job_record
 from pgqueue.cli.output import DIM, plain, print_json, printable, relative, state, stdout
 from pgqueue.job import Job
+from pgqueue.journal import LogLine, Progress
 
 
-def show_job(job: Job, *, as_json: bool) -> None:
-    """Everything about a job: its data, then the error of every attempt."""
+def show_job(job: Job, progress: Progress | None, logs: Sequence[LogLine], *, as_json: bool) -> None:
+    """Everything about a job: its data, then the error of every attempt, then its log."""
     if as_json:
-        print_json([job_record(job)])
+        told = {"progress": progress and progress._asdict(), "logs": [line._asdict() for line in logs]}
+        print_json([{**job_record(job), **told}])
         return
     from rich.table import Table
     from rich.text import Text
@@ -22,7 +25,7 @@ def show_job(job: Job, *, as_json: bool) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_column(style=DIM, no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in facts(job):
+    for name, value in facts(job, progress):
         table.add_row(name, value)
     console = stdout()
     console.print(table)
@@ -31,9 +34,16 @@ def show_job(job: Job, *, as_json: bool) -> None:
         console.print(Text(f"attempt {error.get('attempt', '?')}  {error.get('at', '')}", style=DIM))
         frames = str(error.get("traceback") or f"{error.get('type')}: {error.get('message')}")
         console.print(Text("\n".join(printable_line(line) for line in frames.rstrip().splitlines())))
+    if logs:
+        console.print()
+    for line in logs:
+        stamp = f"{line.at.astimezone():%H:%M:%S}  attempt {line.attempt}  {line.level:<7}  "
+        console.print(
+            Text(stamp, style=DIM) + Text("\n".join(printable_line(part) for part in line.message.splitlines()))
+        )
 
 
-def facts(job: Job) -> list[tuple[str, Any]]:
+def facts(job: Job, progress: Progress | None = None) -> list[tuple[str, Any]]:
     pairs: list[tuple[str, Any]] = [
         ("job", str(job.id)),
         ("state", state(job.state)),
@@ -41,6 +51,10 @@ def facts(job: Job) -> list[tuple[str, Any]]:
         ("queue", job.queue),
         ("arguments", "" if job.unreadable and "args" in job.unreadable else text_of(job.args)),
         ("attempt", f"{job.attempt} of {job.max_attempts}"),
+        (
+            "progress",
+            "" if progress is None else f"{progress.percent:g} %  {printable(progress.message or '')}".rstrip(),
+        ),
         ("priority", str(job.priority)),
         ("key", printable(job.key or "")),
         ("serial key", printable(job.serial_key or "")),

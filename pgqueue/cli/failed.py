@@ -67,7 +67,8 @@ def stats(target: Target, limit: int, watch: float | None, **where: Any) -> None
 @operates
 def show(target: Target, job_id: int) -> None:
     """Show one failed job: arguments, and the error and traceback of every attempt."""
-    show_job(target.database_app().failed.get(job_id), as_json=target.as_json)
+    app = target.database_app()
+    show_job(app.failed.get(job_id), app.jobs.progress(job_id), app.jobs.logs(job_id), as_json=target.as_json)
 
 
 def bulk(verb: Callable[..., None]) -> click.Command:

@@ -57,8 +57,9 @@ def list_jobs(target: Target, limit: int, watch: float | None, **where: Any) -> 
 @click.argument("job_id", type=int)
 @operates
 def show(target: Target, job_id: int) -> None:
-    """Show one job: arguments, result, and the error of every attempt."""
-    show_job(target.database_app().jobs.get(job_id), as_json=target.as_json)
+    """Show one job: arguments, progress, result, the error of every attempt, and what its task has logged."""
+    jobs = target.database_app().jobs
+    show_job(jobs.get(job_id), jobs.progress(job_id), jobs.logs(job_id), as_json=target.as_json)
 
 
 @command.command()

@@ -13,7 +13,8 @@ from typing import Any
 from pgqueue.client.part import Part
 from pgqueue.errors import ArgumentError, ConfigurationError, ResultTimeout, seconds
 from pgqueue.job import ENDED, Job, checked_id, checked_ids, checked_time
-from pgqueue.queries import inspecting
+from pgqueue.journal import LogLine, Progress
+from pgqueue.queries import inspecting, journaling
 from pgqueue.queries.inspecting import JobFilter
 
 POLL = (0.01, 0.5)
@@ -116,6 +117,25 @@ class Jobs(Part):
     ) -> bool:
         """As `reschedule`."""
         return bool(await self.database.arun(self._rescheduling(job_id, key, queue, run_at, delay), using))
+
+    def progress(self, job_id: int) -> Progress | None:
+        """How far the job is, as its task told last: percent and message; None when it never did.
+
+        app.jobs.progress(42).percent
+        """
+        return next(iter(self.database.fetch(journaling.progress(self.schema, checked_id(job_id)))), None)
+
+    async def aprogress(self, job_id: int) -> Progress | None:
+        """As `progress`."""
+        return next(iter(await self.database.afetch(journaling.progress(self.schema, checked_id(job_id)))), None)
+
+    def logs(self, job_id: int, limit: int = 1000) -> builtins.list[LogLine]:
+        """The last lines that its task has logged, oldest first: attempt, at, level, message."""
+        return self.database.fetch(journaling.logs(self.schema, checked_id(job_id), limit))
+
+    async def alogs(self, job_id: int, limit: int = 1000) -> builtins.list[LogLine]:
+        """As `logs`."""
+        return await self.database.afetch(journaling.logs(self.schema, checked_id(job_id), limit))
 
     def wait(self, job_id: int, timeout: float | None = None) -> Job:
         """The job once it has ended.

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from pgqueue.errors import SchemaOutOfDate
-from pgqueue.queries import pruning
+from pgqueue.queries import journaling, pruning
 from pgqueue.queries.statement import Statement
 from pgqueue.services.service import Runner, Service
 
@@ -44,6 +44,9 @@ class Pruner(Service):
             while await self.runner.fetch(pruning.prune_queue(self.schema, queue, keep, BATCH)) == [BATCH]:
                 pass
         await self.runner.fetch(pruning.forget_lanes(self.schema, KEEP_LANES))
+        for table, column in (("job_logs", "logged_at"), ("job_progress", "updated_at")):
+            while await self.runner.fetch(journaling.forget(self.schema, table, column, self._keep, BATCH)) == [BATCH]:
+                pass
         while await self.runner.fetch(pruning.forget_keys(self.schema, BATCH)) == [BATCH]:
             pass
         return INTERVAL * random.uniform(0.8, 1.2)

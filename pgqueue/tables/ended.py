@@ -1,11 +1,11 @@
-"""Jobs that have ended: history, and the dead letter queue."""
+"""Jobs that have ended, history and the dead letter queue; and what jobs have told while they ran."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import BIGINT, INTEGER, JSONB, SMALLINT, TEXT, UUID
+from sqlalchemy.dialects.postgresql import BIGINT, DOUBLE_PRECISION, INTEGER, JSONB, SMALLINT, TEXT, UUID
 
-from pgqueue.tables.columns import NOW, TEXTS, TIME, column, nullable
+from pgqueue.tables.columns import NOW, TEXTS, TIME, VACUUM_OFTEN, column, nullable
 
 
 def completed_jobs(metadata: sa.MetaData) -> sa.Table:
@@ -70,4 +70,35 @@ def failed_jobs(metadata: sa.MetaData) -> sa.Table:
         sa.PrimaryKeyConstraint("id", name="failed_jobs_pkey"),
         sa.Index("failed_jobs_queue", "queue", "failed_at"),
         comment="The dead letter queue: jobs that cannot succeed, whole, until they are redriven or purged.",
+    )
+
+
+def job_progress(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "job_progress",
+        metadata,
+        column("job_id", BIGINT, "The job."),
+        column("percent", DOUBLE_PRECISION, "From 0 to 100."),
+        column("updated_at", TIME, "When it was written.", NOW),
+        nullable("message", TEXT, "What the task says about it."),
+        sa.PrimaryKeyConstraint("job_id", name="job_progress_pkey"),
+        comment="How far jobs are that tell it: the last that each has told.",
+        postgresql_with={"fillfactor": 50, **VACUUM_OFTEN},
+    )
+
+
+def job_logs(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "job_logs",
+        metadata,
+        sa.Column("id", BIGINT, sa.Identity(), comment="In the order in which they were written."),
+        column("job_id", BIGINT, "The job."),
+        column("logged_at", TIME, "When, by the clock of the worker."),
+        column("attempt", INTEGER, "In which attempt."),
+        column("level", TEXT, "debug, info, warning or error."),
+        column("message", TEXT, "The line."),
+        sa.PrimaryKeyConstraint("id", name="job_logs_pkey"),
+        sa.Index("job_logs_job", "job_id", "id"),
+        sa.Index("job_logs_time", "logged_at"),
+        comment="Lines that tasks have logged: up to 500 a run.",
     )

@@ -44,6 +44,8 @@ class Tables:
     freed_places: sa.Table
     completed_jobs: sa.Table
     failed_jobs: sa.Table
+    job_progress: sa.Table
+    job_logs: sa.Table
     all_jobs: sa.Table
     running_jobs: sa.Table
     queue_stats: sa.Table
@@ -96,6 +98,8 @@ def _of(schema: str) -> Tables:
         freed_places=settings.freed_places(made),
         completed_jobs=completed,
         failed_jobs=ended.failed_jobs(made),
+        job_progress=ended.job_progress(made),
+        job_logs=ended.job_logs(made),
         all_jobs=_view(views, "all_jobs", _ALL_JOBS, jobs, completed, ended_at=TIME),
         running_jobs=_view(
             views,

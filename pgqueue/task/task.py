@@ -14,6 +14,7 @@ from pgqueue.backoff import Backoff
 from pgqueue.context import Context, enter
 from pgqueue.errors import ArgumentError, ConfigurationError
 from pgqueue.job import Job, NewJob
+from pgqueue.journal import Journal
 from pgqueue.names import data_name
 from pgqueue.outcome import AttemptError, Completed, Failed, Outcome, decide
 from pgqueue.task.declaring import check, how_to_run, name_of
@@ -140,11 +141,11 @@ class Task(Generic[P, R]):
         )
         return BoundTask(self, connection, template, unique)
 
-    def run_in_child(self, context: Mapping[str, Any], args: str) -> Outcome:
+    def run_in_child(self, context: Mapping[str, Any], args: str, journal: Journal) -> Outcome:
         """Run the job in this process and say what came of it; for the children of a worker."""
         fields = dict(context)
         crashes = fields.pop("crashes")
-        held = Context(**fields)
+        held = Context(**fields, journal=journal)
         enter(held)
         try:
             return Completed(self.dump_result(self.function(**self.load(args, held))))  # type: ignore[call-arg]

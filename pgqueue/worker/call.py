@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any, get_args
 
+from pgqueue.journal import LogLine, Progress
 from pgqueue.outcome import AttemptError, Outcome
 
 LENGTH = struct.Struct("!Q")
@@ -40,6 +42,16 @@ def pack(message: dict[str, Any]) -> bytes:
 
 def pack_outcome(outcome: Outcome) -> bytes:
     return pack({"outcome": type(outcome).__name__, "fields": asdict(outcome)})
+
+
+def pack_told(progress: Progress | None, lines: list[LogLine]) -> bytes:
+    """Progress and log lines, on the way before the outcome."""
+    return pack({"told": progress, "lines": [(n, at.isoformat(), level, text) for n, at, level, text in lines]})
+
+
+def read_told(answer: dict[str, Any]) -> tuple[Progress | None, list[LogLine]]:
+    lines = [LogLine(n, datetime.fromisoformat(at), level, text) for n, at, level, text in answer["lines"]]
+    return Progress(*answer["told"]) if answer["told"] else None, lines
 
 
 def read_outcome(answer: dict[str, Any]) -> Outcome:

@@ -23,11 +23,13 @@ import traceback
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+from pgqueue.journal import Journal
 from pgqueue.outcome import Outcome
-from pgqueue.worker.call import LENGTH, pack, pack_outcome
+from pgqueue.worker.call import LENGTH, pack, pack_outcome, pack_told
 
 MAIN = "__pgqueue_main__"
 PR_SET_PDEATHSIG = 1
+TELL_SECONDS = 0.1
 
 
 def main(connection_fd: int, lifeline: int) -> None:
@@ -43,7 +45,10 @@ def main(connection_fd: int, lifeline: int) -> None:
         look_like(worker)
         connection.sendall(pack({}))
         while call := receive(calls):
-            connection.sendall(answer(call, worker))
+            teller = Teller(connection, call["context"].get("attempt", 1))
+            reply = answer(call, worker, teller)
+            teller.close()
+            connection.sendall(reply)
 
 
 def die_with_the_worker(lifeline: int) -> None:
@@ -90,13 +95,41 @@ def look_like(worker: dict[str, Any]) -> None:
         os.environ["PYTHONPATH"] = worker["pythonpath"]
 
 
-def answer(call: dict[str, Any], worker: dict[str, Any]) -> bytes:
+class Teller:
+    """Sends what a task tells, ten times a second at most, and the rest before the outcome."""
+
+    def __init__(self, connection: socket.socket, attempt: int) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self._closed = False
+        self.journal = Journal(attempt, self._wake)
+
+    def _wake(self, _: Journal) -> None:
+        timer = threading.Timer(TELL_SECONDS, self._send)
+        timer.daemon = True
+        timer.start()
+
+    def _send(self, *, last: bool = False) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = last
+            progress, lines = self.journal.take(last=last)
+            if progress or lines:
+                self._connection.sendall(pack_told(progress, lines))
+
+    def close(self) -> None:
+        """What comes later is of a thread that the task has left behind."""
+        self._send(last=True)
+
+
+def answer(call: dict[str, Any], worker: dict[str, Any], teller: Teller) -> bytes:
     try:
         run = find(call["module"], call["qualname"], worker)
     except BaseException:
         return pack({"import_error": traceback.format_exc()})
     try:
-        reply = pack_outcome(run(call["context"], call["args"]))
+        reply = pack_outcome(run(call["context"], call["args"], teller.journal))
     except BaseException:
         # An orderly exit would wait for the task's threads, and the worker for this process.
         traceback.print_exc()
@@ -107,11 +140,11 @@ def answer(call: dict[str, Any], worker: dict[str, Any]) -> bytes:
     return reply
 
 
-def find(module: str, qualname: str, worker: dict[str, Any]) -> Callable[[dict[str, Any], str], Outcome]:
+def find(module: str, qualname: str, worker: dict[str, Any]) -> Callable[[dict[str, Any], str, Journal], Outcome]:
     found: Any = main_module(worker) if module == "__main__" else importlib.import_module(module)
     for name in qualname.split("."):
         found = getattr(found, name)
-    run: Callable[[dict[str, Any], str], Outcome] = found.run_in_child
+    run: Callable[[dict[str, Any], str, Journal], Outcome] = found.run_in_child
     return run
 
 

@@ -7,6 +7,7 @@ import contextvars
 import logging
 import time
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any, Literal
 
 from pgqueue import arguments
@@ -16,6 +17,7 @@ from pgqueue.job import ClaimedJob
 from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome, decide
 from pgqueue.task import Task
 from pgqueue.worker.call import Call
+from pgqueue.worker.journals import Journals
 from pgqueue.worker.slots import Slots
 from pgqueue.worker.timeouts import bounded, timed_out
 from pgqueue.worker.transactional import Transactions
@@ -36,12 +38,14 @@ class Executor:
         self,
         tasks: dict[str, Task[..., Any]],
         transactions: Transactions,
+        journals: Journals,
         timeout_of: Callable[[Task[..., Any], ClaimedJob], float | None],
         on_start: Callable[[ClaimedJob], None] | None,
         on_finish: Finish,
     ) -> None:
         self._tasks = tasks
         self._transactions = transactions
+        self._journals = journals
         self._timeout_of = timeout_of
         self._on_start = on_start
         self._on_finish = on_finish
@@ -92,9 +96,11 @@ class Executor:
         if self._on_start is not None:
             self._on_start(job)
         job.began = time.perf_counter()
+        context: Context | None = None
         try:
             headers = arguments.loads(job.headers) if job.headers else {}
             context = Context(job.id, job.task, job.queue, job.attempt, job.max_attempts, headers)
+            context.open_journal = partial(self._journals.open, job)
             timeout = self._timeout_of(task, job)
             if timeout is None and task.run_in == "coroutine" and not task.options.transactional:
                 enter(context)
@@ -115,6 +121,8 @@ class Executor:
                     outcome = None
         except BaseException as error:
             outcome = self._decide(task, job, error)
+        if context is not None and context.journal is not None:
+            await self._journals.close(context.journal)
         self._end(slots, task, job, outcome)
 
     def _end(self, slots: Slots, task: Task[..., Any], job: ClaimedJob, outcome: Outcome | None) -> None:
@@ -141,7 +149,7 @@ class Executor:
         self, slots: Slots, task: Task[..., Any], job: ClaimedJob, context: Context, timeout: float | None
     ) -> Outcome:
         if task.run_in == "process":
-            return await slots.processes.run(_call(task, context, job), timeout)
+            return await slots.processes.run(_call(task, context, job), timeout, context.tell)
         enter(context)
         kwargs = task.load(job.args, context)
         if task.run_in == "thread":

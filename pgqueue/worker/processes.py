@@ -18,18 +18,24 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import asdict
 from typing import Any, Self
 
 from pgqueue.errors import ConfigurationError, ProcessCrashed
+from pgqueue.journal import LogLine, Progress
 from pgqueue.outcome import Outcome
-from pgqueue.worker.call import LENGTH, Call, pack, read_outcome
+from pgqueue.worker.call import LENGTH, Call, pack, read_outcome, read_told
 from pgqueue.worker.timeouts import timed_out
 
+Tell = Callable[[Progress | None, list[LogLine]], None]
 START_LIMIT = 60.0
 GRACE = 1.0
+
+
+def ignore(progress: Progress | None, lines: list[LogLine]) -> None:
+    """Where nobody wants to know."""
 
 
 class ProcessSlots:
@@ -55,8 +61,10 @@ class ProcessSlots:
         self._idle: list[Child] = []
         self._children: set[Child] = set()
 
-    async def run(self, call: Call, timeout: float | None = None) -> Outcome:
+    async def run(self, call: Call, timeout: float | None = None, on_told: Tell = ignore) -> Outcome:
         """Run the call and return its outcome. `timeout` is in seconds, from when a process has the call.
+
+        `on_told` is called with the progress and log lines that the task tells.
 
         Raises ProcessCrashed when the process died, TaskTimeout when it was killed for the timeout, ConfigurationError
         when it cannot import the task or cannot start. When this is cancelled, or the slots are closed, the process
@@ -66,7 +74,7 @@ class ProcessSlots:
         async with self._child() as child:
             child.calls += 1
             try:
-                answer = await child.ask(message, timeout)
+                answer = await child.ask(message, timeout, on_told)
             except TimeoutError:
                 raise timed_out(call.task, timeout) from None
             except ProcessCrashed as crash:
@@ -188,9 +196,9 @@ class Child:
             )
             return cls(process, reader, writer, kept.pop_all())
 
-    async def ask(self, message: bytes, timeout: float | None) -> dict[str, Any]:
+    async def ask(self, message: bytes, timeout: float | None, on_told: Tell = ignore) -> dict[str, Any]:
         """The answer to a message. Raises TimeoutError, and ProcessCrashed that says how the process ended."""
-        exchange = asyncio.create_task(self._exchange(message))
+        exchange = asyncio.create_task(self._exchange(message, on_told))
         try:
             await asyncio.wait({exchange, self.exit}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if not exchange.done() and not self.exit.done():
@@ -199,18 +207,21 @@ class Child:
             # the task started has inherited the socket.
             await asyncio.wait({exchange}, timeout=GRACE)
             if exchange.done() and exchange.exception() is None:
-                answer: dict[str, Any] = json.loads(exchange.result())
-                return answer
+                return exchange.result()
             await asyncio.wait({self.exit}, timeout=GRACE)
             raise ProcessCrashed(fate(self._process.returncode))
         finally:
             exchange.cancel()
 
-    async def _exchange(self, message: bytes) -> bytes:
+    async def _exchange(self, message: bytes, on_told: Tell) -> dict[str, Any]:
         self._writer.write(message)
         await self._writer.drain()
-        (size,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))
-        return await self._reader.readexactly(size)
+        while True:
+            (size,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))
+            answer: dict[str, Any] = json.loads(await self._reader.readexactly(size))
+            if "told" not in answer:
+                return answer
+            on_told(*read_told(answer))
 
     def waits(self) -> bool:
         """Whether it lives and has nothing to say: asks the kernel, since a busy loop has not heard of its end yet."""

@@ -28,6 +28,7 @@ from pgqueue.worker.duties import Duties
 from pgqueue.worker.executor import Executor
 from pgqueue.worker.finisher import LOCK_TIMEOUT, Finisher
 from pgqueue.worker.heartbeat import BLOCKED_LIMIT
+from pgqueue.worker.journals import Journals
 from pgqueue.worker.life import Life
 from pgqueue.worker.listener import Listener
 from pgqueue.worker.quarantine import Quarantine
@@ -197,6 +198,7 @@ class Worker:
             logger.warning("no queue matches %s yet", ", ".join(self._spec.slots))
         self.start_part(self.finisher.run(), lasting=True)
         self.start_part(self._tick(), lasting=True)
+        self.start_part(self.journals.run(), lasting=True)
         for service in self.duties.all:
             self.start_part(service.run())
         if self._listen:
@@ -228,7 +230,10 @@ class Worker:
             self._transaction_database(), app.schema, lambda: self.id, self.serving.keeps_history
         )
         on_start = self._started if app.subscribers.wants("started") else None
-        self.executor = Executor(app.tasks, self.transactions, self.serving.timeout_of, on_start, self._finished)
+        self.journals = Journals(self.services, app.schema, lambda: self.id)
+        self.executor = Executor(
+            app.tasks, self.transactions, self.journals, self.serving.timeout_of, on_start, self._finished
+        )
         self.quarantine = Quarantine(self)
 
     def _transaction_database(self) -> Database:

@@ -6,12 +6,14 @@ import ctypes
 import os
 import signal
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from pgqueue import Backoff, CancelJob, Context, FailJob, PgQueue, RetryJob, SnoozeJob, current_job
 
 app = PgQueue(backoff=Backoff.fixed(0))
+
+A_DAY = timedelta(days=1)
 
 
 @dataclass
@@ -39,6 +41,17 @@ def process_context(ctx: Context) -> dict[str, Any]:
 @app.task(run_in="process", name="process_gives_up", give_up_on=LookupError)
 def process_gives_up() -> None:
     raise KeyError("no such order")
+
+
+def tell(ctx: Context, times: int) -> None:
+    for n in range(1, times + 1):
+        ctx.progress(100 * n / times, f"{n} of {times}")
+        ctx.log(f"step {n}")
+
+
+@app.task(run_in="process", name="process_tells", bind=True)
+def process_tells(ctx: Context, times: int) -> None:
+    tell(ctx, times)
 
 
 @app.task(run_in="process", name="process_waits", max_attempts=1)

@@ -32,6 +32,8 @@ TABLES = (
     "gates",
     "freed_places",
     "used_keys",
+    "job_progress",
+    "job_logs",
     "workers",
     "tasks",
     "queues",

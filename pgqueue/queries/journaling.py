@@ -1,0 +1,78 @@
+"""Progress and log lines of jobs: written by workers in batches, read by people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from pgqueue.journal import LogLine, Progress
+from pgqueue.queries.statement import Statement, array, inline, text, texts
+
+
+class Told(NamedTuple):
+    """What one run has told."""
+
+    job_id: int
+    fence: int
+    progress: Progress | None
+    lines: Sequence[LogLine]
+
+
+def write(schema: str, worker: UUID, told: Sequence[Told]) -> Statement[Any]:
+    """(progress written, lines written), without those of claims that the worker has lost."""
+    progressed = [one for one in told if one.progress is not None]
+    logged = [(one, line) for one in told for line in one.lines]
+    return Statement(
+        text("write_journal", schema),
+        {
+            "worker": worker,
+            "fences": array({one.fence for one in told}),
+            "progress_ids": array(one.job_id for one in progressed),
+            "progress_fences": array(one.fence for one in progressed),
+            "percents": array(one.progress.percent for one in progressed if one.progress),
+            "messages": texts(one.progress.message for one in progressed if one.progress),
+            "log_ids": array(one.job_id for one, _ in logged),
+            "log_fences": array(one.fence for one, _ in logged),
+            "attempts": array(line.attempt for _, line in logged),
+            "times": [line.at for _, line in logged],
+            "levels": texts(line.level for _, line in logged),
+            "lines": texts(line.message for _, line in logged),
+        },
+    )
+
+
+def progress(schema: str, job_id: int) -> Statement[Progress]:
+    return Statement(
+        inline("select percent, message from {schema}.job_progress where job_id = %(id)s", schema),
+        {"id": job_id},
+        lambda row: Progress(*row),
+    )
+
+
+def logs(schema: str, job_id: int, limit: int) -> Statement[LogLine]:
+    """The last lines of a job, oldest first."""
+    return Statement(
+        inline(
+            "select attempt, logged_at, level, message from (select * from {schema}.job_logs where job_id = %(id)s "
+            "order by id desc limit %(limit)s) l order by id",
+            schema,
+        ),
+        {"id": job_id, "limit": limit},
+        lambda row: LogLine(*row),
+    )
+
+
+def forget(schema: str, table: str, column: str, keep: timedelta, count: int) -> Statement[int]:
+    """Delete rows older than `keep` of jobs that have ended, up to so many; returns how many."""
+    return Statement(
+        inline(
+            f"with gone as (delete from {{schema}}.{table} where ctid = any (array(select o.ctid from {{schema}}.{table} o "
+            f"where o.{column} < clock_timestamp() - %(keep)s and not exists (select from {{schema}}.jobs j where j.id = o.job_id) "
+            "limit %(count)s)) returning 1) select count(*) from gone",
+            schema,
+        ),
+        {"keep": keep, "count": count},
+        lambda row: row[0],
+    )

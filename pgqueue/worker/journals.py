@@ -1,0 +1,90 @@
+"""Writes what running tasks tell, in batches, on the connection of the services."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection
+from uuid import UUID
+
+import psycopg
+
+from pgqueue.errors import PgQueueError
+from pgqueue.job import ClaimedJob
+from pgqueue.journal import Journal
+from pgqueue.queries import journaling
+from pgqueue.queries.journaling import Told
+from pgqueue.worker.connection import WorkerConnection
+
+logger = logging.getLogger("pgqueue.worker")
+
+INTERVAL = 0.2
+LAST_SECONDS = 1.0
+
+
+class Journals:
+    """The journals of runs that tell something: written a few times a second, and before the run's outcome."""
+
+    def __init__(self, connection: WorkerConnection, schema: str, worker: Callable[[], UUID]) -> None:
+        self._connection = connection
+        self._schema = schema
+        self._worker = worker
+        self._loop = asyncio.get_running_loop()
+        self._jobs: dict[Journal, ClaimedJob] = {}
+        self._told: set[Journal] = set()
+        self._arrived = asyncio.Event()
+        self._turn = asyncio.Lock()
+
+    def open(self, job: ClaimedJob) -> Journal:
+        """The journal of a run; the task may write into it from any thread."""
+        journal = Journal(job.attempt, self._hear)
+        self._jobs[journal] = job
+        return journal
+
+    def _hear(self, journal: Journal) -> None:
+        self._loop.call_soon_threadsafe(self._wake, journal)
+
+    def _wake(self, journal: Journal) -> None:
+        self._told.add(journal)
+        self._arrived.set()
+
+    async def run(self) -> None:
+        """Write for ever."""
+        while True:
+            await self._arrived.wait()
+            await asyncio.sleep(INTERVAL)
+            self._arrived.clear()
+            await self._write(list(self._told))
+
+    async def close(self, journal: Journal) -> None:
+        """Write what the run has told last. Waits for a second at most: its outcome matters more."""
+        try:
+            async with asyncio.timeout(LAST_SECONDS):
+                await self._write([journal], last=True)
+        except TimeoutError:
+            job = self._jobs[journal]
+            logger.warning("the last progress and log lines of job %d (%s) were not written in time", job.id, job.task)
+        finally:
+            self._told.discard(journal)
+            del self._jobs[journal]
+
+    async def _write(self, journals: Collection[Journal], *, last: bool = False) -> None:
+        async with self._turn:
+            taken = [(journal, *journal.take(last=last)) for journal in journals if journal in self._jobs]
+            self._told.difference_update(journals)
+            told = [
+                Told(self._jobs[journal].id, self._jobs[journal].fence, progress, lines)
+                for journal, progress, lines in taken
+                if progress or lines
+            ]
+            if not told:
+                return
+            try:
+                await self._connection.fetch(journaling.write(self._schema, self._worker(), told))
+            except (psycopg.Error, PgQueueError) as error:
+                reason = str(error).strip() or type(error).__name__
+                logger.info("progress and log lines wait for PostgreSQL: %s", reason)
+                for journal, progress, lines in taken:
+                    journal.give_back(progress, lines)
+                    self._told.add(journal)
+                self._arrived.set()
