@@ -265,42 +265,55 @@ $function$;
 comment on function {schema}.is_failure is
     'Whether a failed job is one of these ids, this queue, task and error: a class, with or without its module, or a fingerprint.';
 
--- failed_jobs -> jobs, available at once, attempts anew, errors kept. A job whose key is held by a live job stays where it is.
+-- failed_jobs -> jobs, attempts anew, errors kept: at once, or at a rate. A job whose key is held by a live job stays where it is.
 create function {schema}.redrive(
     job_ids bigint[] default null, queue text default null, task text default null, error text default null, max_jobs bigint default null,
-    everything boolean default false
+    everything boolean default false, rate double precision default null, to_queue text default null
 ) returns setof bigint language plpgsql as $function$
 declare
     locked bigint[];
     inserted bigint[];
+    began timestamptz := clock_timestamp();
 begin
     if everything is distinct from (num_nonnulls(job_ids, redrive.queue, redrive.task, error) = 0) then
         raise exception 'it is not said which failed jobs' using errcode = '22023',
             hint = 'Give job_ids, queue, task or error, or everything => true.';
+    end if;
+    if rate <= 0 or rate > 1000000 then
+        raise exception 'rate % cannot be', rate using errcode = '22023', hint = 'Give jobs a second, above 0 and up to a million.';
+    end if;
+    if to_queue is not null then
+        perform {schema}.queue_name(to_queue);
     end if;
     perform pg_current_xact_id();
     locked := array(
         select f.id from {schema}.failed_jobs f
         where {schema}.is_failure(f, job_ids, redrive.queue, redrive.task, error)
         order by f.id limit max_jobs for update skip locked);
-    with numbered as materialized (
-        select o.*, nextval('{schema}.jobs_position') as position
-        from (select f.* from {schema}.failed_jobs f where f.id = any (locked) order by f.id) o),
+    with placed as (
+        select f.*, coalesce(to_queue, f.queue) as lane,
+               began + coalesce(make_interval(secs => (row_number() over (order by f.id) - 1) / rate), interval '0') as due
+        from {schema}.failed_jobs f where f.id = any (locked)),
+    numbered as materialized (
+        select o.*, case when o.due <= clock_timestamp() then nextval('{schema}.jobs_position') end as position
+        from (select p.* from placed p order by p.id) o),
     made as (
         insert into {schema}.jobs (id, position, run_at, created_at, max_attempts, priority, state, queue, task, unique_key,
                                    serial_key, args, options, headers, errors, tags)
-        select n.id, n.position, clock_timestamp(), n.created_at, n.max_attempts, n.priority, 'available', n.queue, n.task,
+        select n.id, n.position, n.due, n.created_at, n.max_attempts, n.priority,
+               case when n.position is null then 'scheduled' else 'available' end, n.lane, n.task,
                n.unique_key, n.serial_key, n.args, n.options, n.headers, n.errors, n.tags
-        from numbered n order by n.unique_key nulls first, n.queue, n.id
+        from numbered n order by n.unique_key nulls first, n.lane, n.id
         on conflict do nothing returning id)
     select array_agg(m.id) into inserted from made m;
     delete from {schema}.failed_jobs f where f.id = any (inserted);
-    perform pg_notify('{channel}', format('available %s %s %s', j.queue, j.priority, min(j.position)))
-    from {schema}.jobs j where j.id = any (inserted) group by j.queue, j.priority;
+    perform pg_notify('{channel}', case when min(j.position) is null then format('scheduled %s', j.queue)
+                                        else format('available %s %s %s', j.queue, j.priority, min(j.position)) end)
+    from {schema}.jobs j where j.id = any (inserted) group by j.queue, j.priority, j.position is null;
     return query select unnest(inserted);
 end
 $function$;
-comment on function {schema}.redrive is 'Sends failed jobs back to their queues, oldest first, and returns their ids. Filters: ids, queue, task, error (type or fingerprint).';
+comment on function {schema}.redrive is 'Sends failed jobs back to their queues or to another, oldest first, at a rate (jobs a second) if given, and returns their ids. Filters: ids, queue, task, error (type or fingerprint).';
 
 create function {schema}.purge_failed(
     job_ids bigint[] default null, queue text default null, task text default null, error text default null, max_jobs bigint default null,

@@ -71,39 +71,57 @@ def show(target: Target, job_id: int) -> None:
     show_job(app.failed.get(job_id), app.jobs.progress(job_id), app.jobs.logs(job_id), as_json=target.as_json)
 
 
-def bulk(verb: Callable[..., None]) -> click.Command:
-    """A command on failed jobs that are named by id, by filters, or --all; `verb` works on those that there are."""
+def bulk(*options: Callable[[Any], Any]) -> Callable[[Callable[..., None]], click.Command]:
+    """A command on failed jobs that are named by id, by filters, or --all; its verb works on those that there are."""
 
-    @click.argument("job_ids", type=int, nargs=-1)
-    @filters
-    @click.option("--all", "everything", is_flag=True, help="All failed jobs.")
-    @click.option("-n", "--limit", type=click.IntRange(min=1), help="At most so many, the oldest.")
-    @yes_option
-    @operates
-    @wraps(verb)
-    def act(target: Target, job_ids: tuple[int, ...], yes: bool, **where: Any) -> None:
-        app = target.database_app()
-        ids = chosen(app, job_ids, **where)
-        if ids:
-            verb(app, ids, named=bool(job_ids), yes=yes)
-        else:
-            note(none_match(app, **where))
+    def made(verb: Callable[..., None]) -> click.Command:
+        @click.argument("job_ids", type=int, nargs=-1)
+        @filters
+        @click.option("--all", "everything", is_flag=True, help="All failed jobs.")
+        @click.option("-n", "--limit", type=click.IntRange(min=1), help="At most so many, the oldest.")
+        @click.option("--dry-run", is_flag=True, help="Only say how many.")
+        @yes_option
+        @operates
+        @wraps(verb)
+        def act(target: Target, job_ids: tuple[int, ...], yes: bool, dry_run: bool, **given: Any) -> None:
+            app = target.database_app()
+            where = {name: given.pop(name) for name in ("queue", "task", "error")}
+            ids = chosen(app, job_ids, everything=given.pop("everything"), limit=given.pop("limit"), **where)
+            if dry_run:
+                note(f"{counted(len(ids), 'failed job')} would be meant.")
+            elif ids:
+                verb(app, ids, named=bool(job_ids), yes=yes, **given)
+            else:
+                note(none_match(app, **where))
 
-    return command.command()(act)
+        for option in options:
+            act = option(act)
+        return command.command()(act)
+
+    return made
 
 
-@bulk
-def redrive(app: PgQueue, ids: Sequence[int], *, named: bool, yes: bool) -> None:
+@bulk(
+    click.option("--rate", help="So many become due in a time: 10/s, 100/min."),
+    click.option("--to-queue", help="Into this queue, instead of their own."),
+)
+def redrive(
+    app: PgQueue, ids: Sequence[int], *, named: bool, yes: bool, rate: str | None, to_queue: str | None
+) -> None:
     """Send failed jobs back to their queues: by id, by filters, or --all. Attempts start anew."""
     if not named:
         confirm(f"Redrive {counted(len(ids), 'failed job')}?", yes=yes)
-    done = in_batches("Redriving", ids, lambda batch: len(app.failed.redrive(batch)))
+    if rate is None:
+        done = in_batches("Redriving", ids, lambda batch: len(app.failed.redrive(batch, to_queue=to_queue)))
+    else:
+        # One after the other over all of them.
+        done = len(app.failed.redrive(ids, rate=rate, to_queue=to_queue))
     left = len(ids) - done
     stayed = f"; {counted(left, 'job')} stayed, since a live job holds the key or somebody was faster" if left else ""
     note(f"Redrove {counted(done, 'failed job')}{stayed}.")
 
 
-@bulk
+@bulk()
 def purge(app: PgQueue, ids: Sequence[int], *, named: bool, yes: bool) -> None:
     """Delete failed jobs for good: by id, by filters, or --all."""
     confirm(f"Delete {counted(len(ids), 'failed job')} for good?", yes=yes)

@@ -11,9 +11,12 @@ from pgqueue.client.jobs import Jobs
 from pgqueue.client.part import Part
 from pgqueue.errors import ArgumentError
 from pgqueue.job import Job, checked_id, checked_ids
+from pgqueue.limit import per_second
+from pgqueue.names import data_name
 from pgqueue.queries import failures
 from pgqueue.queries.failures import FailureFilter
 from pgqueue.queries.inspecting import found
+from pgqueue.queries.statement import Statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +61,22 @@ class FailedJobs(Part):
         error: str | None = None,
         all: bool = False,
         limit: int | None = None,
+        rate: str | float | None = None,
+        to_queue: str | None = None,
         using: Any = None,
     ) -> builtins.list[int]:
         """Send failed jobs back to their queues, oldest first; returns their ids.
 
-        Ids and errors stay, attempts start anew. A job whose key a live job holds stays where it is.
+        Ids and errors stay, attempts start anew. A job whose key a live job holds stays where it is. With a `rate`
+        ("100/min", or a number a second) they become due one after the other; `to_queue` sends them to another queue.
+        `count` with the same filters says how many it would be.
 
-        Raises ArgumentError without ids, filter or `all=True`.
+        Raises ArgumentError without ids, filter or `all=True`, and ConfigurationError for a rate that is none.
 
-            app.failed.redrive(queue="email", error="TimeoutError")
+            app.failed.redrive(queue="email", error="TimeoutError", rate="10/s")
         """
         which = _chosen("redrive", job_ids, queue, task, error, all)
-        return self.database.fetch(failures.redrive(self.schema, which, limit), using)
+        return self.database.fetch(_redriving(self.schema, which, limit, rate, to_queue), using)
 
     async def aredrive(
         self,
@@ -80,11 +87,13 @@ class FailedJobs(Part):
         error: str | None = None,
         all: bool = False,
         limit: int | None = None,
+        rate: str | float | None = None,
+        to_queue: str | None = None,
         using: Any = None,
     ) -> builtins.list[int]:
         """As `redrive`."""
         which = _chosen("aredrive", job_ids, queue, task, error, all)
-        return await self.database.afetch(failures.redrive(self.schema, which, limit), using)
+        return await self.database.afetch(_redriving(self.schema, which, limit, rate, to_queue), using)
 
     def purge(
         self,
@@ -103,6 +112,13 @@ class FailedJobs(Part):
     def _jobs(self, rows: builtins.list[Job]) -> builtins.list[Job]:
         operations = Jobs(self.database, self.schema)
         return [replace(job, operations=operations) for job in rows]
+
+
+def _redriving(
+    schema: str, which: FailureFilter, limit: int | None, rate: str | float | None, to_queue: str | None
+) -> Statement[int]:
+    queue = None if to_queue is None else data_name("queue", to_queue)
+    return failures.redrive(schema, which, limit, per_second(rate), queue)
 
 
 def _chosen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -91,22 +92,27 @@ def failure_groups(schema: str, which: FailureFilter, limit: int) -> Statement[F
     )
 
 
-def redrive(schema: str, which: FailureFilter, limit: int | None = None) -> Statement[int]:
-    """Rows: the ids that went back to their queues."""
-    return _verb("redrive", schema, which, limit)
+def redrive(
+    schema: str, which: FailureFilter, limit: int | None = None, rate: float | None = None, to_queue: str | None = None
+) -> Statement[int]:
+    """Rows: the ids that went back to their queues. `rate` is in jobs a second."""
+    return _verb("redrive", schema, which, limit, {"rate": rate, "to_queue": to_queue})
 
 
 def purge_failed(schema: str, which: FailureFilter, limit: int | None = None) -> Statement[int]:
     """One row: how many were deleted."""
-    return _verb("purge_failed", schema, which, limit)
+    return _verb("purge_failed", schema, which, limit, {})
 
 
-def _verb(name: str, schema: str, which: FailureFilter, limit: int | None) -> Statement[int]:
+def _verb(
+    name: str, schema: str, which: FailureFilter, limit: int | None, more: Mapping[str, object]
+) -> Statement[int]:
+    given = "".join(f", {option} => %({option})s" for option in more)
     return Statement(
         inline(
-            f"select {{schema}}.{name}(%(ids)s::bigint[], %(queue)s, %(task)s, %(error)s, %(limit)s, %(everything)s)",
+            f"select {{schema}}.{name}(%(ids)s::bigint[], %(queue)s, %(task)s, %(error)s, %(limit)s, %(everything)s{given})",
             schema,
         ),
-        {**which.params(), "limit": limit, "everything": which == FailureFilter()},
+        {**which.params(), "limit": limit, "everything": which == FailureFilter(), **more},
         lambda row: row[0],
     )

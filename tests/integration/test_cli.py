@@ -420,3 +420,15 @@ def test_a_limit_that_cannot_be_is_refused(
 def test_a_job_is_enqueued_with_a_serial_key_and_shown_with_it(invoke: Invoke) -> None:
     [made] = records(invoke("enqueue", "shop.ship", "--force", "--json", "--serial-key", "order-7"))
     assert re.search(r"serial key\s+order-7", invoke("jobs", "show", made["id"]).stdout)
+
+
+def test_a_redrive_can_be_looked_at_first_paced_and_sent_elsewhere(invoke: Invoke, app: PgQueue, dsn: str) -> None:
+    ids = failed(app, dsn, 3)
+    assert "3 failed jobs would be meant" in invoke("failed", "redrive", "--queue", "cards", "--dry-run").stderr
+    assert app.failed.count() == 3
+    invoke("failed", "redrive", "--all", "--yes", "--rate", "1/h", "--to-queue", "slow")
+    assert [(app.jobs.get(id_).queue, app.jobs.get(id_).state) for id_ in ids] == [
+        ("slow", "available"),
+        ("slow", "scheduled"),
+        ("slow", "scheduled"),
+    ]

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgqueue import ArgumentError, Context, JobFailed, JobNotFound, PgQueue, RetryJob, Task
+from pgqueue import ArgumentError, ConfigurationError, Context, JobFailed, JobNotFound, PgQueue, RetryJob, Task
 from pgqueue.testing import drain
 
 
@@ -198,3 +198,32 @@ def test_one_attempt_is_no_attempts(app: PgQueue, fails: Task[[str], None]) -> N
     [failed] = all_fail(app, fails, "key")
     with pytest.raises(JobFailed, match="failed after 1 attempt: KeyError"):
         app.jobs.get(failed).result()
+
+
+def test_redriving_at_a_rate_makes_them_due_one_after_the_other(app: PgQueue, fails: Task[[str], None]) -> None:
+    ids = all_fail(app, fails, *["declined"] * 4)
+    assert app.failed.count(error="CardDeclined") == 4
+    assert app.failed.redrive(error="CardDeclined", rate="30/min") == ids
+    jobs = [app.jobs.get(id_) for id_ in ids]
+    assert [job.state for job in jobs] == ["available", "scheduled", "scheduled", "scheduled"]
+    assert [round((job.run_at - jobs[0].run_at).total_seconds(), 3) for job in jobs] == [0, 2, 4, 6]
+
+
+def test_redriving_can_send_to_another_queue(app: PgQueue, fails: Task[[str], None]) -> None:
+    [id_] = all_fail(app, fails, "declined")
+    app.failed.redrive([id_], to_queue="slow")
+    assert app.jobs.get(id_).queue == "slow"
+
+
+@pytest.mark.parametrize("wrong", [{"rate": "often"}, {"rate": 0}, {"to_queue": "a b"}])
+def test_a_redrive_that_cannot_be_is_refused(app: PgQueue, fails: Task[[str], None], wrong: Any) -> None:
+    [id_] = all_fail(app, fails, "declined")
+    with pytest.raises(ConfigurationError):
+        app.failed.redrive([id_], **wrong)
+    assert app.failed.get(id_).state == "failed"
+
+
+@pytest.mark.parametrize("wrong", ["rate => 0", "rate => 'NaN'", "to_queue => 'a b'"])
+def test_sql_refuses_a_redrive_that_cannot_be(app: PgQueue, dsn: str, wrong: str) -> None:
+    with psycopg.connect(dsn) as conn, pytest.raises(psycopg.errors.InvalidParameterValue):
+        conn.execute(f"select pgqueue.redrive(everything => true, {wrong})".encode())
