@@ -14,7 +14,8 @@ from pgqueue.queries.statement import Operation, Statement, array, inline, text
 class Scan(NamedTuple):
     """What a claim saw: rows of its lane above the mark, and what is needed to move the mark.
 
-    `serial`: it met jobs with a serial key, which it may not take.
+    `serial`: it met jobs with a serial key, which it may not take. `reached`: up to which position it has dealt with
+    all that it found, where that is further than the last of `jobs`.
     """
 
     jobs: list[ClaimedJob]
@@ -25,6 +26,7 @@ class Scan(NamedTuple):
     xmin: int
     left_from: int | None
     serial: bool = False
+    reached: int | None = None
 
 
 def claim(

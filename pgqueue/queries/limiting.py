@@ -57,6 +57,7 @@ def claim_limited(
     slots: int,
     fence: int,
     worker: UUID,
+    lifo: bool = False,
     templates: Templates,
 ) -> Operation[Scan]:
     """As `claiming.claim`, for a queue with limits, in a transaction of its own.
@@ -65,7 +66,7 @@ def claim_limited(
     """
     yield _one_at_a_time(schema, queue)
     lane = {"queue": queue, "priority": priority, "mark": mark, "known": known, "tasks": tasks, "count": count}
-    rows = yield Statement(text("pick", schema), {**lane, "worker": worker})
+    rows = yield Statement(text("pick_lifo" if lifo else "pick", schema), {**lane, "worker": worker})
     if not rows:
         return Scan([], True, False, None, 0, 0, None)
     xact_id, allocated, xmin = rows[0][:3]
@@ -73,7 +74,7 @@ def claim_limited(
     jobs, decision = yield from _decide(schema, queue, found, slots, fence, worker, templates)
     left = min((job.place for job in found if job.id in decision.left), default=None)
     full = len(found) == count or left is not None
-    return Scan(jobs, False, full, xact_id, allocated, xmin, left)
+    return Scan(jobs, False, full, xact_id, allocated, xmin, left, reached=max((job.place for job in found), default=None))
 
 
 def _one_at_a_time(schema: str, queue: str) -> Statement[Any]:

@@ -185,7 +185,7 @@ class Claimer:
                 if lane.mark < began_at:
                     # It ran ahead of a long writer that has ended now: what that one left lies in between.
                     continue
-                if scan.full and not scan.jobs:
+                if scan.left_from is not None and not scan.jobs:
                     # What is left there must not repeat: it is taken when a slot is free.
                     self._slots.prefetch_nothing()
                     return taken
@@ -230,6 +230,7 @@ class Claimer:
                     slots=count,
                     fence=fence,
                     worker=worker,
+                    lifo=lifo,
                     templates=self.templates,
                 )
             return claiming.claim(

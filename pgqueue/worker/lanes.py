@@ -83,7 +83,8 @@ class Lane:
     def _seen(self, scan: Scan, limit: int, lifo: bool) -> int:
         if scan.full:
             # Nothing is known of what lies beyond a full batch; newest first, nothing of what lies below it.
-            limit = self.mark if lifo or not scan.jobs else min(limit, scan.jobs[-1].position)
+            reached = scan.reached or (scan.jobs[-1].position if scan.jobs else None)
+            limit = self.mark if lifo or reached is None else min(limit, reached)
         return limit if scan.left_from is None else min(limit, scan.left_from - 1)
 
     def rewind(self, position: int) -> None:

@@ -1,0 +1,16 @@
+-- As pick.sql, newest first.
+with sequence as materialized (
+    -- Read before the transaction takes its id, as in claim.sql.
+    select last_value - (not is_called)::int as allocated, pg_snapshot_xmin(pg_current_snapshot())::text::bigint as xmin,
+           set_config('synchronous_commit', 'off', true)
+    from {schema}.jobs_position
+    where not exists (select from {schema}.queues where name = %(queue)s and paused)
+      and exists (select from {schema}.workers where id = %(worker)s)),
+due as materialized (
+    select id, position, task, args::text, max_attempts, serial_key, places, waits_for from {schema}.jobs
+    where queue = %(queue)s and priority = %(priority)s and position > %(mark)s and position is not null
+      and state = 'available' and task = any (%(tasks)s) and (select allocated from sequence) is not null
+    order by position desc limit %(count)s for update skip locked)
+select case when sequence.allocated > %(known)s then pg_current_xact_id()::text::bigint end, sequence.allocated, sequence.xmin, due.*
+from sequence left join due on true
+order by due.position desc
