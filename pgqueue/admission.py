@@ -12,7 +12,7 @@ to begin. Times are seconds from now.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 HORIZON = 0.1
@@ -136,8 +136,8 @@ def decide(
 ) -> Decision:
     """Let jobs through in their order, as far as every gate of theirs has room; `gates` are as they are afterwards.
 
-    A job that a gate let go has its place there reserved. Others do not pass those that are parked already. What could
-    begin and has none of the `slots` is left where it is.
+    A job that a gate let go has its place there reserved, and waits at other gates only where they have no place. Others
+    do not pass those that are parked already. What could begin and has none of the `slots` is left where it is.
     """
     decision = Decision()
     for candidate in candidates:
@@ -156,35 +156,51 @@ def decide(
 def _lets_through(gate: Gate, name: str, candidate: Candidate, horizon: float) -> bool:
     if gate.begins_in() > horizon:
         return False
-    return name in candidate.reserved or (gate.has_place and gate.waiting == 0)
+    # Who waits at one of two gates must not send those to the end of its line that the other has let go, or both would
+    # send each other's back for ever. In the order of a serial key nobody passes.
+    passes = gate.waiting == 0 or (candidate.let_go is not None and not gate.rule.ordered)
+    return name in candidate.reserved or (gate.has_place and passes)
 
 
 def _admit(candidate: Candidate, gates: Mapping[str, Gate]) -> Admitted:
     _settle(candidate, gates)
     passed = [(name, gates[name]) for name in candidate.gates]
     begins_in = max((gate.begins_in() for _, gate in passed), default=0.0)
+    places = []
     for name, gate in passed:
         gate.begin(begins_in)
-        if gate.rule.concurrency is not None and name not in candidate.reserved:
-            gate.taken += 1
-    return Admitted(candidate.id, begins_in, tuple(name for name, gate in passed if gate.rule.concurrency is not None))
+        if gate.rule.concurrency is not None:
+            _take(name, candidate, gates)
+            places.append(name)
+    _give_back(candidate, places, gates)
+    return Admitted(candidate.id, begins_in, tuple(places))
 
 
 def _park(candidate: Candidate, refused: str, gates: Mapping[str, Gate], decision: Decision) -> None:
     _settle(candidate, gates)
     gates[refused].waiting += 1
     kept = []
-    for name in candidate.gates:
-        if name not in candidate.reserved:
-            continue
+    for name in candidate.gates[: candidate.gates.index(refused)]:
         if gates[name].rule.ordered:
+            # The next of its serial key must not overtake it here.
+            _take(name, candidate, gates)
             kept.append(name)
-        elif gates[name].rule.concurrency is not None:
-            # Or jobs that wait for each other's places would wait for ever.
-            gates[name].taken -= 1
+    # Or jobs that wait for each other's places would wait for ever.
+    _give_back(candidate, kept, gates)
     decision.parked[candidate.id] = refused, tuple(kept)
 
 
 def _settle(candidate: Candidate, gates: Mapping[str, Gate]) -> None:
-    if candidate.let_go is not None:
+    if candidate.let_go in gates:
         gates[candidate.let_go].loose -= 1
+
+
+def _take(name: str, candidate: Candidate, gates: Mapping[str, Gate]) -> None:
+    if name not in candidate.reserved:
+        gates[name].taken += 1
+
+
+def _give_back(candidate: Candidate, kept: Collection[str], gates: Mapping[str, Gate]) -> None:
+    for name in candidate.reserved.difference(kept):
+        if name in gates:
+            gates[name].taken = max(0, gates[name].taken - 1)

@@ -64,6 +64,10 @@ begin
     due := coalesce(enqueue_job.run_at, clock_timestamp());
     unique_key := coalesce(enqueue_job.key, {schema}.fill_key(known.unique_key, enqueue_job.args));
     order_key := coalesce(enqueue_job.serial_key, {schema}.fill_key(known.serial_key, enqueue_job.args));
+    if length(unique_key) not between 1 and 500 or length(order_key) not between 1 and 500 then
+        raise exception 'a key of task % has % characters', enqueue_job.task, greatest(length(unique_key), length(order_key))
+            using errcode = '22023', hint = 'A key has 1 to 500 characters: name shorter arguments in its template.';
+    end if;
     conflict := coalesce(enqueue_job.on_conflict, known.on_conflict, 'skip');
     kept := case when enqueue_job.on_conflict is null then coalesce(enqueue_job.keep_key, known.keep_key) else enqueue_job.keep_key end;
     if conflict = 'keep_last_if_running' then
@@ -80,10 +84,15 @@ begin
             where u.expires_at <= clock_timestamp()
         returning u.job_id into used;
         if used is null then
-            select u.job_id into id from {schema}.used_keys u where u.queue = lane and u.key = unique_key;
-            created := false;
-            refused := conflict = 'error';
-            return;
+            -- A waiting job is changed all the same; a new one is not made.
+            select j.id into used from {schema}.jobs j
+            where conflict not in ('skip', 'error') and j.unique_key = enqueue_job.unique_key and j.queue = lane and j.state <> 'running';
+            if used is null then
+                select u.job_id into id from {schema}.used_keys u where u.queue = lane and u.key = unique_key;
+                created := false;
+                refused := conflict = 'error';
+                return;
+            end if;
         end if;
     end if;
 
@@ -125,13 +134,17 @@ begin
         end if;
         id := holder.id;
         refused := conflict = 'error';
+        if refused and kept is not null then
+            -- What was refused uses no key up.
+            delete from {schema}.used_keys u where u.queue = lane and u.key = unique_key;
+        end if;
         if conflict in ('skip', 'error') then
             return;
         end if;
         if conflict <> 'reschedule' then
             update {schema}.jobs j
             set task = enqueue_job.task, args = enqueue_job.args, options = enqueue_job.options, tags = enqueue_job.tags,
-                headers = enqueue_job.headers, priority = rank, max_attempts = attempts, serial_key = order_key,
+                headers = enqueue_job.headers, max_attempts = attempts, serial_key = order_key,
                 attempt = 0, crashes = 0, suspicions = 0, errors = null
             where j.id = holder.id;
         end if;
@@ -141,8 +154,11 @@ begin
         end if;
         update {schema}.jobs j
         set run_at = due, state = case when place is null then 'scheduled' else 'available' end,
-            position = case when place is not null then coalesce(j.position, place) end, ready = null, waits_for = null, places = null
-        where j.id = holder.id returning j.position into place;
+            priority = case conflict when 'replace' then rank else j.priority end,
+            -- In a lane that is another it has no place yet.
+            position = case when place is null then null
+                            when conflict = 'replace' and j.priority <> rank then place else coalesce(j.position, place) end, ready = null, waits_for = null, places = null
+        where j.id = holder.id returning j.position, j.priority into place, rank;
         insert into {schema}.freed_places (gate, loose)
         select p, p is not distinct from holder.waits_for and holder.ready is not null from unnest(holder.places) p;
         if found then
@@ -336,6 +352,17 @@ end
 $function$;
 comment on function {schema}.purge_failed is 'Deletes failed jobs for good and returns how many. Filters as in redrive.';
 
+create function {schema}.key_template(key text) returns text language plpgsql immutable as $function$
+begin
+    if key !~ '^[^{{}}]*([{{][A-Za-z_][A-Za-z0-9_]*[}}][^{{}}]*)+$' then
+        raise exception 'key % is no template', quote_literal(key) using errcode = '22023',
+            hint = 'Name arguments in braces, as in {{customer_id}}, and nothing else.';
+    end if;
+    return key;
+end
+$function$;
+comment on function {schema}.key_template is 'The key, if it can be that of a limit.';
+
 -- What pause and resume are about, checked: a queue, a task, one value of a limit's key, or a serial key of a queue.
 create function {schema}.gate_name(queue text, task text, key text, value text, serial_key text) returns text language plpgsql as $function$
 begin
@@ -344,7 +371,11 @@ begin
             quote_nullable(key), quote_nullable(value), quote_nullable(serial_key) using errcode = '22023',
             hint = 'Give a queue or a task; with it, if you mean one value only, key and value; or a queue and a serial_key.';
     end if;
-    perform {schema}.queue_name(coalesce(queue, task));
+    perform {schema}.queue_name(coalesce(queue, task)), {schema}.key_template(key);
+    if length(coalesce(value, serial_key)) not between 1 and 500 then
+        raise exception 'value % is not valid', quote_literal(left(coalesce(value, serial_key), 50)) using errcode = '22023',
+            hint = 'Use 1 to 500 characters.';
+    end if;
     return case when serial_key is not null then format('serial:%s:%s', queue, serial_key)
                 when key is not null then format('%s:%s:%s:%s', case when queue is null then 'task' else 'queue' end, coalesce(queue, task), key, value) end;
 end
@@ -414,12 +445,13 @@ begin
         raise exception 'scope % is not valid', quote_nullable(scope) using errcode = '22023', hint = 'It is queue or task.';
     end if;
     perform {schema}.queue_name(name);
-    if num_nonnulls(concurrency, rate) = 0 or concurrency < 1 or burst is null or burst < 1
-       or rate <= 0 or rate > 1000000 or key is null
-       or key <> '' and key !~ '^[^{{}}]*([{{][A-Za-z_][A-Za-z0-9_]*[}}][^{{}}]*)+$' then
+    perform {schema}.key_template(nullif(key, ''));
+    -- A job a year, a million a second.
+    if num_nonnulls(concurrency, rate) = 0 or concurrency < 1 or burst is null or burst < 1 or rate < 1 / 31622400.0 or rate > 1000000
+       or key is null then
         raise exception 'the limit of % % cannot be: concurrency %, rate %, burst %, key %', scope, name, coalesce(concurrency::text, 'null'),
             coalesce(rate::text, 'null'), coalesce(burst::text, 'null'), quote_nullable(key) using errcode = '22023',
-            hint = 'Give concurrency, rate (jobs a second, up to a million) or both; they and burst are above 0; key is empty or names arguments: {{customer_id}}.';
+            hint = 'Give concurrency, rate (jobs a second, from one a year to a million) or both; they and burst are above 0.';
     end if;
     insert into {schema}.limits as l (scope, name, key, concurrency, rate, burst)
     values (set_limit.scope, set_limit.name, set_limit.key, set_limit.concurrency, set_limit.rate, set_limit.burst)

@@ -25,6 +25,7 @@ FUNCTIONS = (
     "pause",
     "resume",
     "gate_name",
+    "key_template",
     "set_limit",
     "remove_limit",
     "queue_name",

@@ -150,7 +150,7 @@ create table {schema}.limits (
     declared text,
     constraint limits_pkey primary key (scope, name, key),
     constraint limits_scope_check check (scope in ('queue', 'task')),
-    constraint limits_rate_check check (rate > 0 and rate <= 1000000),
+    constraint limits_rate_check check (rate >= 1 / 31622400.0 and rate <= 1000000),
     constraint limits_concurrency_check check (concurrency >= 1),
     constraint limits_burst_check check (burst >= 1)
 );

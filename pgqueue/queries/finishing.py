@@ -14,6 +14,7 @@ from uuid import UUID
 from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome, Retry, Snooze
 from pgqueue.queries import gates
 from pgqueue.queries.claiming import release
+from pgqueue.queries.gates import GateName
 from pgqueue.queries.statement import Operation, Statement, array, text, texts
 
 
@@ -31,7 +32,7 @@ class Finished:
     duration: float = 0.0
     kept: bool = True
     limited: bool = False
-    hit: tuple[str, ...] = ()
+    hit: tuple[GateName, ...] = ()
 
 
 _GROUPS = {Retry: "retry", Snooze: "retry", Failed: "fail", Cancelled: "cancel", type(None): "release"}
@@ -48,7 +49,7 @@ def finish(schema: str, worker: UUID | None, batch: Sequence[Finished]) -> Opera
         groups.setdefault(_group(one), []).append(one)
     written = 0
     held: dict[int, list[str]] = {}
-    closed: dict[str, float] = {}
+    closed: dict[GateName, float] = {}
     if any(one.limited for one in batch):
         held = dict((yield gates.places_of(schema, latest, {one.fence for one in batch})))
         for one in latest.values():

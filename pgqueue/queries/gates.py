@@ -66,7 +66,7 @@ def places_of(schema: str, ids: Iterable[int], fences: Iterable[int]) -> Stateme
 
 
 def free_held(
-    schema: str, held: Mapping[int, Sequence[str]], again: Collection[int], closed: Mapping[str, float]
+    schema: str, held: Mapping[int, Sequence[str]], again: Collection[int], closed: Mapping[GateName, float]
 ) -> Operation[None]:
     """Free what jobs held that have been written, and keep the gates in `closed` closed for so many seconds.
 
@@ -81,10 +81,9 @@ def free_held(
     freed = Counter(
         name for id_, places in held.items() for name in places if not (id_ in kept and name.startswith(SERIAL))
     )
-    now, gates = yield from locked(schema, (), {*freed, *closed})
-    for name, seconds in closed.items():
-        if name in gates:
-            gates[name].closed_until = max(gates[name].closed_until, seconds)
+    now, gates = yield from locked(schema, closed, freed)
+    for gate, seconds in closed.items():
+        gates[gate.name].closed_until = max(gates[gate.name].closed_until, seconds)
     if closed:
         yield Statement(
             inline(
@@ -92,7 +91,7 @@ def free_held(
                 "from unnest(%(names)s::text[], %(seconds)s::float8[]) c (closed, seconds) where name = c.closed",
                 schema,
             ),
-            {"names": texts(closed), "seconds": array(closed.values())},
+            {"names": texts(gate.name for gate in closed), "seconds": array(closed.values())},
         )
     yield from _freed(schema, now, gates, freed)
 
@@ -125,7 +124,12 @@ def let_go(schema: str, now: datetime | None, gates: Mapping[str, Gate]) -> Oper
     if asked:
         rows = yield Statement(
             text("let_go", schema),
-            {"gates": texts(asked), "counts": array(asked.values()), "channel": schema},
+            {
+                "gates": texts(asked),
+                "counts": array(asked.values()),
+                "counted": texts(name for name in asked if gates[name].rule.concurrency is not None),
+                "channel": schema,
+            },
         )
         found = {name: count for name, count, _ in rows}
         went = sum(found.values())

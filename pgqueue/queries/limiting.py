@@ -9,6 +9,7 @@ from uuid import UUID
 
 from pgqueue import arguments
 from pgqueue.admission import Candidate, Decision, decide
+from pgqueue.errors import ArgumentError
 from pgqueue.job import ClaimedJob
 from pgqueue.limit import fill
 from pgqueue.queries.claiming import Scan
@@ -39,10 +40,19 @@ def gates_of(queue: str, task: str, args: str, serial_key: str | None, templates
     for scope, of in (("queue", queue), ("task", task)):
         for key in sorted(templates.get((scope, of), ())):
             if key and values is None:
-                values = arguments.loads(args)
+                values = _arguments(args)
             value = f":{key}:{fill(key, values or {})}" if key else ""
             found.append(GateName(f"{scope}:{of}{value}", scope, of, key))
     return found
+
+
+def _arguments(args: str) -> Mapping[str, Any]:
+    try:
+        values = arguments.loads(args)
+    except ArgumentError:
+        # Its run will say so, and fail this job alone.
+        return {}
+    return values if isinstance(values, Mapping) else {}
 
 
 def claim_limited(

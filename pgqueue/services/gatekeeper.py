@@ -69,4 +69,5 @@ class Gatekeeper(Service):
                 count.parked,
                 count.let_go,
             )
-        await self.runner.fetch(gates.forget(self.schema))
+        while len(await self.runner.fetch(gates.forget(self.schema))) == gates.FORGET:
+            pass

@@ -9,7 +9,9 @@ with chosen as materialized (
         order by priority, id limit gate.count for update skip locked) job),
 freed as (
     update {schema}.jobs
-    set state = 'available', ready = nextval('{schema}.jobs_position'), places = places || waits_for
+    -- A place is written down only where they are counted.
+    set state = 'available', ready = nextval('{schema}.jobs_position'),
+        places = case when waits_for = any (%(counted)s::text[]) then places || waits_for else places end
     where id = any (array(select id from chosen)) and state = 'blocked'
     returning queue, waits_for),
 woken as (

@@ -109,7 +109,7 @@ def limits(metadata: sa.MetaData) -> sa.Table:
         ),
         sa.PrimaryKeyConstraint("scope", "name", "key", name="limits_pkey"),
         sa.CheckConstraint("scope in ('queue', 'task')", name="limits_scope_check"),
-        sa.CheckConstraint("rate > 0 and rate <= 1000000", name="limits_rate_check"),
+        sa.CheckConstraint("rate >= 1 / 31622400.0 and rate <= 1000000", name="limits_rate_check"),
         sa.CheckConstraint("concurrency >= 1", name="limits_concurrency_check"),
         sa.CheckConstraint("burst >= 1", name="limits_burst_check"),
         comment="How many jobs of a queue or task may run at once, and how often they may begin. "

@@ -182,6 +182,9 @@ class Claimer:
                     self._met_limits = True
                     return taken + await self._pass()
                 taken += len(scan.jobs)
+                if self.limited:
+                    # What was let go meanwhile need not wait until all that is refused has been parked.
+                    taken += await self._take_ready()
                 if lane.mark < began_at:
                     # It ran ahead of a long writer that has ended now: what that one left lies in between.
                     continue

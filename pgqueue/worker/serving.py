@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pgqueue.job import ClaimedJob
 from pgqueue.queries import claiming, fleet
 from pgqueue.queries.finishing import Finished
+from pgqueue.queries.gates import GateName
 from pgqueue.queries.limiting import gates_of
 from pgqueue.queries.limits import Templates
 from pgqueue.task import Task
@@ -97,13 +98,15 @@ class Serving:
     def keeps_history(self, queue: str) -> bool:
         return queue not in self._without_history
 
-    def gates_hit(self, job: ClaimedJob, key: str | None) -> tuple[str, ...]:
+    def gates_hit(self, job: ClaimedJob, key: str | None) -> tuple[GateName, ...]:
         """The gates of a job at limits with this key; none for None."""
         if key is None:
             return ()
         claimer = self.claimers.get(job.queue)
         names = [] if claimer is None else gates_of(job.queue, job.task, job.args, None, claimer.templates)
-        hit = tuple(gate.name for gate in names if gate.key == key)
+        found = [gate for gate in names if gate.key == key]
+        # That of the task, where it has one: the queue's is for all its tasks.
+        hit = tuple([gate for gate in found if gate.scope == "task"] or found)
         if not hit:
             logger.warning(
                 "task %s hit a limit with key %r, which neither it nor its queue has: only job %d waits",

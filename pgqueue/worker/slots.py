@@ -51,9 +51,14 @@ class Slots:
         self._processes: ProcessSlots | None = None
 
     @property
+    def waiting(self) -> int:
+        """Jobs that are held and have not started."""
+        return len(self.buffer) + len(self._timers)
+
+    @property
     def idle(self) -> int:
         """Slots that a job could start in now."""
-        return max(0, self.count - self.running - len(self.buffer))
+        return max(0, self.count - self.running - len(self.buffer)) if self.open else 0
 
     def aim(self) -> None:
         """Set `target`, the jobs to hold beyond the slots: a tenth of a second of this queue's own throughput."""
@@ -115,7 +120,7 @@ class Slots:
 
     def _begin(self, job: ClaimedJob, due: float) -> None:
         del self._timers[job]
-        if self._clock() - due <= LATE_SECONDS:
+        if self.open and self._clock() - due <= LATE_SECONDS:
             self.moved_at = self._clock()
             self._start(self, job)
         else:
@@ -137,11 +142,14 @@ class Slots:
         self.running -= len(self._timers)
         self._timers.clear()
         self.buffer.clear()
+        self.fill()
         return jobs
 
     def is_standing(self) -> bool:
         """Whether every slot has been taken for a while: what waits here may find a free one elsewhere."""
-        return self.running >= self.count and self._clock() - self.moved_at > STUCK_SECONDS
+        # Who waits for the time that a limit gives it has not begun.
+        begun = self.running - len(self._timers)
+        return begun >= self.count and self._clock() - self.moved_at > STUCK_SECONDS
 
     @property
     def threads(self) -> Threads:

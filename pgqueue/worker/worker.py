@@ -132,7 +132,7 @@ class Worker:
     @property
     def idle(self) -> bool:
         """Nothing runs, waits here for a slot, or waits to be written."""
-        waiting = any(slots.buffer for slots in self.serving.slots.values())
+        waiting = any(slots.waiting for slots in self.serving.slots.values())
         return not (self.executor.running or self.finisher.backlog or waiting)
 
     async def __aenter__(self) -> Worker:

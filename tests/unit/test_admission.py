@@ -65,6 +65,71 @@ def test_a_job_that_must_wait_at_a_second_gate_gives_its_place_at_the_first_back
     assert first.let_go() == 1
 
 
+def test_a_job_keeps_no_place_at_the_gate_that_refuses_it() -> None:
+    serial = Gate(Rule(concurrency=1, ordered=True), taken=1, closed_until=9.0)
+    waits_for_retry = Candidate(1, ("serial",), frozenset(["serial"]))
+    assert decide([waits_for_retry], {"serial": serial}).parked == {1: ("serial", ())}
+    assert (serial.taken, serial.waiting) == (0, 1)
+    serial.closed_until = 0.0
+    assert serial.let_go() == 1
+
+
+def test_a_job_that_is_parked_behind_its_serial_key_takes_the_place_there_first() -> None:
+    serial, queue = Gate(Rule(concurrency=1, ordered=True)), Gate(Rule(concurrency=1), taken=1)
+    decision = decide(at("serial", "queue", ids=[1, 2]), {"serial": serial, "queue": queue})
+    assert decision.parked == {1: ("queue", ("serial",)), 2: ("serial", ())}
+    assert (serial.taken, serial.waiting, queue.waiting) == (1, 1, 1)
+
+
+def test_a_place_at_a_gate_that_the_job_no_longer_has_is_given_back() -> None:
+    before, now = Gate(Rule(concurrency=1), taken=1), Gate(Rule(concurrency=1))
+    moved = Candidate(1, ("now",), frozenset(["before"]), "before")
+    before.loose = 1
+    assert ids(decide([moved], {"before": before, "now": now}).admitted) == [1]
+    assert (before.taken, before.loose, now.taken) == (0, 0, 1)
+    unlimited = Gate(Rule(), taken=1, loose=1)
+    decide([Candidate(1, ("g",), frozenset(["g"]), "g")], {"g": unlimited})
+    assert (unlimited.taken, unlimited.loose) == (0, 0)
+
+
+def test_a_job_that_was_let_go_passes_those_who_wait_at_its_other_gate() -> None:
+    task, key = Gate(Rule(concurrency=3), taken=2, waiting=5), Gate(Rule(concurrency=1), taken=1, loose=1)
+    both = Candidate(1, ("task", "key"), frozenset(["key"]), "key")
+    assert ids(decide([both], {"task": task, "key": key}).admitted) == [1]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_jobs_of_two_full_gates_all_run_in_the_end(seed: int) -> None:
+    rng = random.Random(seed)
+    gates = {"task": Gate(Rule(concurrency=3)), "a": Gate(Rule(concurrency=2)), "b": Gate(Rule(concurrency=2))}
+    keys = {id_: rng.choice("aab") for id_ in range(200)}
+    fresh, parked = list(keys), dict[int, str]()
+    loose, running, moves = dict[int, str](), dict[int, tuple[str, ...]](), 0
+    while fresh or parked or loose or running:
+        moves += 1
+        assert moves < 2000, "they go round in circles"
+        if running and rng.random() < 0.5:
+            for name in running.pop(min(running)):
+                gates[name].taken -= 1
+        for name, gate in gates.items():
+            for id_ in sorted(id_ for id_, at_gate in parked.items() if at_gate == name)[: gate.let_go()]:
+                loose[id_] = parked.pop(id_)
+        some = [*sorted(loose)[:3], *fresh[:2]]
+        candidates = [
+            Candidate(id_, ("task", keys[id_]), frozenset([loose[id_]] if id_ in loose else []), loose.get(id_))
+            for id_ in some
+        ]
+        decision = decide(candidates, gates, slots=10 - len(running))
+        for id_ in some:
+            if id_ not in decision.left:
+                loose.pop(id_, None)
+                fresh = [other for other in fresh if other != id_]
+        running |= {one.id: one.places for one in decision.admitted}
+        parked |= {id_: name for id_, (name, _) in decision.parked.items()}
+        assert all(gate.taken <= (gate.rule.concurrency or 0) for gate in gates.values())
+    assert all((gate.taken, gate.waiting, gate.loose) == (0, 0, 0) for gate in gates.values())
+
+
 def test_a_job_keeps_the_place_of_its_serial_key_while_it_waits_elsewhere() -> None:
     serial, queue = Gate(Rule(concurrency=1, ordered=True), taken=1), Gate(Rule(concurrency=1), taken=1)
     first, second = Candidate(1, ("serial", "queue"), frozenset(["serial"])), Candidate(2, ("serial", "queue"))
