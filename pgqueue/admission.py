@@ -46,6 +46,10 @@ class Gate:
     next_at: float = -math.inf
     closed_until: float = -math.inf
 
+    def state(self) -> tuple[float, ...]:
+        """What of it is stored."""
+        return self.taken, self.waiting, self.loose, self.next_at
+
     def begins_in(self) -> float:
         """When its next job may begin."""
         rule = self.rule
@@ -136,8 +140,8 @@ def decide(
 ) -> Decision:
     """Let jobs through in their order, as far as every gate of theirs has room; `gates` are as they are afterwards.
 
-    A job that a gate let go has its place there reserved, and waits at other gates only where they have no place. Others
-    do not pass those that are parked already. What could begin and has none of the `slots` is left where it is.
+    A job that a gate let go has its place there reserved, and waits at other gates only where they have no place.
+    Others do not pass those that are parked already. What could begin and has none of the `slots` is left where it is.
     """
     decision = Decision()
     for candidate in candidates:
@@ -191,7 +195,7 @@ def _park(candidate: Candidate, refused: str, gates: Mapping[str, Gate], decisio
 
 
 def _settle(candidate: Candidate, gates: Mapping[str, Gate]) -> None:
-    if candidate.let_go in gates:
+    if candidate.let_go is not None and candidate.let_go in gates:
         gates[candidate.let_go].loose -= 1
 
 

@@ -194,8 +194,9 @@ create table {schema}.freed_places (
     loose boolean not null,
     gate text not null,
     constraint freed_places_pkey primary key (id)
-);
-comment on table {schema}.freed_places is 'Places of jobs that were cancelled while they waited: the gatekeeper gives them to others. So a cancel waits for nobody.';
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+create index freed_places_gate on {schema}.freed_places (gate);
+comment on table {schema}.freed_places is 'Places that jobs have given back: whoever next holds the gate takes them. So an outcome waits for no gate.';
 comment on column {schema}.freed_places.id is 'Of the row.';
 comment on column {schema}.freed_places.loose is 'Whether the gate had let the job go, and it had not been claimed.';
 comment on column {schema}.freed_places.gate is 'Where it had its place.';

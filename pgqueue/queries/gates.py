@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pgqueue.admission import HORIZON, Gate, Rule
@@ -12,6 +11,7 @@ from pgqueue.queries.statement import Operation, Statement, array, inline, text,
 
 SERIAL = "serial:"
 FORGET = 10_000
+AT_A_TIME = 1_000
 
 
 class GateName(NamedTuple):
@@ -23,18 +23,28 @@ class GateName(NamedTuple):
     key: str
 
 
-def locked(
-    schema: str, needed: Iterable[GateName], known: Iterable[str] = ()
-) -> Operation[tuple[datetime | None, dict[str, Gate]]]:
-    """The gates by name, locked until the end of the transaction; those `needed` are made. And the time they are of."""
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """Gates that this transaction has locked, by name, and the time that theirs count from: seconds since 1970."""
+
+    now: float
+    by_name: Mapping[str, Gate]
+    before: Mapping[str, tuple[float, ...]]
+
+    def changed(self) -> dict[str, Gate]:
+        return {name: gate for name, gate in self.by_name.items() if gate.state() != self.before[name]}
+
+
+def locked(schema: str, needed: Iterable[GateName], known: Iterable[str] = ()) -> Operation[Gates]:
+    """The gates, locked until the end of the transaction, with what has been freed there; those `needed` are made."""
     by_name = {gate.name: gate for gate in needed}
     names = sorted({*by_name, *known})
     if not names:
-        return None, {}
+        return Gates(0.0, {}, {})
     lock: Statement[Any] = Statement(text("lock_gates", schema), {"names": texts(names)})
     rows = yield lock
     # One that another has made may be forgotten again in between.
-    while missing := sorted(by_name.keys() - {row[1] for row in rows}):
+    while missing := sorted(by_name.keys() - {row[0] for row in rows}):
         yield Statement(
             inline(
                 "insert into {schema}.gates (name, scope, of, key) "
@@ -50,7 +60,15 @@ def locked(
             },
         )
         rows = yield lock
-    return (rows[0][0] if rows else None), {row[1]: _gate(*row[2:]) for row in rows}
+    freed = yield Statement(text("take_back", schema), {"names": texts(names)})
+    now = freed[0][0]
+    gates = {name: _gate(now, *columns) for name, *columns in rows}
+    before = {name: gate.state() for name, gate in gates.items()}
+    for _, name, loose in freed:
+        if name in gates:
+            gates[name].taken = max(0, gates[name].taken - 1)
+            gates[name].loose = max(0, gates[name].loose - bool(loose))
+    return Gates(now, gates, before)
 
 
 def places_of(schema: str, ids: Iterable[int], fences: Iterable[int]) -> Statement[tuple[int, list[str]]]:
@@ -70,7 +88,8 @@ def free_held(
 ) -> Operation[None]:
     """Free what jobs held that have been written, and keep the gates in `closed` closed for so many seconds.
 
-    Jobs that run `again` keep their serial keys, if they are still there.
+    Jobs that run `again` keep their serial keys, if they are still there. Places go into `freed_places`, from where whoever
+    next holds the gate takes them: an outcome waits for no gate.
     """
     kept: set[int] = set()
     if any(name.startswith(SERIAL) for id_ in again for name in held.get(id_, ())):
@@ -78,48 +97,40 @@ def free_held(
             inline("select id from {schema}.jobs where id = any (%(ids)s::bigint[])", schema), {"ids": array(again)}
         )
         kept = {id_ for (id_,) in (yield live)}
-    freed = Counter(
-        name for id_, places in held.items() for name in places if not (id_ in kept and name.startswith(SERIAL))
-    )
-    now, gates = yield from locked(schema, closed, freed)
-    for gate, seconds in closed.items():
-        gates[gate.name].closed_until = max(gates[gate.name].closed_until, seconds)
-    if closed:
+    freed = [name for id_, places in held.items() for name in places if not (id_ in kept and name.startswith(SERIAL))]
+    if freed:
         yield Statement(
             inline(
-                "update {schema}.gates set closed_until = greatest(closed_until, clock_timestamp() + make_interval(secs => c.seconds)) "
-                "from unnest(%(names)s::text[], %(seconds)s::float8[]) c (closed, seconds) where name = c.closed",
+                "insert into {schema}.freed_places (gate, loose) select gate, false from unnest(%(gates)s::text[]) f (gate)",
                 schema,
             ),
-            {"names": texts(gate.name for gate in closed), "seconds": array(closed.values())},
+            {"gates": texts(freed)},
         )
-    yield from _freed(schema, now, gates, freed)
+    if closed:
+        gates = sorted(closed)
+        yield Statement(
+            inline(
+                "insert into {schema}.gates as g (name, scope, of, key, closed_until) "
+                "select name, scope, of, key, clock_timestamp() + make_interval(secs => seconds) "
+                "from unnest(%(names)s::text[], %(scopes)s::text[], %(of)s::text[], %(keys)s::text[], %(seconds)s::float8[]) "
+                "c (name, scope, of, key, seconds) order by name "
+                "on conflict (name) do update set closed_until = greatest(g.closed_until, excluded.closed_until)",
+                schema,
+            ),
+            {
+                "names": texts(gate.name for gate in gates),
+                "scopes": texts(gate.scope for gate in gates),
+                "of": texts(gate.of for gate in gates),
+                "keys": texts(gate.key for gate in gates),
+                "seconds": array(closed[gate] for gate in gates),
+            },
+        )
 
 
-def take_back(schema: str) -> Operation[int]:
-    """Free the places of jobs that were cancelled while they waited; returns how many. In a transaction of its own."""
-    taken: Statement[Any] = Statement(inline("delete from {schema}.freed_places returning gate, loose", schema))
-    rows = yield taken
-    if rows:
-        now, gates = yield from locked(schema, (), {gate for gate, _ in rows})
-        for name, loose in rows:
-            if loose and name in gates:
-                gates[name].loose = max(0, gates[name].loose - 1)
-        yield from _freed(schema, now, gates, Counter(gate for gate, _ in rows))
-    return len(rows)
-
-
-def _freed(schema: str, now: datetime | None, gates: Mapping[str, Gate], counts: Counter[str]) -> Operation[None]:
-    for name, gate in gates.items():
-        gate.taken = max(0, gate.taken - counts[name])
-    yield from let_go(schema, now, gates)
-
-
-def let_go(schema: str, now: datetime | None, gates: Mapping[str, Gate]) -> Operation[int]:
+def let_go(schema: str, gates: Gates) -> Operation[int]:
     """Let parked jobs of these gates go as far as there is room, and write the gates down. Returns how many went."""
-    if not gates:
-        return 0
-    asked = {name: count for name, gate in gates.items() if (count := gate.let_go())}
+    by_name = gates.by_name
+    asked = {name: count for name, gate in by_name.items() if (count := gate.let_go())}
     went = 0
     if asked:
         rows = yield Statement(
@@ -127,7 +138,7 @@ def let_go(schema: str, now: datetime | None, gates: Mapping[str, Gate]) -> Oper
             {
                 "gates": texts(asked),
                 "counts": array(asked.values()),
-                "counted": texts(name for name in asked if gates[name].rule.concurrency is not None),
+                "counted": texts(name for name in asked if by_name[name].rule.concurrency is not None),
                 "channel": schema,
             },
         )
@@ -137,12 +148,13 @@ def let_go(schema: str, now: datetime | None, gates: Mapping[str, Gate]) -> Oper
             if found.get(name, 0) < count:
                 # Some are locked, or were cancelled.
                 [(parked,)] = yield _parked(schema, name)
-                gates[name].missed(count - found.get(name, 0), parked)
-    yield _store(schema, now, gates)
+                by_name[name].missed(count - found.get(name, 0), parked)
+    if changed := gates.changed():
+        yield _store(schema, gates.now, changed)
     return went
 
 
-def _store(schema: str, now: datetime | None, gates: Mapping[str, Gate]) -> Statement[Any]:
+def _store(schema: str, now: float, gates: Mapping[str, Gate]) -> Statement[Any]:
     return Statement(
         text("store_gates", schema),
         {
@@ -150,8 +162,7 @@ def _store(schema: str, now: datetime | None, gates: Mapping[str, Gate]) -> Stat
             "taken": array(gate.taken for gate in gates.values()),
             "waiting": array(gate.waiting for gate in gates.values()),
             "loose": array(gate.loose for gate in gates.values()),
-            "next_at": array(gate.next_at for gate in gates.values()),
-            "now": now,
+            "next_at": array(now + gate.next_at for gate in gates.values()),
         },
     )
 
@@ -164,6 +175,7 @@ def _parked(schema: str, gate: str) -> Statement[Any]:
 
 
 def _gate(
+    now: float,
     concurrency: int | None,
     interval: float | None,
     burst: int,
@@ -176,10 +188,17 @@ def _gate(
 ) -> Gate:
     gate = Gate(Rule(concurrency, interval, burst, ordered), taken, waiting, loose)
     if next_at is not None:
-        gate.next_at = next_at
+        gate.next_at = next_at - now
     if closed_until is not None:
-        gate.closed_until = closed_until
+        gate.closed_until = closed_until - now
     return gate
+
+
+def hand_over(schema: str) -> Operation[int]:
+    """Let others have the places that have been freed; returns how many went. In a transaction of its own."""
+    freed: Statement[Any] = Statement(inline("select distinct gate from {schema}.freed_places", schema))
+    names = [name for (name,) in (yield freed)]
+    return (yield from let_go(schema, (yield from locked(schema, (), names)))) if names else 0
 
 
 def tick(schema: str) -> Operation[float | None]:
@@ -188,13 +207,17 @@ def tick(schema: str) -> Operation[float | None]:
     In a transaction of its own. Returns in how many seconds the next may begin; None where nobody waits for a time.
     """
     waiting: Statement[Any] = Statement(
-        inline("select name from {schema}.gates where waiting > 0 order by name for update skip locked", schema)
+        inline(
+            "select name from {schema}.gates where waiting > 0 order by name limit %(count)s for update skip locked",
+            schema,
+        ),
+        {"count": AT_A_TIME},
     )
     names = [name for (name,) in (yield waiting)]
-    now, gates = yield from locked(schema, (), names)
-    yield from let_go(schema, now, gates)
+    gates = yield from locked(schema, (), names)
+    yield from let_go(schema, gates)
     # What is on its way is not there yet: half of the horizon later there is room for more.
-    soonest = [gate.begins_in() for gate in gates.values() if gate.waiting > 0 and gate.waits_for_time]
+    soonest = [gate.begins_in() for gate in gates.by_name.values() if gate.waiting > 0 and gate.waits_for_time]
     return max(HORIZON, min(soonest)) - HORIZON / 2 if soonest else None
 
 
@@ -223,12 +246,15 @@ def recount(schema: str) -> Operation[list[Count]]:
     if not wrong:
         return []
     names = [count.gate for count in wrong]
-    now, gates = yield from locked(schema, (), names)
+    gates = yield from locked(schema, (), names)
+    # What has just been taken back is written first, or it would be miscounted.
+    if changed := gates.changed():
+        yield _store(schema, gates.now, changed)
     still: list[Count] = yield miscounted(schema, names)
     for count in still:
-        gate = gates[count.gate]
+        gate = gates.by_name[count.gate]
         gate.taken, gate.waiting, gate.loose = count.held, count.parked, count.let_go
-    yield from let_go(schema, now, gates)
+    yield from let_go(schema, gates)
     return still
 
 

@@ -84,7 +84,9 @@ def claim_limited(
     jobs, decision = yield from _decide(schema, queue, found, slots, fence, worker, templates)
     left = min((job.place for job in found if job.id in decision.left), default=None)
     full = len(found) == count or left is not None
-    return Scan(jobs, False, full, xact_id, allocated, xmin, left, reached=max((job.place for job in found), default=None))
+    return Scan(
+        jobs, False, full, xact_id, allocated, xmin, left, reached=max((job.place for job in found), default=None)
+    )
 
 
 def _one_at_a_time(schema: str, queue: str) -> Statement[Any]:
@@ -118,12 +120,12 @@ def _decide(
     names = {gate.name: gate for gates in gates_by_job.values() for gate in gates}
     # Also those of a limit that is gone since.
     reserved = {name for job in found for name in [*(job.places or ()), *([job.waits_for] if job.waits_for else ())]}
-    now, gates = yield from locked(schema, names.values(), reserved)
+    gates = yield from locked(schema, names.values(), reserved)
     candidates = [
         Candidate(job.id, tuple(gate.name for gate in gates_by_job[job.id]), frozenset(job.places or ()), job.waits_for)
         for job in found
     ]
-    decision = decide(candidates, gates, slots)
+    decision = decide(candidates, gates.by_name, slots)
     jobs: list[ClaimedJob] = []
     if decision.admitted:
         admitted = sorted(decision.admitted, key=lambda one: one.id)
@@ -152,5 +154,5 @@ def _decide(
                 "places": texts(json.dumps(kept) for _, (_, kept) in parked),
             },
         )
-    yield from let_go(schema, now, gates)
+    yield from let_go(schema, gates)
     return jobs, decision

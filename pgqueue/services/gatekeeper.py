@@ -18,7 +18,7 @@ RECOUNT = 60.0
 
 
 class Gatekeeper(Service):
-    """Lets parked jobs go when it is time. Where the end of a job frees a place, its finish does so at once.
+    """Lets parked jobs go when it is time, and where the end of a job has freed a place.
 
     `needed()`: whether this worker has met limits; else it looks once a minute, and when it is told to.
     """
@@ -35,7 +35,7 @@ class Gatekeeper(Service):
         self._recount_at = clock() + RECOUNT * random.uniform(0.0, 1.0)
 
     def open(self) -> None:
-        """A limit was changed, or places have been given back."""
+        """A limit was changed, or places have been freed."""
         self._told = True
         self.wake()
 
@@ -47,7 +47,7 @@ class Gatekeeper(Service):
             self._recount_at = self._clock() + RECOUNT * random.uniform(0.8, 1.2)
             await self._recount()
         if told or recount or self._needed():
-            await self.runner.run(gates.take_back(self.schema), atomic=True)
+            await self.runner.run(gates.hand_over(self.schema), atomic=True)
             opens_in = await self.runner.run(gates.tick(self.schema), atomic=True)
             if opens_in is not None and math.isfinite(opens_in):
                 pause = min(pause, opens_in)

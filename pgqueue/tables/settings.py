@@ -145,6 +145,8 @@ def freed_places(metadata: sa.MetaData) -> sa.Table:
         column("loose", BOOLEAN, "Whether the gate had let the job go, and it had not been claimed."),
         column("gate", TEXT, "Where it had its place."),
         sa.PrimaryKeyConstraint("id", name="freed_places_pkey"),
-        comment="Places of jobs that were cancelled while they waited: the gatekeeper gives them to others. So a "
-        "cancel waits for nobody.",
+        sa.Index("freed_places_gate", "gate"),
+        comment="Places that jobs have given back: whoever next holds the gate takes them. So an outcome waits for no "
+        "gate.",
+        postgresql_with=VACUUM_OFTEN,
     )

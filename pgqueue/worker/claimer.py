@@ -26,6 +26,7 @@ from pgqueue.worker.slots import Slots
 logger = logging.getLogger("pgqueue.worker")
 
 BATCH = 500
+LOOK_AT = 50
 BACKLOG = 5_000
 SWEEP_SHARE = 50
 SWEEP_LONGEST = 60.0
@@ -229,7 +230,7 @@ class Claimer:
                     self._schema,
                     **where,
                     tasks=self._tasks,
-                    count=BATCH,
+                    count=min(BATCH, max(LOOK_AT, 4 * count)),
                     slots=count,
                     fence=fence,
                     worker=worker,

@@ -87,3 +87,4 @@ class Duties:
             Event("rescued", orphan.job_id or 0, orphan.task, orphan.queue, orphan.attempt, None, orphan.worker_id)
         )
         self._worker.serving.wake(orphan.queue, sweep=True)
+        self.gatekeeper.open()

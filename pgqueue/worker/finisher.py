@@ -42,12 +42,14 @@ class Finisher:
         worker: Callable[[], UUID],
         on_stale: Callable[[int], None],
         on_later: Callable[[float], None],
+        on_freed: Callable[[], None],
     ) -> None:
         self._connection = connection
         self._schema = schema
         self._worker = worker
         self._on_stale = on_stale
         self._on_later = on_later
+        self._on_freed = on_freed
         self._waiting: list[Finished] = []
         self._locked: list[Finished] = []
         self._wrote_at = -math.inf
@@ -208,6 +210,8 @@ class Finisher:
         delays = [one.outcome.delay for one in outcomes if isinstance(one.outcome, Retry | Snooze)]
         if delays:
             self._on_later(min(delays))
+        if any(one.limited for one in outcomes):
+            self._on_freed()
 
     def _count(self, fence: int, count: int = 1) -> None:
         left = self.held.get(fence, 0) - count

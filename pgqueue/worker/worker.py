@@ -225,7 +225,7 @@ class Worker:
         )
         self.listening = WorkerConnection(app.database, "listener")
         self.pruning = WorkerConnection(app.database, "pruner", lock_timeout="2s")
-        self.finisher = Finisher(self.finishing, app.schema, lambda: self.id, self._stale, self._later)
+        self.finisher = Finisher(self.finishing, app.schema, lambda: self.id, self._stale, self._later, self._freed)
         self.transactions = Transactions(
             self._transaction_database(), app.schema, lambda: self.id, self.serving.keeps_history
         )
@@ -289,6 +289,8 @@ class Worker:
     def _finished(self, task: Task[..., Any], job: ClaimedJob, outcome: Outcome | None, seconds: float) -> None:
         if task.options.transactional and isinstance(outcome, Completed):
             self.finisher.settled(job.id, job.fence)
+            if job.limited:
+                self._freed()
         else:
             kept = task.options.keep_completed and self.serving.keeps_history(job.queue)
             hit = self.serving.gates_hit(job, outcome.hit) if type(outcome) is Snooze else ()
@@ -307,6 +309,10 @@ class Worker:
         # Jobs that run again have been written: the promoter would not look that soon by itself.
         if delay < self.poll_interval:
             self.duties.promoter.wake()
+
+    def _freed(self) -> None:
+        # Places have been written: who waits for them can have them.
+        self.duties.gatekeeper.open()
 
     def _stale(self, count: int) -> None:
         logger.warning("%d outcomes were refused: their jobs had been rescued and belong to others now", count)

@@ -86,9 +86,10 @@ async def held(fleet: Fleet) -> AsyncIterator[Held]:
     database = Database(fleet.dsn)
     database.fetch(registration)
     connection = WorkerConnection(database, "finishes")
-    yield Held(
-        database, Finisher(connection, "pgqueue", lambda: worker, stale.append, lambda delay: None), worker, stale
+    finisher = Finisher(
+        connection, "pgqueue", lambda: worker, stale.append, on_later=lambda delay: None, on_freed=lambda: None
     )
+    yield Held(database, finisher, worker, stale)
     await connection.close()
     database.close()
 
