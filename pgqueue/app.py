@@ -257,7 +257,7 @@ class PgQueue:
             key = filled(unique.key, given)
         job = new_job(task, text, key=key, unique=unique, **options)
         # What the task is registered with may say what happens while its key is held.
-        return job if job.on_conflict else job._replace(on_conflict=AS_REGISTERED)
+        return job if unique is not None else job._replace(on_conflict=AS_REGISTERED)
 
     def enqueue_many(
         self, jobs: Sequence[NewJob], using: Using | None = None, *, spread: float | timedelta | None = None

@@ -72,7 +72,7 @@ begin
     kept := case when enqueue_job.on_conflict is null then coalesce(enqueue_job.keep_key, known.keep_key) else enqueue_job.keep_key end;
     if conflict = 'keep_last_if_running' then
         -- The one that waits does not begin before the one that runs has ended.
-        order_key := coalesce(order_key, unique_key);
+        order_key := coalesce(order_key, left('unique:' || unique_key, 500));
     end if;
     perform pg_current_xact_id();
     id := nextval('{schema}.jobs_id_seq');

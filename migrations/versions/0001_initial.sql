@@ -38,6 +38,7 @@ create index jobs_claim on {schema}.jobs (queue, priority, position) where posit
 create index jobs_due on {schema}.jobs (queue, run_at) where position is null and ready is null and waits_for is null;
 create index jobs_ready on {schema}.jobs (queue, priority, ready) where ready is not null;
 create index jobs_parked on {schema}.jobs (waits_for, priority, id) where waits_for is not null and ready is null;
+create index jobs_serial_key on {schema}.jobs (queue, serial_key) where serial_key is not null and position is not null;
 create index jobs_places on {schema}.jobs (id) where places is not null;
 create unique index jobs_unique_key on {schema}.jobs (unique_key, queue) where unique_key is not null;
 

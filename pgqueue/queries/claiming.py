@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from pgqueue.job import ClaimedJob
-from pgqueue.queries.statement import Operation, Statement, array, inline, text
+from pgqueue.queries.statement import Operation, Statement, array, inline, text, texts
 
 
 class Scan(NamedTuple):
     """What a claim saw: rows of its lane above the mark, and what is needed to move the mark.
 
-    `serial`: it met jobs with a serial key, which it may not take. `reached`: up to which position it has dealt with
+    `limited`: it met jobs with a serial key or a limited task, which it may not take. `reached`: up to which position it has dealt with
     all that it found, where that is further than the last of `jobs`.
     """
 
@@ -25,7 +25,7 @@ class Scan(NamedTuple):
     allocated: int
     xmin: int
     left_from: int | None
-    serial: bool = False
+    limited: bool = False
     reached: int | None = None
 
 
@@ -42,10 +42,11 @@ def claim(
     fence: int,
     worker: UUID,
     lifo: bool,
+    limited: Sequence[str] = (),
 ) -> Operation[Scan]:
     """Take up to `count` jobs of one lane above `mark`; those that must not repeat only as far as `slots` can start them.
 
-    A scan that sees no position allocated beyond `known` tells no transaction id.
+    A scan that sees no position allocated beyond `known` tells no transaction id. Jobs of `limited` tasks are not taken.
     """
     params = {
         "queue": queue,
@@ -57,14 +58,15 @@ def claim(
         "slots": slots,
         "fence": fence,
         "worker": worker,
+        "limited": texts(limited),
     }
     rows: list[tuple[Any, ...]] = yield Statement(text("claim_lifo" if lifo else "claim", schema), params)
     if not rows:
         return Scan([], True, False, None, 0, 0, None)
-    xact_id, allocated, xmin, left_from, serial = rows[0][:5]
+    xact_id, allocated, xmin, left_from, limits = rows[0][:5]
     jobs = [] if rows[0][5] is None else [ClaimedJob(queue, fence, row[5:]) for row in rows]
     full = len(jobs) == count or left_from is not None
-    return Scan(jobs, False, full, xact_id, allocated, xmin, left_from, serial)
+    return Scan(jobs, False, full, xact_id, allocated, xmin, left_from, limits)
 
 
 class FoundLane(NamedTuple):

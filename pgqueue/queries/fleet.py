@@ -167,7 +167,10 @@ def queue_names(schema: str) -> Statement[str]:
             # A limit keeps the planner from joining whole indexes.
             "where f.queue <> '' and exists (select from {schema}.lanes_of(f.queue) l cross join lateral ("
             "select from {schema}.jobs j where j.queue = f.queue and j.priority = l.priority and j.position > l.mark "
-            "and j.position is not null limit 1) w) order by 1",
+            "and j.position is not null limit 1) w) "
+            # What limits block, and what they have let go.
+            "union select of from {schema}.gates where scope in ('queue', 'serial') and waiting > 0 "
+            "union select queue from {schema}.jobs where ready is not null order by 1",
             schema,
         ),
         {},

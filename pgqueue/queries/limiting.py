@@ -25,7 +25,6 @@ class Found(NamedTuple):
     place: int
     task: str
     args: str
-    max_attempts: int
     serial_key: str | None
     places: list[str] | None
     waits_for: str | None
@@ -81,8 +80,10 @@ def claim_limited(
         return Scan([], True, False, None, 0, 0, None)
     xact_id, allocated, xmin = rows[0][:3]
     found = [] if rows[0][3] is None else [Found(*row[3:]) for row in rows]
-    jobs, decision = yield from _decide(schema, queue, found, slots, fence, worker, templates)
-    left = min((job.place for job in found if job.id in decision.left), default=None)
+    overtaking = yield from _overtaking(schema, queue, priority, found)
+    first = [job for job in found if job.id not in overtaking]
+    jobs, decision = yield from _decide(schema, queue, first, slots, fence, worker, templates)
+    left = min((job.place for job in found if job.id in overtaking or job.id in decision.left), default=None)
     full = len(found) == count or left is not None
     return Scan(
         jobs, False, full, xact_id, allocated, xmin, left, reached=max((job.place for job in found), default=None)
@@ -94,6 +95,24 @@ def _one_at_a_time(schema: str, queue: str) -> Statement[Any]:
     return Statement(
         "select pg_advisory_xact_lock(hashtextextended(%(what)s, 0))", {"what": f"pgqueue claim {schema} {queue}"}
     )
+
+
+def _overtaking(schema: str, queue: str, priority: int, found: Sequence[Found]) -> Operation[set[int]]:
+    """Those before which a job of the same serial key is available that somebody has locked: its turn comes first."""
+    keyed = [job for job in found if job.serial_key is not None]
+    if not keyed:
+        return set()
+    rows = yield Statement(
+        text("overtaking", schema),
+        {
+            "queue": queue,
+            "priority": priority,
+            "ids": array(job.id for job in keyed),
+            "keys": texts(job.serial_key for job in keyed),
+            "positions": array(job.place for job in keyed),
+        },
+    )
+    return {id_ for (id_,) in rows}
 
 
 def claim_ready(

@@ -10,14 +10,14 @@ with sequence as materialized (
       -- A worker that was buried holds nothing: what it claimed would look like a dead one's.
       and exists (select from {schema}.workers where id = %(worker)s)),
 due as materialized (
-    select id, position, max_attempts, serial_key from {schema}.jobs
+    select id, position, max_attempts, serial_key is not null or task = any (%(limited)s::text[]) as limited from {schema}.jobs
     where queue = %(queue)s and priority = %(priority)s and position > %(mark)s and position is not null
       and state = 'available' and task = any (%(tasks)s) and (select allocated from sequence) is not null
     order by position limit %(count)s for update skip locked),
 chosen as (
-    -- A job that must not repeat is taken only if a slot can start it now; one with a serial key by pick.sql only.
-    select id from due where max_attempts > 1 and serial_key is null
-    union all (select id from due where max_attempts = 1 and serial_key is null order by position limit %(slots)s)),
+    -- A job that must not repeat is taken only if a slot can start it now; one with a serial key, or a limit of its task, by pick.sql only.
+    select id from due where max_attempts > 1 and not limited
+    union all (select id from due where max_attempts = 1 and not limited order by position limit %(slots)s)),
 taken as (
     update {schema}.jobs set state = 'running', attempt = attempt + 1, claim_id = %(fence)s
     where id = any (array(select id from chosen)) and state = 'available'
@@ -27,7 +27,7 @@ kept as (
     select %(fence)s, %(worker)s, %(queue)s, array_agg(id) from taken having count(*) > 0)
 -- A mark that has nothing new to wait for needs no transaction id, and an idle worker uses none up.
 select case when sequence.allocated > %(known)s then pg_current_xact_id()::text::bigint end, sequence.allocated, sequence.xmin,
-       (select min(position) from due where (max_attempts = 1 or serial_key is not null) and id not in (select id from chosen)),
-       exists (select from due where serial_key is not null), taken.*
+       (select min(position) from due where (max_attempts = 1 or limited) and id not in (select id from chosen)),
+       exists (select from due where limited), taken.*
 from sequence left join taken on true
 order by taken.position

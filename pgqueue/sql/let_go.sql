@@ -2,7 +2,10 @@
 with chosen as materialized (
     select job.id from unnest(%(gates)s::text[], %(counts)s::int[]) gate (name, count)
     cross join lateral (
-        select id from {schema}.jobs where waits_for = gate.name and ready is null and state = 'blocked'
+        select id from {schema}.jobs j where waits_for = gate.name and ready is null and state = 'blocked'
+          -- A place is for who can take it now.
+          and not exists (select from {schema}.queues q where q.name = j.queue and q.paused)
+          and exists (select from {schema}.workers w where w.queues ? j.queue and j.task = any (w.tasks) and w.expires_at > clock_timestamp())
           -- A serial key's next job is the first, also while somebody has it locked.
           and (gate.name not like 'serial:%%' or id = (
               select id from {schema}.jobs where waits_for = gate.name and ready is null and state = 'blocked' order by priority, id limit 1))

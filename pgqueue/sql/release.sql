@@ -5,9 +5,8 @@ with released as (
         -- Its other places are freed by the next statement, see limiting.free.
         places = case when places is not null then nullif(array(select p from unnest(places) p where p like 'serial:%%'), '{{}}') end
     where id = any (%(ids)s::bigint[]) and claim_id = any (%(fences)s::bigint[]) and not cancel_requested
-      -- Nor for one that gave its unique key to a job that waits.
-      and case when j.options ? 'yields_to' then not exists (
-          select from {schema}.jobs n where n.unique_key = j.options ->> 'yields_to' and n.queue = j.queue) else true end
+      -- Nor for one that gave its unique key to another.
+      and not coalesce(j.options ? 'yields_to', false)
     returning id, queue, priority, position),
 kept as (
     -- They lie below the marks: the kept ones, and those of the claimers.

@@ -2,19 +2,21 @@
 with entered as materialized (select pg_current_xact_id()),
 time as (select coalesce(%(run_at)s::timestamptz, clock_timestamp() + make_interval(secs => %(delay)s)) as due),
 was as materialized (
-    select j.id, j.ready, j.waits_for, j.places from entered, {schema}.jobs j
+    select j.id, j.ready, j.waits_for, j.places, j.attempt from entered, {schema}.jobs j
     where j.id = any (%(ids)s::bigint[]) and j.state in ('available', 'scheduled', 'blocked') order by j.id for update of j),
 moved as (
     update {schema}.jobs j
     set run_at = time.due, state = case when time.due <= clock_timestamp() then 'available' else 'scheduled' end,
         position = case when time.due <= clock_timestamp() then coalesce(j.position, nextval('{schema}.jobs_position')) end,
-        -- What a limit had let go has to pass it again; a serial key is kept.
-        ready = null, waits_for = null, places = case when was.ready is null then j.places end
+        -- It has to pass its limits again. Who has begun once keeps its serial key until it has ended.
+        ready = null, waits_for = null,
+        places = case when was.attempt > 0 then nullif(array(select p from unnest(was.places) p where p like 'serial:%%'), '{{}}') end
     from was, time where j.id = was.id and j.state <> 'running'
     returning j.id, j.queue, j.priority, j.position),
 freed as (
     insert into {schema}.freed_places (gate, loose)
-    select place, place is not distinct from was.waits_for from was, unnest(was.places) place where was.ready is not null returning 1),
+    select place, place is not distinct from was.waits_for and was.ready is not null from was, unnest(was.places) place
+    where was.attempt = 0 or place not like 'serial:%%' returning 1),
 woken as (
     select pg_notify(%(channel)s, case when position is null then format('scheduled %%s', queue)
                                        else format('available %%s %%s %%s', queue, priority, position) end) from moved

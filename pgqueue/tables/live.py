@@ -96,6 +96,12 @@ def jobs(metadata: sa.MetaData) -> sa.Table:
             "id",
             postgresql_where=sa.text("waits_for is not null and ready is null"),
         ),
+        sa.Index(
+            "jobs_serial_key",
+            "queue",
+            "serial_key",
+            postgresql_where=sa.text("serial_key is not null and position is not null"),
+        ),
         sa.Index("jobs_places", "id", postgresql_where=sa.text("places is not null")),
         sa.Index(
             "jobs_unique_key", "unique_key", "queue", unique=True, postgresql_where=sa.text("unique_key is not null")

@@ -12,6 +12,8 @@ from pgqueue.errors import ArgumentError, ConfigurationError
 from pgqueue.limit import limits_of
 from pgqueue.task.options import RunIn, TaskOptions, names_in, new_job
 
+LAST = "keep_last_if_running"
+
 
 def name_of(function: Callable[..., Any]) -> str:
     module, qualname = function.__module__, function.__qualname__
@@ -66,11 +68,18 @@ def check(name: str, options: TaskOptions, function: Callable[..., Any]) -> None
         raise ConfigurationError(
             f"task {name}: a transactional task cannot run in a process, which has no part in the worker's transaction"
         )
+    if options.serial_key is not None and options.unique is not None and options.unique.on_conflict == LAST:
+        raise ConfigurationError(
+            f"task {name}: on_conflict={LAST!r} orders the jobs of its unique key by itself: leave serial_key out"
+        )
     parameters = set(inspect.signature(function).parameters)
     keyed = [limit.key for limit in limits_of(options.limit, f"task {name}")]
     unique = options.unique.key if options.unique else None
     for template in (unique, options.serial_key, *keyed):
-        unknown = set() if template is None else names_in(template) - parameters
+        try:
+            unknown = set() if template is None else names_in(template) - parameters
+        except ValueError as error:
+            raise ConfigurationError(f"task {name}: the key {template!r} cannot be read: {error}") from None
         if unknown:
             raise ConfigurationError(
                 f"task {name}: the key {template!r} names {', '.join(sorted(unknown))}, which is no parameter of it"

@@ -81,7 +81,10 @@ class Unique:
 def filled(template: str, args: Mapping[str, Any], what: str = "key") -> str:
     """The key of a job with these arguments. Raises ArgumentError."""
     try:
-        text = template.format(**args)
+        # As SQL writes them.
+        text = template.format(
+            **{name: str(value).lower() if value is True or value is False else value for name, value in args.items()}
+        )
     except (KeyError, IndexError, AttributeError, ValueError) as error:
         missing = ", ".join(sorted(names_in(template) - args.keys())) or template
         raise ArgumentError(

@@ -164,8 +164,8 @@ class Claimer:
 
     @property
     def limited(self) -> bool:
-        """Whether jobs of this queue have limits, or serial keys."""
-        return self._met_limits or bool(self.templates)
+        """Whether the queue has limits, or it has met jobs whose task has some, or that have a serial key."""
+        return self._met_limits or any(scope == "queue" for scope, _ in self.templates)
 
     async def _pass(self) -> int:
         if self._slots.prefetches is self.limited:
@@ -179,7 +179,7 @@ class Claimer:
                 scan = await self._claim(priority, lane, count)
                 if scan.paused:
                     return taken
-                if scan.serial:
+                if scan.limited:
                     self._met_limits = True
                     return taken + await self._pass()
                 taken += len(scan.jobs)
@@ -216,7 +216,7 @@ class Claimer:
         return self._slots.idle if self.limited else min(BATCH, self._slots.wanted())
 
     async def _claim(self, priority: int, lane: Lane, count: int) -> claiming.Scan:
-        mark, lifo = lane.mark, self.lifo
+        mark, lifo, limited, templates = lane.mark, self.lifo, self.limited, self.templates
 
         def operation(fence: int, worker: UUID) -> Operation[claiming.Scan]:
             where: dict[str, Any] = {
@@ -225,7 +225,7 @@ class Claimer:
                 "mark": mark,
                 "known": lane.known,
             }
-            if self.limited:
+            if limited:
                 return limiting.claim_limited(
                     self._schema,
                     **where,
@@ -235,7 +235,7 @@ class Claimer:
                     fence=fence,
                     worker=worker,
                     lifo=lifo,
-                    templates=self.templates,
+                    templates=templates,
                 )
             return claiming.claim(
                 self._schema,
@@ -246,9 +246,10 @@ class Claimer:
                 fence=fence,
                 worker=worker,
                 lifo=lifo,
+                limited=[name for scope, name in templates if scope == "task"],
             )
 
-        scan = await self._hold(operation)
+        scan = await self._hold(operation, atomic=limited)
         lane.observe(scan, mark, lifo=lifo)
         return scan
 
@@ -269,9 +270,9 @@ class Claimer:
                 templates=self.templates,
             )
 
-        return len((await self._hold(operation)).jobs)
+        return len((await self._hold(operation, atomic=True)).jobs)
 
-    async def _hold(self, operation: Callable[[int, UUID], Operation[claiming.Scan]]) -> claiming.Scan:
+    async def _hold(self, operation: Callable[[int, UUID], Operation[claiming.Scan]], *, atomic: bool) -> claiming.Scan:
         """Run a claim under a fence of its own, and hand its jobs to the slots."""
         # What is claimed runs and has an outcome: while those cannot be written as fast, more would pile up.
         await self._finisher.relieved(BACKLOG)
@@ -281,7 +282,7 @@ class Claimer:
         worker = self._worker()
         self.claiming = fence
         try:
-            scan = await self._connection.run(operation(fence, worker), atomic=self.limited)
+            scan = await self._connection.run(operation(fence, worker), atomic=atomic)
             if scan.jobs:
                 self._finisher.claimed(fence, [job.id for job in scan.jobs])
         finally:

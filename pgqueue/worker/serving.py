@@ -117,8 +117,8 @@ class Serving:
         return hit
 
     def has_limits(self) -> bool:
-        """Whether a queue here has limits or serial keys."""
-        return any(claimer.limited for claimer in self.claimers.values())
+        """Whether jobs here may have limits."""
+        return any(claimer.limited or claimer.templates for claimer in self.claimers.values())
 
     def paused(self) -> set[str]:
         """Queues that were paused when their settings were last read."""

@@ -337,6 +337,7 @@ async def test_gates_that_nobody_needs_are_forgotten(app: PgQueue, dsn: str) -> 
     async with app.worker({"default": 10}):
         await until(partial(completed, app, 20))
     app.limits.pause(queue="default", serial_key="7")
+    app.database.run(gates.hand_over("pgqueue"), atomic=True)
     app.database.fetch(gates.forget("pgqueue"))
     assert execute(dsn, "select name from pgqueue.gates") == [("serial:default:7",)]
 
@@ -451,3 +452,94 @@ async def test_a_blocked_job_can_be_moved_to_another_time(app: PgQueue, dsn: str
         assert app.jobs.reschedule(jobs[2].id)
         await until(partial(completed, app, 4))
     assert execute(dsn, "select taken, waiting, loose from pgqueue.gates") == [(0, 0, 0)]
+
+
+async def test_a_serial_key_that_is_paused_while_its_job_waits_for_a_retry_goes_on(app: PgQueue) -> None:
+    order: list[tuple[int, int]] = []
+
+    @app.task(name="step", serial_key="k", bind=True, backoff=Backoff.fixed(3600))
+    async def step(ctx: Any, n: int) -> None:
+        order.append((n, ctx.attempt))
+        if ctx.attempt == 1 and n == 0:
+            raise ValueError(n)
+
+    first, _ = await app.aenqueue_many([step.job(n) for n in range(2)])
+    async with app.worker({"default": 10}):
+
+        async def waits() -> bool:
+            return (await first.arefresh()).state == "scheduled"
+
+        await until(waits)
+        app.limits.pause(queue="default", serial_key="k")
+        assert app.jobs.reschedule(first.id)
+        await until(partial(blocked, app, 2))
+        app.limits.resume(queue="default", serial_key="k")
+        await until(partial(completed, app, 2))
+    assert order == [(0, 1), (0, 2), (1, 1)]
+
+
+async def test_a_slow_rate_in_a_single_slot_does_not_hang(app: PgQueue) -> None:
+    began: list[int] = []
+
+    @app.task(name="slow", limit=Limit(rate=20))
+    async def slow(n: int) -> None:
+        began.append(n)
+
+    async with app.worker({"default": 1}) as worker:
+        worker.serving.slots["default"].moved_at -= 3600
+        await app.aenqueue_many([slow.job(n) for n in range(10)])
+        await until(partial(completed, app, 10))
+    assert began == list(range(10))
+
+
+async def test_one_job_with_arguments_that_cannot_be_read_fails_alone(app: PgQueue, dsn: str) -> None:
+    @app.task(name="call", limit=Limit(concurrency=1, key="{n}"), max_attempts=1)
+    async def call(n: int) -> None: ...
+
+    jobs = await app.aenqueue_many([call.job(n) for n in range(3)])
+    execute(dsn, f"update pgqueue.jobs set args = '{{\"n\": {'9' * 5000}}}' where id = {jobs[1].id}")
+    async with app.worker({"default": 10}):
+        await until(partial(completed, app, 2))
+
+        async def failed() -> bool:
+            return (await jobs[1].arefresh()).state == "failed"
+
+        await until(failed)
+
+
+async def test_too_many_requests_close_the_gate_of_the_task_and_not_of_its_queue(app: PgQueue, dsn: str) -> None:
+    calls = Limit(rate=1000)
+    app.queue("default", limit=Limit(concurrency=5))
+
+    @app.task(name="call", limit=calls)
+    async def call() -> None:
+        calls.hit(retry_after=3600)
+
+    @app.task(name="other")
+    async def other() -> None: ...
+
+    first = await call.aenqueue()
+    async with app.worker({"default": 10}):
+
+        async def snoozed() -> bool:
+            return (await first.arefresh()).state == "scheduled"
+
+        await until(snoozed)
+        await app.aenqueue_many([other.job(), call.job()])
+        await until(partial(completed, app, 1))
+        await until(partial(blocked, app, 1))
+    closed = "select name from pgqueue.gates where closed_until > clock_timestamp()"
+    assert execute(dsn, closed) == [("task:call",)]
+
+
+async def test_a_limit_of_a_task_leaves_other_queues_of_the_worker_as_they_were(app: PgQueue) -> None:
+    @app.task(name="limited", queue="one", limit=Limit(concurrency=1))
+    async def limited() -> None: ...
+
+    @app.task(name="plain", queue="two")
+    async def plain() -> None: ...
+
+    async with app.worker({"one": 2, "two": 2}) as worker:
+        await app.aenqueue_many([limited.job(), plain.job(), plain.job()])
+        await until(partial(completed, app, 3))
+        assert not worker.serving.claimers["two"].limited

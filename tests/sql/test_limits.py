@@ -195,3 +195,29 @@ def _work(dsn: str) -> int:
             done += len(held)
             empty = 0 if held else empty + 1
     return done
+
+
+def test_a_job_does_not_overtake_one_of_its_serial_key_that_somebody_has_locked(db: Connection, dsn: str) -> None:
+    ids = add(db, 3)
+    db.execute("update pgqueue.jobs set serial_key = 'k' where id <> %s", [ids[2]])
+    with connect(dsn) as other, other.transaction():
+        other.execute("select from pgqueue.jobs where id = %s for update", [ids[0]])
+        found = claim(db)
+        assert (ids_of(found), found.left_from) == (ids[2:], job_row(db, ids[1])["position"])
+        assert job_row(db, ids[1])["state"] == "available"
+    assert ids_of(claim(db)) == ids[:1]
+    assert job_row(db, ids[1])["state"] == "blocked"
+
+
+def test_nobody_is_let_go_who_cannot_run(db: Connection) -> None:
+    limit(db, "task", "send", concurrency=1)
+    ids = add(db, 3)
+    claim(db)
+    db.execute("select pgqueue.pause('mail')")
+    end(db, ids[:1])
+    assert gate(db, "task:send") == (0, 2, 0)
+    db.execute("select pgqueue.resume('mail')")
+    end(db, [])
+    with db.transaction():
+        run(db, gates.tick(SCHEMA))
+    assert claim_ready(db) == ids[1:2]
