@@ -240,10 +240,11 @@ async def test_a_job_that_gave_its_key_away_does_not_run_again(app: PgQueue, way
 @pytest.mark.parametrize("serializable", [False, True], ids=["read_committed", "serializable"])
 @pytest.mark.parametrize("conflict", ["skip", "replace", "reschedule", "keep_last_if_running"])
 def test_sixteen_producers_with_shuffled_keys_never_make_a_second_job(
-    app: PgQueue, dsn: str, conflict: Any, serializable: bool
+    fresh_dsn: str, conflict: Any, serializable: bool
 ) -> None:
     if serializable:
-        default_to_serializable(dsn)
+        default_to_serializable(fresh_dsn)
+    app = PgQueue(fresh_dsn)
     unique = Unique("sync:{customer}", on_conflict=conflict, until=LATER if conflict == "skip" else "ended")
     task = declared(app, unique)
 
@@ -257,6 +258,7 @@ def test_sixteen_producers_with_shuffled_keys_never_make_a_second_job(
     assert len({job.id for job in made}) == 25
     assert sum(job.created for job in made) == 25
     assert app.jobs.count() == 25
+    app.close()
 
 
 @pytest.mark.parametrize(
