@@ -23,13 +23,15 @@ AT_ONCE = 10_000
 class Rule:
     """What holds at a gate now. `interval` is in seconds.
 
-    `ordered`: a serial key's, whose job keeps its place while it waits elsewhere, or for its retry.
+    `ordered`: a serial key's, whose job keeps its place while it waits elsewhere, or for its retry. `whole`: a queue's,
+    at which nothing passes another, so that what it refuses can stay where it is.
     """
 
     concurrency: int | None = None
     interval: float | None = None
     burst: int = 1
     ordered: bool = False
+    whole: bool = False
 
 
 @dataclass(slots=True)
@@ -109,12 +111,16 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A job that a claim has found, and its gates. `reserved`: where it has a place; `let_go`: who had parked it."""
+    """A job that a claim has found, and its gates. `reserved`: where it has a place; `let_go`: who had parked it.
+
+    `once`: it must not repeat, and is taken only for a slot.
+    """
 
     id: int
     gates: tuple[str, ...]
     reserved: frozenset[str] = frozenset()
     let_go: str | None = None
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,33 +134,62 @@ class Admitted:
 
 @dataclass(slots=True)
 class Decision:
-    """`parked`: the gate of each job that must wait, and the places that it keeps. `left`: jobs without a slot."""
+    """`parked`: the gate of each job that must wait, and the places that it keeps. `left`: those that stay there.
+
+    `again_in`: in how many seconds the limit of the queue lets more begin, where it refused; infinity: when a job ends.
+    """
 
     admitted: list[Admitted] = field(default_factory=list)
     parked: dict[int, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
     left: list[int] = field(default_factory=list)
+    again_in: float | None = None
 
 
 def decide(
-    candidates: Sequence[Candidate], gates: Mapping[str, Gate], slots: int, horizon: float = HORIZON
+    candidates: Sequence[Candidate],
+    gates: Mapping[str, Gate],
+    slots: int,
+    prefetch: int = 0,
+    horizon: float = HORIZON,
 ) -> Decision:
     """Let jobs through in their order, as far as every gate of theirs has room; `gates` are as they are afterwards.
 
     A job that a gate let go has its place there reserved, and waits at other gates only where they have no place.
-    Others do not pass those that are parked already. What could begin and has none of the `slots` is left where it is.
+    Others do not pass those that are parked already. What could begin and has none of the `slots` is left where it is,
+    with all that come after it; so is what the limit of the queue refuses. `prefetch` more are taken where they keep
+    nobody from a place.
     """
     decision = Decision()
     for candidate in candidates:
+        if decision.left:
+            decision.left.append(candidate.id)
+            continue
         refused = next(
             (name for name in candidate.gates if not _lets_through(gates[name], name, candidate, horizon)), None
         )
         if refused is not None:
-            _park(candidate, refused, gates, decision)
-        elif len(decision.admitted) < slots:
+            gate = gates[refused]
+            if gate.rule.whole and candidate.let_go is None:
+                decision.left.append(candidate.id)
+                decision.again_in = begins_in if (begins_in := gate.begins_in()) > horizon else math.inf
+            else:
+                _park(candidate, refused, gates, decision)
+        elif len(decision.admitted) < slots or (
+            len(decision.admitted) < slots + prefetch and _may_wait(candidate, gates)
+        ):
             decision.admitted.append(_admit(candidate, gates))
         else:
             decision.left.append(candidate.id)
     return decision
+
+
+def _may_wait(candidate: Candidate, gates: Mapping[str, Gate]) -> bool:
+    """Whether it may be taken before there is a slot for it: half of the places are left, and it begins at any time."""
+    rules = [(gates[name].rule, gates[name].taken, name in candidate.reserved) for name in candidate.gates]
+    return not candidate.once and all(
+        rule.interval is None and (reserved or rule.concurrency is None or taken < rule.concurrency // 2)
+        for rule, taken, reserved in rules
+    )
 
 
 def _lets_through(gate: Gate, name: str, candidate: Candidate, horizon: float) -> bool:

@@ -19,7 +19,7 @@ from psycopg.rows import tuple_row
 
 from pgqueue.database.using import async_sqlalchemy, sync_sqlalchemy
 from pgqueue.errors import PgQueueError, SchemaOutOfDate
-from pgqueue.queries.statement import Copy, Operation, Statement
+from pgqueue.queries.statement import Copy, Operation, Statement, Together
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
@@ -75,13 +75,16 @@ async def afetch(conn: Any, statement: Statement[Row] | Copy, settings: Statemen
 
 def run(conn: Any, operation: Operation[Result]) -> Result:
     """What an operation returns, each of its statements run on `conn`. An error is raised where it was yielded."""
-    advance: Callable[[Any], Statement[Any] | Copy] = operation.send
+    advance: Callable[[Any], Statement[Any] | Copy | Together] = operation.send
     given: Any = None
     try:
         while True:
             statement = advance(given)
             try:
-                advance, given = operation.send, fetch(conn, statement)
+                if isinstance(statement, Together):
+                    advance, given = operation.send, [fetch(conn, each) for each in statement.statements]
+                else:
+                    advance, given = operation.send, fetch(conn, statement)
             except Exception as error:
                 advance, given = operation.throw, error
     except StopIteration as stop:
@@ -93,13 +96,16 @@ def run(conn: Any, operation: Operation[Result]) -> Result:
 
 async def arun(conn: Any, operation: Operation[Result], settings: Statement[Any] | None = None) -> Result:
     """As `run`, on an async connection."""
-    advance: Callable[[Any], Statement[Any] | Copy] = operation.send
+    advance: Callable[[Any], Statement[Any] | Copy | Together] = operation.send
     given: Any = None
     try:
         while True:
             statement = advance(given)
             try:
-                advance, given = operation.send, await afetch(conn, statement, settings)
+                if isinstance(statement, Together):
+                    advance, given = operation.send, await _atogether(conn, statement, settings)
+                else:
+                    advance, given = operation.send, await afetch(conn, statement, settings)
             except Exception as error:
                 advance, given = operation.throw, error
     except StopIteration as stop:
@@ -107,6 +113,23 @@ async def arun(conn: Any, operation: Operation[Result], settings: Statement[Any]
         return result
     finally:
         given = None  # An error that goes on refers to this frame, and would not be freed with it.
+
+
+async def _atogether(conn: Any, together: Together, settings: Statement[Any] | None) -> list[list[Any]]:
+    if settings is not None or not isinstance(conn, psycopg.AsyncConnection):
+        return [await afetch(conn, each, settings) for each in together.statements]
+    try:
+        async with conn.pipeline():
+            cursors = [psycopg.AsyncCursor(conn, row_factory=tuple_row) for _ in together.statements]
+            for cursor, each in zip(cursors, together.statements, strict=True):
+                await cursor.execute(each.text, each.params)
+        return [
+            each.rows(await cursor.fetchall() if _has_rows(cursor) else [])
+            for cursor, each in zip(cursors, together.statements, strict=True)
+        ]
+    except Exception as error:
+        _translate(error)
+        raise
 
 
 @contextmanager

@@ -14,8 +14,9 @@ from pgqueue.queries.statement import Operation, Statement, array, inline, text,
 class Scan(NamedTuple):
     """What a claim saw: rows of its lane above the mark, and what is needed to move the mark.
 
-    `limited`: it met jobs with a serial key or a limited task, which it may not take. `reached`: up to which position it has dealt with
-    all that it found, where that is further than the last of `jobs`.
+    `limited`: it met jobs with a serial key or a limited task, which it may not take. Of a claim with limits: `reached`, up
+    to which position it has looked; `ready`, jobs that it took and that a limit had let go; `parked`, how many it parked;
+    `went`, how many it let go; `again_in`, in how many seconds the limit of the queue lets more begin, where it refused.
     """
 
     jobs: list[ClaimedJob]
@@ -27,6 +28,10 @@ class Scan(NamedTuple):
     left_from: int | None
     limited: bool = False
     reached: int | None = None
+    ready: Sequence[ClaimedJob] = ()
+    parked: int = 0
+    went: int = 0
+    again_in: float | None = None
 
 
 def claim(

@@ -50,9 +50,11 @@ def finish(schema: str, worker: UUID | None, batch: Sequence[Finished]) -> Opera
     written = 0
     held: dict[int, list[str]] = {}
     closed: dict[GateName, float] = {}
-    if any(one.limited for one in batch):
-        held = dict((yield gates.places_of(schema, latest, {one.fence for one in batch})))
-        for one in latest.values():
+    # What completes frees its places in the same statement.
+    limited = [one for one in latest.values() if _keeps_places(one)]
+    if limited:
+        held = dict((yield gates.places_of(schema, [one.id for one in limited], {one.fence for one in limited})))
+        for one in limited:
             if isinstance(one.outcome, Snooze):
                 closed |= {gate: max(closed.get(gate, 0.0), one.outcome.delay) for gate in one.hit}
     for name, group in sorted(groups.items()):
@@ -84,7 +86,11 @@ def finish_unlocked(schema: str, worker: UUID | None, batch: Sequence[Finished])
 
 def needs_transaction(batch: Sequence[Finished]) -> bool:
     """Whether it takes more than one statement."""
-    return len({_group(one) for one in batch}) > 1 or any(one.limited for one in batch)
+    return len({_group(one) for one in batch}) > 1 or any(_keeps_places(one) for one in batch)
+
+
+def _keeps_places(one: Finished) -> bool:
+    return one.limited and type(one.outcome) is not Completed
 
 
 def _group(one: Finished) -> str:

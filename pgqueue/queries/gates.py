@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pgqueue.admission import HORIZON, Gate, Rule
-from pgqueue.queries.statement import Operation, Statement, array, inline, text, texts
+from pgqueue.queries.statement import Operation, Statement, Together, array, inline, text, texts
 
 SERIAL = "serial:"
 FORGET = 10_000
@@ -35,14 +35,23 @@ class Gates:
         return {name: gate for name, gate in self.by_name.items() if gate.state() != self.before[name]}
 
 
+class LetGo(NamedTuple):
+    """The rows of the statements that went first, and how many jobs went."""
+
+    rows: list[list[Any]]
+    went: int
+
+
 def locked(schema: str, needed: Iterable[GateName], known: Iterable[str] = ()) -> Operation[Gates]:
     """The gates, locked until the end of the transaction, with what has been freed there; those `needed` are made."""
     by_name = {gate.name: gate for gate in needed}
     names = sorted({*by_name, *known})
     if not names:
         return Gates(0.0, {}, {})
-    lock: Statement[Any] = Statement(text("lock_gates", schema), {"names": texts(names)})
-    rows = yield lock
+    params = {"names": texts(names)}
+    lock: Statement[Any] = Statement(text("lock_gates", schema), params)
+    take_back: Statement[Any] = Statement(text("take_back", schema), params)
+    rows, freed = yield Together((lock, take_back))
     # One that another has made may be forgotten again in between.
     while missing := sorted(by_name.keys() - {row[0] for row in rows}):
         yield Statement(
@@ -59,15 +68,15 @@ def locked(schema: str, needed: Iterable[GateName], known: Iterable[str] = ()) -
                 "keys": texts(by_name[name].key for name in missing),
             },
         )
-        rows = yield lock
-    freed = yield Statement(text("take_back", schema), {"names": texts(names)})
+        rows, more = yield Together((lock, take_back))
+        freed = [*more, *freed]
     now = freed[0][0]
     gates = {name: _gate(now, *columns) for name, *columns in rows}
     before = {name: gate.state() for name, gate in gates.items()}
-    for _, name, loose in freed:
+    for _, name, loose, places in freed:
         if name in gates:
-            gates[name].taken = max(0, gates[name].taken - 1)
-            gates[name].loose = max(0, gates[name].loose - bool(loose))
+            gates[name].taken = max(0, gates[name].taken - places)
+            gates[name].loose = max(0, gates[name].loose - (places if loose else 0))
     return Gates(now, gates, before)
 
 
@@ -127,31 +136,34 @@ def free_held(
         )
 
 
-def let_go(schema: str, gates: Gates) -> Operation[int]:
-    """Let parked jobs of these gates go as far as there is room, and write the gates down. Returns how many went."""
+def let_go(schema: str, gates: Gates, first: Iterable[Statement[Any]] = ()) -> Operation[LetGo]:
+    """Run `first`, let parked jobs of these gates go as far as there is room, and write the gates down."""
     by_name = gates.by_name
+    statements = list(first)
     asked = {name: count for name, gate in by_name.items() if (count := gate.let_go())}
-    went = 0
     if asked:
-        rows = yield Statement(
-            text("let_go", schema),
-            {
-                "gates": texts(asked),
-                "counts": array(asked.values()),
-                "counted": texts(name for name in asked if by_name[name].rule.concurrency is not None),
-                "channel": schema,
-            },
-        )
-        found = {name: count for name, count, _ in rows}
-        went = sum(found.values())
-        for name, count in asked.items():
-            if found.get(name, 0) < count:
-                # Some are locked, or were cancelled.
-                [(parked,)] = yield _parked(schema, name)
-                by_name[name].missed(count - found.get(name, 0), parked)
+        params = {
+            "gates": texts(asked),
+            "counts": array(asked.values()),
+            "counted": texts(name for name in asked if by_name[name].rule.concurrency is not None),
+            "channel": schema,
+        }
+        statements.append(Statement(text("let_go", schema), params))
+    asked_at = len(statements) - 1
     if changed := gates.changed():
-        yield _store(schema, gates.now, changed)
-    return went
+        statements.append(_store(schema, gates.now, changed))
+    rows: list[list[Any]] = (yield Together(tuple(statements))) if statements else []
+    if not asked:
+        return LetGo(rows, 0)
+    found = {name: count for name, count, _ in rows[asked_at]}
+    missed = {name: count - found.get(name, 0) for name, count in asked.items() if found.get(name, 0) < count}
+    for name, count in missed.items():
+        # Some are locked, or were cancelled.
+        [(parked,)] = yield _parked(schema, name)
+        by_name[name].missed(count, parked)
+    if missed:
+        yield _store(schema, gates.now, {name: by_name[name] for name in missed})
+    return LetGo(rows, sum(found.values()))
 
 
 def _store(schema: str, now: float, gates: Mapping[str, Gate]) -> Statement[Any]:
@@ -180,13 +192,14 @@ def _gate(
     interval: float | None,
     burst: int,
     ordered: bool,
+    whole: bool,
     taken: int,
     waiting: int,
     loose: int,
     next_at: float | None,
     closed_until: float | None,
 ) -> Gate:
-    gate = Gate(Rule(concurrency, interval, burst, ordered), taken, waiting, loose)
+    gate = Gate(Rule(concurrency, interval, burst, ordered, whole), taken, waiting, loose)
     if next_at is not None:
         gate.next_at = next_at - now
     if closed_until is not None:
@@ -194,11 +207,14 @@ def _gate(
     return gate
 
 
-def hand_over(schema: str) -> Operation[int]:
-    """Let others have the places that have been freed; returns how many went. In a transaction of its own."""
-    freed: Statement[Any] = Statement(inline("select distinct gate from {schema}.freed_places", schema))
-    names = [name for (name,) in (yield freed)]
-    return (yield from let_go(schema, (yield from locked(schema, (), names)))) if names else 0
+def hand_over(schema: str, *, all_gates: bool = False) -> Operation[int]:
+    """Let those who wait have the places that have been freed; returns how many went. In a transaction of its own.
+
+    At a gate where nobody waits they stay until a claim comes that way; with `all_gates` they are taken back there too.
+    """
+    rows: list[Any] = yield Statement(text("freed_gates", schema), {"all_gates": all_gates, "channel": schema})
+    names = [name for name, _ in rows if name is not None]
+    return (yield from let_go(schema, (yield from locked(schema, (), names)))).went if names else 0
 
 
 def tick(schema: str) -> Operation[float | None]:

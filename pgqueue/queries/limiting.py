@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from pgqueue.limit import fill
 from pgqueue.queries.claiming import Scan
 from pgqueue.queries.gates import SERIAL, GateName, let_go, locked
 from pgqueue.queries.limits import Templates
-from pgqueue.queries.statement import Operation, Statement, array, text, texts
+from pgqueue.queries.statement import Operation, Statement, Together, array, text, texts
 
 
 class Found(NamedTuple):
@@ -28,6 +28,7 @@ class Found(NamedTuple):
     serial_key: str | None
     places: list[str] | None
     waits_for: str | None
+    max_attempts: int
 
 
 def gates_of(queue: str, task: str, args: str, serial_key: str | None, templates: Templates) -> list[GateName]:
@@ -54,16 +55,23 @@ def _arguments(args: str) -> Mapping[str, Any]:
     return values if isinstance(values, Mapping) else {}
 
 
+class Lane(NamedTuple):
+    """Where a claim looks: jobs of a priority above a mark. Positions up to `known` tell nothing new."""
+
+    priority: int
+    mark: int
+    known: int
+
+
 def claim_limited(
     schema: str,
     *,
     queue: str,
-    priority: int,
-    mark: int,
-    known: int,
+    lane: Lane | None,
     tasks: list[str],
     count: int,
     slots: int,
+    prefetch: int,
     fence: int,
     worker: UUID,
     lifo: bool = False,
@@ -71,22 +79,35 @@ def claim_limited(
 ) -> Operation[Scan]:
     """As `claiming.claim`, for a queue with limits, in a transaction of its own.
 
-    It looks at `count` jobs, takes no more than there are `slots`, and parks those that a limit refuses.
+    First it takes what limits have let go, then it looks at `count` jobs of the lane, if one is given. It takes no more
+    than there are `slots`, and `prefetch` more where nobody would wait for their places, and parks those that a limit
+    refuses.
     """
-    yield _one_at_a_time(schema, queue)
-    lane = {"queue": queue, "priority": priority, "mark": mark, "known": known, "tasks": tasks, "count": count}
-    rows = yield Statement(text("pick_lifo" if lifo else "pick", schema), {**lane, "worker": worker})
+    common = {"queue": queue, "tasks": tasks, "worker": worker}
+    picks: list[Statement[Any]] = [Statement(text("pick_ready", schema), {**common, "count": slots + prefetch})]
+    if lane is not None:
+        where = {**common, **lane._asdict(), "count": count}
+        picks.append(Statement(text("pick_lifo" if lifo else "pick", schema), where))
+    _, let_go, *seen = yield Together((_one_at_a_time(schema, queue), *picks))
+    ready = [Found(*row) for row in let_go]
+    if lane is None:
+        return (yield from _decide(schema, queue, ready, (), slots, prefetch, fence, worker, templates))[0]
+    [rows] = seen
     if not rows:
         return Scan([], True, False, None, 0, 0, None)
     xact_id, allocated, xmin = rows[0][:3]
     found = [] if rows[0][3] is None else [Found(*row[3:]) for row in rows]
-    overtaking = yield from _overtaking(schema, queue, priority, found)
+    overtaking = yield from _overtaking(schema, queue, lane.priority, found)
     first = [job for job in found if job.id not in overtaking]
-    jobs, decision = yield from _decide(schema, queue, first, slots, fence, worker, templates)
-    left = min((job.place for job in found if job.id in overtaking or job.id in decision.left), default=None)
-    full = len(found) == count or left is not None
-    return Scan(
-        jobs, False, full, xact_id, allocated, xmin, left, reached=max((job.place for job in found), default=None)
+    scan, left = yield from _decide(schema, queue, ready, first, slots, prefetch, fence, worker, templates)
+    left_from = min((job.place for job in found if job.id in overtaking or job.id in left), default=None)
+    return scan._replace(
+        full=scan.full or len(found) == count or left_from is not None,
+        xact_id=xact_id,
+        allocated=allocated,
+        xmin=xmin,
+        left_from=left_from,
+        reached=max((job.place for job in found), default=None),
     )
 
 
@@ -115,40 +136,65 @@ def _overtaking(schema: str, queue: str, priority: int, found: Sequence[Found]) 
     return {id_ for (id_,) in rows}
 
 
-def claim_ready(
+def _decide(
     schema: str,
-    *,
     queue: str,
-    tasks: list[str],
+    ready: Sequence[Found],
+    fresh: Sequence[Found],
     slots: int,
+    prefetch: int,
     fence: int,
     worker: UUID,
     templates: Templates,
-) -> Operation[Scan]:
-    """Take jobs that a limit has let go, as many as there are `slots`, in a transaction of its own."""
-    params = {"queue": queue, "tasks": tasks, "count": slots, "worker": worker}
-    found = yield Statement(text("pick_ready", schema), params, Found._make)
-    jobs, _ = yield from _decide(schema, queue, found, slots, fence, worker, templates)
-    return Scan(jobs, False, len(found) == slots, None, 0, 0, None)
-
-
-def _decide(
-    schema: str, queue: str, found: Sequence[Found], slots: int, fence: int, worker: UUID, templates: Templates
-) -> Operation[tuple[list[ClaimedJob], Decision]]:
+) -> Operation[tuple[Scan, Collection[int]]]:
+    """What was taken and what there is to know of it, and the ids of those that were left."""
+    found = [*ready, *fresh]
+    if not found:
+        return Scan([], False, False, None, 0, 0, None), ()
     gates_by_job = {job.id: gates_of(queue, job.task, job.args, job.serial_key, templates) for job in found}
     names = {gate.name: gate for gates in gates_by_job.values() for gate in gates}
     # Also those of a limit that is gone since.
     reserved = {name for job in found for name in [*(job.places or ()), *([job.waits_for] if job.waits_for else ())]}
     gates = yield from locked(schema, names.values(), reserved)
     candidates = [
-        Candidate(job.id, tuple(gate.name for gate in gates_by_job[job.id]), frozenset(job.places or ()), job.waits_for)
+        Candidate(
+            job.id,
+            tuple(gate.name for gate in gates_by_job[job.id]),
+            frozenset(job.places or ()),
+            job.waits_for,
+            job.max_attempts == 1,
+        )
         for job in found
     ]
-    decision = decide(candidates, gates.by_name, slots)
-    jobs: list[ClaimedJob] = []
+    decision = decide(candidates, gates.by_name, slots, prefetch)
+    written = yield from let_go(schema, gates, _writes(schema, queue, decision, fence, worker))
+    jobs = [ClaimedJob(queue, fence, row) for row in written.rows[0]] if decision.admitted else []
+    by_id = {one.id: one for one in decision.admitted}
+    for job in jobs:
+        job.limited = bool(by_id[job.id].places)
+        job.begins_in = by_id[job.id].begins_in
+    were_ready = {job.id for job in ready}
+    scan = Scan(
+        [job for job in jobs if job.id not in were_ready],
+        False,
+        len(ready) == slots + prefetch or written.went > 0,
+        None,
+        0,
+        0,
+        None,
+        ready=[job for job in jobs if job.id in were_ready],
+        parked=len(decision.parked),
+        went=written.went,
+        again_in=decision.again_in,
+    )
+    return scan, decision.left
+
+
+def _writes(schema: str, queue: str, decision: Decision, fence: int, worker: UUID) -> Iterator[Statement[Any]]:
+    """What begins, and what is parked."""
     if decision.admitted:
         admitted = sorted(decision.admitted, key=lambda one: one.id)
-        rows = yield Statement(
+        yield Statement(
             text("admit", schema),
             {
                 "ids": array(one.id for one in admitted),
@@ -158,11 +204,6 @@ def _decide(
                 "queue": queue,
             },
         )
-        jobs = [ClaimedJob(queue, fence, row) for row in rows]
-        by_id = {one.id: one for one in admitted}
-        for job in jobs:
-            job.limited = bool(by_id[job.id].places)
-            job.begins_in = by_id[job.id].begins_in
     if decision.parked:
         parked = sorted(decision.parked.items())
         yield Statement(
@@ -173,5 +214,3 @@ def _decide(
                 "places": texts(json.dumps(kept) for _, (_, kept) in parked),
             },
         )
-    yield from let_go(schema, gates)
-    return jobs, decision

@@ -139,8 +139,12 @@ def list_limits(schema: str) -> Statement[LimitRow]:
     return Statement(
         inline(
             "select l.scope, l.name, nullif(l.key, ''), l.concurrency, l.rate, l.burst, l.paused, l.declared is not null, "
-            "count(g.name), coalesce(sum(g.taken), 0)::int, coalesce(sum(g.waiting + g.loose), 0)::int "
+            # What has been let go and not been claimed has its place already; who has ended may still be counted.
+            "count(g.name), "
+            "coalesce(sum(greatest(g.taken - case when l.concurrency is null then 0 else g.loose end - f.places, 0)), 0)::int, "
+            "coalesce(sum(g.waiting + g.loose), 0)::int "
             "from {schema}.limits l left join {schema}.gates g on g.scope = l.scope and g.of = l.name and g.key = l.key "
+            "left join lateral (select coalesce(sum(places), 0) as places from {schema}.freed_places where gate = g.name) f on true "
             "group by l.scope, l.name, l.key order by 1, 2, 3 nulls first",
             schema,
         ),

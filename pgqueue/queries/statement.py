@@ -38,7 +38,14 @@ class Copy:
     chunks: Iterable[bytes]
 
 
-Operation = Generator[Statement[Any] | Copy, Any, Result]
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Statements that do not need each other's rows: one round trip, where the connection can. Sent the rows of each."""
+
+    statements: tuple[Statement[Any], ...]
+
+
+Operation = Generator[Statement[Any] | Copy | Together, Any, Result]
 """Several statements in turn: it yields each and is sent its rows; what it returns is the result."""
 
 

@@ -32,26 +32,38 @@ class Gatekeeper(Service):
         self._needed = needed
         self._clock = clock
         self._told = False
+        self._freed = False
+        self._tick_at = clock()
         self._recount_at = clock() + RECOUNT * random.uniform(0.0, 1.0)
 
     def open(self) -> None:
-        """A limit was changed, or places have been freed."""
+        """A limit was changed."""
         self._told = True
         self.wake()
 
+    def freed(self) -> None:
+        """Places have been freed."""
+        self._freed = True
+        self.wake()
+
     async def run_once(self) -> float:
-        pause = LONGEST * random.uniform(0.8, 1.0)
         told, self._told = self._told, False
+        freed, self._freed = self._freed, False
         recount = self._clock() >= self._recount_at
         if recount:
             self._recount_at = self._clock() + RECOUNT * random.uniform(0.8, 1.2)
             await self._recount()
-        if told or recount or self._needed():
-            await self.runner.run(gates.hand_over(self.schema), atomic=True)
-            opens_in = await self.runner.run(gates.tick(self.schema), atomic=True)
-            if opens_in is not None and math.isfinite(opens_in):
-                pause = min(pause, opens_in)
-        return pause
+        due = self._clock() >= self._tick_at
+        if told or recount or freed or (due and self._needed()):
+            await self.runner.run(gates.hand_over(self.schema, all_gates=recount), atomic=True)
+        if told or recount or due:
+            pause = LONGEST * random.uniform(0.8, 1.0)
+            if told or recount or self._needed():
+                opens_in = await self.runner.run(gates.tick(self.schema), atomic=True)
+                if opens_in is not None and math.isfinite(opens_in):
+                    pause = min(pause, opens_in)
+            self._tick_at = self._clock() + pause
+        return max(0.0, self._tick_at - self._clock())
 
     async def _recount(self) -> None:
         for count in await self.runner.run(gates.recount(self.schema), atomic=True):

@@ -8,5 +8,8 @@ kept as (
     select id, run_at, created_at, clock_timestamp() - make_interval(secs => duration),
            %(worker)s::uuid, attempt, max_attempts, priority, 'completed', queue, task, unique_key, serial_key, args, headers, errors,
            result::jsonb, tags
-    from gone join unnest(%(ids)s::bigint[], %(durations)s::float8[], %(results)s::text[]) g (job_id, duration, result) on job_id = id)
+    from gone join unnest(%(ids)s::bigint[], %(durations)s::float8[], %(results)s::text[]) g (job_id, duration, result) on job_id = id),
+freed as (
+    insert into {schema}.freed_places (gate, loose, places)
+    select place, false, count(*) from gone, unnest(places) place where places is not null group by place)
 select count(*) from gone

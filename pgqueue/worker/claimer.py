@@ -9,9 +9,9 @@ import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection
-from typing import Any
 from uuid import UUID
 
+from pgqueue.admission import HORIZON
 from pgqueue.job import ClaimedJob
 from pgqueue.queries import claiming, limiting
 from pgqueue.queries.finishing import Finished
@@ -52,6 +52,7 @@ class Claimer:
         set_idle: Callable[[str, bool], Awaitable[None]],
         suspect: Callable[[ClaimedJob], None],
         claim_failed: Callable[[], None],
+        on_parked: Callable[[], None],
     ) -> None:
         self._connection = connection
         self._schema = schema
@@ -64,6 +65,7 @@ class Claimer:
         self._set_idle = set_idle
         self._suspect = suspect
         self.claim_failed = claim_failed
+        self._on_parked = on_parked
         self._woken = asyncio.Event()
         self._sweep_at = 0.0
         self._hinted = False
@@ -75,6 +77,9 @@ class Claimer:
         self.templates: Templates = {}
         # Whether it has met a job with a serial key, or one that a limit has let go.
         self._met_limits = False
+        # In how many seconds the limit of the queue lets more begin, where it has refused.
+        self._held_back: float | None = None
+        self._parked = False
         self.lifo = False
         self.claiming: int | None = None
 
@@ -88,12 +93,18 @@ class Claimer:
         """A job became available there."""
         self.lanes.rewind(priority, position)
         self._hinted = True
-        self._woken.set()
+        if self._held_back is None:
+            self._woken.set()
 
     def let_go(self) -> None:
-        """A limit has let a job of the queue go."""
+        """A limit has let a job of the queue go, or would let one begin."""
         self._met_limits = True
         self._woken.set()
+
+    def freed(self) -> None:
+        """Jobs of this worker have given places back."""
+        if self._held_back is not None:
+            self._woken.set()
 
     def begin_life(self) -> None:
         """The worker has registered anew: its row says of no queue that it is idle, and jobs may have come back."""
@@ -112,6 +123,9 @@ class Claimer:
                 if found:
                     took = time.monotonic() - began
                     await self._busy()
+                    if self._held_back is not None:
+                        await self._wait()
+                        continue
                     if self._wanted() > 0:
                         # That was all: let the next ones come together, a claim of one costs what one of ten does.
                         self._per_claim += (found - self._per_claim) * SMOOTHING
@@ -168,12 +182,13 @@ class Claimer:
         return self._met_limits or any(scope == "queue" for scope, _ in self.templates)
 
     async def _pass(self) -> int:
-        if self._slots.prefetches is self.limited:
-            # What has limits begins at once, or is not taken.
-            self._slots.prefetches = not self.limited
-            self._slots.prefetch_nothing()
-        taken = await self._take_ready() if self.limited else 0
-        for priority, lane in self.lanes.ordered():
+        self._held_back = None
+        taken = 0
+        lanes = self.lanes.ordered()
+        if self.limited and not lanes:
+            # There may still be jobs that a limit has let go.
+            return await self._take_ready()
+        for priority, lane in lanes:
             while (count := self._wanted()) > 0:
                 began_at = lane.mark
                 scan = await self._claim(priority, lane, count)
@@ -182,15 +197,15 @@ class Claimer:
                 if scan.limited:
                     self._met_limits = True
                     return taken + await self._pass()
-                taken += len(scan.jobs)
-                if self.limited:
-                    # What was let go meanwhile need not wait until all that is refused has been parked.
-                    taken += await self._take_ready()
+                taken += len(scan.jobs) + len(scan.ready)
+                self._held_back = scan.again_in
                 if lane.mark < began_at:
                     # It ran ahead of a long writer that has ended now: what that one left lies in between.
                     continue
-                if scan.left_from is not None and not scan.jobs:
-                    # What is left there must not repeat: it is taken when a slot is free.
+                if scan.again_in is not None and not scan.went:
+                    return taken
+                if scan.left_from is not None and not (scan.jobs and self._slots.idle):
+                    # What is left there must not repeat, or has a limit: it is taken when a slot is free.
                     self._slots.prefetch_nothing()
                     return taken
                 if not scan.full:
@@ -205,6 +220,7 @@ class Claimer:
         found = await self._connection.fetch(claiming.lanes(self._schema, queue=self._slots.queue, tasks=self._tasks))
         cost = self._connection.took * SWEEP_SHARE
         self.lanes.swept(found)
+        self._slots.prefetches = True
         # Where none is left it claims as if there were no limits again.
         self._met_limits = any(lane.priority is None for lane in found)
         # Unless another sweep was asked for meanwhile.
@@ -213,66 +229,70 @@ class Claimer:
             self._sweep_at = time.monotonic() + pause * random.uniform(0.8, 1.2)
 
     def _wanted(self) -> int:
-        return self._slots.idle if self.limited else min(BATCH, self._slots.wanted())
+        return min(BATCH, self._slots.wanted())
 
     async def _claim(self, priority: int, lane: Lane, count: int) -> claiming.Scan:
-        mark, lifo, limited, templates = lane.mark, self.lifo, self.limited, self.templates
-
-        def operation(fence: int, worker: UUID) -> Operation[claiming.Scan]:
-            where: dict[str, Any] = {
-                "queue": self._slots.queue,
-                "priority": priority,
-                "mark": mark,
-                "known": lane.known,
-            }
-            if limited:
-                return limiting.claim_limited(
+        mark, lifo = lane.mark, self.lifo
+        if self.limited:
+            scan = await self._claim_limited(limiting.Lane(priority, mark, lane.known), count)
+        else:
+            tasks = [name for scope, name in self.templates if scope == "task"]
+            scan = await self._hold(
+                lambda fence, worker: claiming.claim(
                     self._schema,
-                    **where,
+                    queue=self._slots.queue,
+                    priority=priority,
+                    mark=mark,
+                    known=lane.known,
                     tasks=self._tasks,
-                    count=min(BATCH, max(LOOK_AT, 4 * count)),
-                    slots=count,
+                    count=count,
+                    slots=self._slots.idle,
                     fence=fence,
                     worker=worker,
                     lifo=lifo,
-                    templates=templates,
+                    limited=tasks,
                 )
-            return claiming.claim(
-                self._schema,
-                **where,
-                tasks=self._tasks,
-                count=count,
-                slots=self._slots.idle,
-                fence=fence,
-                worker=worker,
-                lifo=lifo,
-                limited=[name for scope, name in templates if scope == "task"],
             )
-
-        scan = await self._hold(operation, atomic=limited)
         lane.observe(scan, mark, lifo=lifo)
         return scan
 
     async def _take_ready(self) -> int:
         """Jobs that a limit has let go."""
         count = self._wanted()
-        if count <= 0:
-            return 0
+        return len((await self._claim_limited(None, count)).ready) if count > 0 else 0
 
-        def operation(fence: int, worker: UUID) -> Operation[claiming.Scan]:
-            return limiting.claim_ready(
+    async def _claim_limited(self, lane: limiting.Lane | None, count: int) -> claiming.Scan:
+        slots = min(count, self._slots.idle)
+        scan = await self._hold(
+            lambda fence, worker: limiting.claim_limited(
                 self._schema,
                 queue=self._slots.queue,
+                lane=lane,
                 tasks=self._tasks,
-                slots=count,
+                # Where jobs are refused it looks further, for some that are not.
+                count=min(BATCH, max(LOOK_AT, 4 * count) if self._parked else count),
+                slots=slots,
+                prefetch=count - slots,
                 fence=fence,
                 worker=worker,
+                lifo=self.lifo,
                 templates=self.templates,
-            )
+            ),
+            atomic=True,
+        )
+        if scan.left_from is not None and len(scan.jobs) + len(scan.ready) < count:
+            # Limits of this kind keep nothing for later: until the next sweep it asks for no more than begins at once.
+            self._slots.prefetches = False
+            self._slots.prefetch_nothing()
+        self._parked = scan.parked > 0
+        if self._parked:
+            # Places may have been freed since: nobody was there yet to let go.
+            self._on_parked()
+        return scan
 
-        return len((await self._hold(operation, atomic=True)).jobs)
-
-    async def _hold(self, operation: Callable[[int, UUID], Operation[claiming.Scan]], *, atomic: bool) -> claiming.Scan:
+    async def _hold(
+        self, operation: Callable[[int, UUID], Operation[claiming.Scan]], *, atomic: bool = False
+    ) -> claiming.Scan:
         """Run a claim under a fence of its own, and hand its jobs to the slots."""
         # What is claimed runs and has an outcome: while those cannot be written as fast, more would pile up.
         await self._finisher.relieved(BACKLOG)
@@ -283,18 +303,19 @@ class Claimer:
         self.claiming = fence
         try:
             scan = await self._connection.run(operation(fence, worker), atomic=atomic)
-            if scan.jobs:
-                self._finisher.claimed(fence, [job.id for job in scan.jobs])
+            jobs = [*scan.ready, *scan.jobs] if scan.ready else scan.jobs
+            if jobs:
+                self._finisher.claimed(fence, [job.id for job in jobs])
         finally:
             self.claiming = None
         if worker != self._worker():
-            for job in scan.jobs:
+            for job in jobs:
                 self._finisher.add(Finished(job.id, job.fence, job.task, None, limited=job.limited))
             return scan
-        suspects = [job for job in scan.jobs if is_suspect(job)]
+        suspects = [job for job in jobs if is_suspect(job)]
         for job in suspects:
             self._suspect(job)
-        self._slots.take([job for job in scan.jobs if not is_suspect(job)] if suspects else scan.jobs)
+        self._slots.take([job for job in jobs if not is_suspect(job)] if suspects else jobs)
         return scan
 
     async def _busy(self) -> None:
@@ -307,8 +328,12 @@ class Claimer:
 
     async def _wait(self) -> None:
         # Fleets that started together would poll together.
+        pause = self._poll_interval * random.uniform(0.8, 1.2)
+        if self._held_back is not None:
+            # When the next may begin within the horizon, it can be claimed.
+            pause = min(pause, max(HORIZON / 2, self._held_back - HORIZON / 2))
         try:
-            async with asyncio.timeout(self._poll_interval * random.uniform(0.8, 1.2)):
+            async with asyncio.timeout(pause):
                 await self._woken.wait()
         except TimeoutError:
             return

@@ -154,6 +154,7 @@ class Serving:
                 # One was made, changed or lifted, or a place has been given back.
                 self._worker.duties.settings.wake()
                 self._worker.duties.gatekeeper.open()
+                self._hold_back_no_more()
             case "resumed", [queue] if queue in self.claimers:
                 self.wake(queue, sweep=True)
             case "cancel", [_]:
@@ -163,6 +164,15 @@ class Serving:
     def wake(self, queue: str, *, sweep: bool = False) -> None:
         if queue in self.claimers:
             self.claimers[queue].wake(sweep=sweep)
+
+    def freed(self) -> None:
+        """Jobs of this worker have given places back: who waits for them can go on."""
+        self._worker.duties.gatekeeper.freed()
+        self._hold_back_no_more()
+
+    def _hold_back_no_more(self) -> None:
+        for claimer in self.claimers.values():
+            claimer.freed()
 
     def sweep_all(self) -> None:
         """Nobody knows what was missed."""
@@ -215,6 +225,7 @@ class Serving:
             set_idle=self._set_idle,
             suspect=worker.quarantine.take,
             claim_failed=worker.duties.reconciler.wake,
+            on_parked=worker.duties.gatekeeper.freed,
         )
         self._start(claimer.run())
 

@@ -311,8 +311,7 @@ class Worker:
             self.duties.promoter.wake()
 
     def _freed(self) -> None:
-        # Places have been written: who waits for them can have them.
-        self.duties.gatekeeper.open()
+        self.serving.freed()
 
     def _stale(self, count: int) -> None:
         logger.warning("%d outcomes were refused: their jobs had been rescued and belong to others now", count)

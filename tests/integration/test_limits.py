@@ -36,16 +36,47 @@ def execute(dsn: str, statement: str) -> list[Any]:
         return cursor.fetchall() if cursor.description else []
 
 
-async def test_no_more_run_at_once_than_the_queue_allows_on_all_workers(app: PgQueue) -> None:
+def counted(app: PgQueue, dsn: str) -> list[Any]:
+    """Places taken, jobs parked and jobs on their way, by gate, once what was freed has been taken back."""
+    app.database.run(gates.hand_over("pgqueue", all_gates=True), atomic=True)
+    return execute(dsn, "select taken, waiting, loose from pgqueue.gates order by name")
+
+
+async def test_no_more_run_at_once_than_the_queue_allows_on_all_workers(app: PgQueue, dsn: str) -> None:
     app.queue("default", limit=Limit(concurrency=3))
     gate = Gate(app, "wait")
     await app.aenqueue_many([gate.task.job(n) for n in range(20)])
     async with app.worker({"default": 10}), app.worker({"default": 10}):
         assert [await gate.enters() for _ in range(3)] == [0, 1, 2]
-        await until(partial(blocked, app, 17))
+        # The others stay where they are: nothing of the queue could pass them.
+        assert execute(dsn, "select state, count(*) from pgqueue.jobs group by 1 order by 1") == [
+            ("available", 17),
+            ("running", 3),
+        ]
         gate.opened.set()
         await until(partial(completed, app, 20))
     assert gate.most == 3
+
+
+async def test_a_worker_that_waits_for_the_limit_of_its_queue_is_told_by_another(app: PgQueue, dsn: str) -> None:
+    app.queue("default", limit=Limit(concurrency=1))
+    first = Gate(app, "first")
+    other = PgQueue(dsn)
+    second = Gate(other, "second")
+    second.opened.set()
+    async with app.worker({"default": 2}, poll_interval=600), other.worker({"default": 2}, poll_interval=600):
+        await first.task.aenqueue(1)
+        assert await first.enters() == 1
+        await second.task.aenqueue(2)
+        await until(partial(idle, dsn, 2))
+        first.opened.set()
+        assert await second.enters() == 2
+    await other.aclose()
+
+
+async def idle(dsn: str, workers: int) -> bool:
+    """Whether so many workers wait for jobs of the queue."""
+    return execute(dsn, "select count(*) from pgqueue.idle_workers where queue = 'default'") == [(workers,)]
 
 
 async def test_each_value_of_a_key_has_its_own_places_and_the_task_others(app: PgQueue) -> None:
@@ -291,7 +322,7 @@ async def test_a_cancelled_job_gives_its_place_to_the_next(app: PgQueue, dsn: st
         assert app.jobs.cancel(jobs[2].id) == [jobs[2].id]
         app.queues["default"].resume()
         await until(partial(completed, app, 2))
-    assert execute(dsn, "select taken, waiting, loose from pgqueue.gates") == [(0, 0, 0)]
+    assert counted(app, dsn) == [(0, 0, 0)]
     assert execute(dsn, "select * from pgqueue.freed_places") == []
 
 
@@ -319,8 +350,7 @@ async def test_places_of_jobs_deleted_by_hand_are_found_by_the_recount(app: PgQu
     async with app.worker({"default": 10}):
         assert {await gate.enters(), await gate.enters()} == {0, 1}
         await until(partial(blocked, app, 1))
-        [counted] = execute(dsn, "select taken, waiting from pgqueue.gates")
-        assert counted == (2, 1)
+        assert counted(app, dsn) == [(2, 1, 0)]
         assert await app.database.arun(gates.recount("pgqueue"), atomic=True) == []
         execute(dsn, "delete from pgqueue.jobs where state = 'running'")
         [wrong] = await app.database.arun(gates.recount("pgqueue"), atomic=True)
@@ -337,7 +367,7 @@ async def test_gates_that_nobody_needs_are_forgotten(app: PgQueue, dsn: str) -> 
     async with app.worker({"default": 10}):
         await until(partial(completed, app, 20))
     app.limits.pause(queue="default", serial_key="7")
-    app.database.run(gates.hand_over("pgqueue"), atomic=True)
+    app.database.run(gates.hand_over("pgqueue", all_gates=True), atomic=True)
     app.database.fetch(gates.forget("pgqueue"))
     assert execute(dsn, "select name from pgqueue.gates") == [("serial:default:7",)]
 
@@ -451,7 +481,7 @@ async def test_a_blocked_job_can_be_moved_to_another_time(app: PgQueue, dsn: str
         assert app.jobs.reschedule(jobs[1].id)
         assert app.jobs.reschedule(jobs[2].id)
         await until(partial(completed, app, 4))
-    assert execute(dsn, "select taken, waiting, loose from pgqueue.gates") == [(0, 0, 0)]
+    assert counted(app, dsn) == [(0, 0, 0)]
 
 
 async def test_a_serial_key_that_is_paused_while_its_job_waits_for_a_retry_goes_on(app: PgQueue) -> None:

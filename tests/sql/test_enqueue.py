@@ -20,7 +20,7 @@ from pgqueue.job import Job, NewJob
 from pgqueue.outcome import Completed
 from pgqueue.queries import copying, enqueuing, fleet
 from pgqueue.queries.fleet import QueueRow, TaskRow
-from pgqueue.queries.statement import Operation
+from pgqueue.queries.statement import Operation, Statement
 from tests.sql.rows import (
     ATTEMPTS,
     DEADLINE,
@@ -144,7 +144,9 @@ def test_a_transaction_that_rolls_back_enqueues_nothing(db: Connection, dsn: str
 def test_one_enqueue_is_one_statement_with_its_notification(db: Connection, listener: Connection) -> None:
     worker(db, idle=["mail"])
     operation = enqueuing.enqueue(SCHEMA, [job(key="k")], ATTEMPTS)
-    answer = fetch(db, next(operation))
+    statement = next(operation)
+    assert isinstance(statement, Statement)
+    answer = fetch(db, statement)
     with pytest.raises(StopIteration) as ended:
         operation.send(answer)
     [made] = ended.value.value
@@ -279,7 +281,9 @@ def test_rule_4_a_skip_whose_holder_ends_meanwhile_goes_round_until_it_has_a_job
     holder = claim_one(db)
     with open_transaction(dsn) as app:
         operation = enqueuing.enqueue(SCHEMA, [job(key="k")], ATTEMPTS)
-        held = fetch(app, next(operation))
+        statement = next(operation)
+        assert isinstance(statement, Statement)
+        held = fetch(app, statement)
         assert held == []
         finish(another(), holder, Completed())
         [made] = run(app, resumed(operation, held))

@@ -12,6 +12,7 @@ import pytest
 from pgqueue.database import run
 from pgqueue.queries import gates, limiting
 from pgqueue.queries.claiming import Scan
+from pgqueue.queries.limiting import Lane
 from tests.sql.rows import SCHEMA, Connection, add, connect, job_row, rows, value, worker
 
 fences = count(10_000)
@@ -26,16 +27,17 @@ def limit(conn: Connection, scope: str, name: str, key: str = "", **columns: Any
     )
 
 
-def claim(conn: Connection, *, mark: int = 0, count: int = 100, slots: int = 100, templates: Any = ALL) -> Scan:
+def claim(
+    conn: Connection, *, mark: int = 0, count: int = 100, slots: int = 100, prefetch: int = 0, templates: Any = ALL
+) -> Scan:
     operation = limiting.claim_limited(
         SCHEMA,
         queue="mail",
-        priority=0,
-        mark=mark,
-        known=0,
+        lane=Lane(0, mark, 0),
         tasks=["send"],
         count=count,
         slots=slots,
+        prefetch=prefetch,
         fence=next(fences),
         worker=worker(conn),
         templates=templates,
@@ -49,11 +51,20 @@ def ids_of(scan: Scan) -> list[int]:
 
 
 def claim_ready(conn: Connection, slots: int = 100) -> list[int]:
-    operation = limiting.claim_ready(
-        SCHEMA, queue="mail", tasks=["send"], slots=slots, fence=next(fences), worker=worker(conn), templates=ALL
+    operation = limiting.claim_limited(
+        SCHEMA,
+        queue="mail",
+        lane=None,
+        tasks=["send"],
+        count=0,
+        slots=slots,
+        prefetch=0,
+        fence=next(fences),
+        worker=worker(conn),
+        templates=ALL,
     )
     with conn.transaction():
-        return ids_of(run(conn, operation))
+        return [job.id for job in run(conn, operation).ready]
 
 
 def end(conn: Connection, ids: Sequence[int]) -> None:
@@ -72,39 +83,39 @@ def gate(conn: Connection, name: str) -> tuple[int, int, int]:
 
 
 def test_as_many_run_as_a_queue_allows_and_the_rest_is_parked(db: Connection) -> None:
-    limit(db, "queue", "mail", concurrency=2)
+    limit(db, "task", "send", concurrency=2)
     ids = add(db, 5)
     found = claim(db)
     assert ids_of(found) == ids[:2]
-    assert gate(db, "queue:mail") == (2, 3, 0)
+    assert gate(db, "task:send") == (2, 3, 0)
     parked = job_row(db, ids[2])
     assert (parked["state"], parked["position"], parked["waits_for"], parked["attempt"]) == (
         "blocked",
         None,
-        "queue:mail",
+        "task:send",
         0,
     )
-    assert job_row(db, ids[0])["places"] == ["queue:mail"]
+    assert job_row(db, ids[0])["places"] == ["task:send"]
 
 
 def test_a_place_that_is_freed_goes_to_the_first_that_is_parked(db: Connection) -> None:
-    limit(db, "queue", "mail", concurrency=2)
+    limit(db, "task", "send", concurrency=2)
     ids = add(db, 5)
     end(db, ids_of(claim(db))[:1])
-    assert gate(db, "queue:mail") == (2, 2, 1)
-    assert ids_of(claim(db)) == []
-    assert claim_ready(db) == [ids[2]]
-    assert gate(db, "queue:mail") == (2, 2, 0)
-    assert job_row(db, ids[2])["places"] == ["queue:mail"]
+    assert gate(db, "task:send") == (2, 2, 1)
+    found = claim(db)
+    assert (ids_of(found), [job.id for job in found.ready]) == ([], [ids[2]])
+    assert gate(db, "task:send") == (2, 2, 0)
+    assert job_row(db, ids[2])["places"] == ["task:send"]
 
 
 def test_what_comes_later_does_not_overtake_what_is_parked(db: Connection) -> None:
-    limit(db, "queue", "mail", concurrency=1)
+    limit(db, "task", "send", concurrency=1)
     first, second, third = add(db, 3)
     assert ids_of(claim(db, count=2)) == [first]
     end(db, [first])
-    assert ids_of(claim(db)) == []
-    assert claim_ready(db) == [second]
+    found = claim(db)
+    assert (ids_of(found), [job.id for job in found.ready]) == ([], [second])
     end(db, [second])
     assert claim_ready(db) == [third]
 
@@ -127,19 +138,19 @@ def test_a_serial_key_runs_one_at_a_time_in_order(db: Connection) -> None:
 
 
 def test_jobs_begin_at_the_rate_of_their_limit(db: Connection) -> None:
-    limit(db, "queue", "mail", rate=50)
+    limit(db, "task", "send", rate=50)
     add(db, 20)
     found = claim(db)
     assert [round(job.begins_in, 3) for job in found.jobs] == [0.0, 0.02, 0.04, 0.06, 0.08, 0.1]
-    assert gate(db, "queue:mail") == (0, 14, 0)
+    assert gate(db, "task:send") == (0, 14, 0)
     assert value(
         db,
-        "select extract(epoch from next_at - clock_timestamp())::float8 from pgqueue.gates where name = 'queue:mail'",
+        "select extract(epoch from next_at - clock_timestamp())::float8 from pgqueue.gates where name = 'task:send'",
     ) == pytest.approx(0.12, abs=0.1)
 
 
 def test_what_could_begin_and_has_no_slot_stays_where_it_is(db: Connection) -> None:
-    limit(db, "queue", "mail", concurrency=9)
+    limit(db, "task", "send", concurrency=9)
     ids = add(db, 4)
     found = claim(db, slots=1)
     assert (ids_of(found), found.full, found.left_from) == (ids[:1], True, job_row(db, ids[1])["position"])
@@ -147,25 +158,25 @@ def test_what_could_begin_and_has_no_slot_stays_where_it_is(db: Connection) -> N
 
 
 def test_a_limit_that_is_raised_or_gone_lets_the_parked_go(db: Connection) -> None:
-    limit(db, "queue", "mail", concurrency=1)
+    limit(db, "task", "send", concurrency=1)
     ids = add(db, 4)
     claim(db)
     db.execute("update pgqueue.limits set concurrency = 3")
     end(db, [])
     with db.transaction():
-        assert run(db, gates.let_go(SCHEMA, run(db, gates.locked(SCHEMA, (), ["queue:mail"])))) == 2
+        assert run(db, gates.let_go(SCHEMA, run(db, gates.locked(SCHEMA, (), ["task:send"])))).went == 2
     assert claim_ready(db) == ids[1:3]
 
 
 def test_a_parked_job_that_is_deleted_by_hand_is_not_counted_for_ever(db: Connection) -> None:
-    limit(db, "queue", "mail", concurrency=1)
+    limit(db, "task", "send", concurrency=1)
     ids = add(db, 3)
     claim(db)
     db.execute("delete from pgqueue.jobs where id = %s", [ids[1]])
     end(db, ids[:1])
     assert claim_ready(db) == ids[2:]
     end(db, ids[2:])
-    assert gate(db, "queue:mail") == (0, 0, 0)
+    assert gate(db, "task:send") == (0, 0, 0)
 
 
 def test_a_paused_limit_lets_nobody_through(db: Connection) -> None:
@@ -176,12 +187,14 @@ def test_a_paused_limit_lets_nobody_through(db: Connection) -> None:
 
 
 def test_two_claims_at_once_never_take_more_places_than_there_are(db: Connection, dsn: str) -> None:
-    limit(db, "queue", "mail", concurrency=7)
+    limit(db, "task", "send", concurrency=7)
     add(db, 200)
     with ThreadPoolExecutor(4) as threads:
         sessions = [threads.submit(_work, dsn) for _ in range(4)]
         assert sum(session.result() for session in sessions) == 200
-    assert gate(db, "queue:mail") == (0, 0, 0)
+    with db.transaction():
+        run(db, gates.hand_over(SCHEMA, all_gates=True))
+    assert gate(db, "task:send") == (0, 0, 0)
     assert value(db, "select count(*) from pgqueue.jobs") == 0
 
 
@@ -189,7 +202,8 @@ def _work(dsn: str) -> int:
     done, empty = 0, 0
     with connect(dsn) as conn:
         while empty < 50:
-            held = [*ids_of(claim(conn, slots=3, count=20)), *claim_ready(conn, 3)]
+            found = claim(conn, slots=3, count=20)
+            held = [job.id for job in (*found.ready, *found.jobs)]
             assert value(conn, "select count(*) from pgqueue.jobs where state = 'running'") <= 7
             end(conn, held)
             done += len(held)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from bisect import bisect_left
 from collections.abc import Iterable
@@ -18,8 +19,8 @@ def at(*gates: str, let_go: str | None = None, ids: Iterable[int] = (1,)) -> lis
     return [Candidate(id_, gates, reserved, let_go) for id_ in ids]
 
 
-def decide(candidates: list[Candidate], gates: dict[str, Gate], slots: int = 1000) -> Decision:
-    return decided(candidates, gates, slots)
+def decide(candidates: list[Candidate], gates: dict[str, Gate], slots: int = 1000, prefetch: int = 0) -> Decision:
+    return decided(candidates, gates, slots, prefetch)
 
 
 def ids(admitted: list[Admitted]) -> list[int]:
@@ -138,12 +139,45 @@ def test_a_job_keeps_the_place_of_its_serial_key_while_it_waits_elsewhere() -> N
     assert serial.taken == 1
 
 
-def test_what_could_begin_but_has_no_slot_is_left_and_the_rest_is_parked_all_the_same() -> None:
+def test_what_could_begin_but_has_no_slot_is_left_with_all_that_come_after_it() -> None:
     free, full = Gate(Rule(concurrency=9)), Gate(Rule(concurrency=1), taken=1)
-    candidates = [*at("free", ids=[1, 2]), *at("full", ids=[3]), *at("free", ids=[4])]
+    candidates = [*at("free", ids=[1]), *at("full", ids=[2]), *at("free", ids=[3]), *at("full", ids=[4])]
     decision = decide(candidates, {"free": free, "full": full}, slots=1)
-    assert (ids(decision.admitted), decision.left, list(decision.parked)) == ([1], [2, 4], [3])
+    assert (ids(decision.admitted), decision.left, list(decision.parked)) == ([1], [3, 4], [2])
     assert free.taken == 1
+
+
+def test_what_the_limit_of_a_whole_queue_refuses_stays_where_it_is() -> None:
+    queue = Gate(Rule(concurrency=2, whole=True), taken=1)
+    decision = decide(at("q", ids=[1, 2, 3]), {"q": queue}, slots=9)
+    assert (ids(decision.admitted), decision.left, decision.parked) == ([1], [2, 3], {})
+    assert (decision.again_in, queue.taken, queue.waiting) == (math.inf, 2, 0)
+
+
+def test_the_rate_of_a_whole_queue_says_when_more_may_begin() -> None:
+    queue = Gate(Rule(interval=0.5, whole=True), next_at=0.3)
+    decision = decide(at("q", ids=[1, 2]), {"q": queue}, slots=9)
+    assert (decision.left, decision.again_in) == ([1, 2], 0.3)
+
+
+def test_what_another_limit_has_let_go_waits_for_the_queue_without_keeping_its_place() -> None:
+    queue, task = Gate(Rule(concurrency=1, whole=True), taken=1), Gate(Rule(concurrency=1), taken=1, loose=1)
+    candidate = Candidate(1, ("q", "t"), frozenset({"t"}), let_go="t")
+    decision = decide([candidate], {"q": queue, "t": task}, slots=9)
+    assert decision.parked == {1: ("q", ())}
+    assert (queue.waiting, task.taken, task.loose) == (1, 0, 0)
+
+
+def test_what_has_no_slot_yet_is_taken_where_it_keeps_half_of_the_places_for_others() -> None:
+    roomy, single, rate = Gate(Rule(concurrency=6)), Gate(Rule(concurrency=1)), Gate(Rule(interval=0.001))
+    assert ids(decide(at("g", ids=range(9)), {"g": roomy}, slots=1, prefetch=9).admitted) == [0, 1, 2]
+    assert ids(decide(at("g", ids=range(2)), {"g": single}, slots=0, prefetch=9).admitted) == []
+    assert ids(decide(at("g", ids=range(2)), {"g": rate}, slots=1, prefetch=9).admitted) == [0]
+
+
+def test_a_job_that_must_not_repeat_is_not_taken_before_there_is_a_slot_for_it() -> None:
+    gate = Gate(Rule(concurrency=9))
+    assert decide([Candidate(1, ("g",), once=True)], {"g": gate}, slots=0, prefetch=9).left == [1]
 
 
 def test_jobs_begin_evenly() -> None:
