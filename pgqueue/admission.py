@@ -24,7 +24,8 @@ class Rule:
     """What holds at a gate now. `interval` is in seconds.
 
     `ordered`: a serial key's, whose job keeps its place while it waits elsewhere, or for its retry. `whole`: a queue's,
-    at which nothing passes another, so that what it refuses can stay where it is.
+    at which nothing passes another, so that what it refuses can stay where it is. `fair`: of one value of several that
+    share the slots of a queue.
     """
 
     concurrency: int | None = None
@@ -32,6 +33,7 @@ class Rule:
     burst: int = 1
     ordered: bool = False
     whole: bool = False
+    fair: bool = False
 
 
 @dataclass(slots=True)

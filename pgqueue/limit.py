@@ -24,20 +24,25 @@ class Limit:
 
     `rate` is "100/min", "5/s", "1/10s", or a number a second. Jobs begin evenly, not all at the start of each minute:
     in any time t, `burst` + rate * t begin at most. With `key`, a template filled with the job's arguments, each value
-    has a limit of its own. Raises ConfigurationError for what cannot be meant.
+    has a limit of its own. `fair`, of a queue, lets the values that have jobs waiting share its slots evenly, so that
+    one with a hundred thousand does not hold up another with ten. Raises ConfigurationError for what cannot be meant.
 
         Limit(concurrency=4)
         Limit(rate="100/min", key="{customer_id}")
+        Limit(key="{tenant_id}", fair=True)
     """
 
     concurrency: int | None = None
     rate: str | float | None = None
     burst: int = 1
     key: str | None = None
+    fair: bool = False
 
     def __post_init__(self) -> None:
-        if self.concurrency is None and self.rate is None:
+        if self.concurrency is None and self.rate is None and not self.fair:
             raise ConfigurationError("a Limit limits nothing: give it concurrency=…, rate=… or both")
+        if self.fair and self.key is None:
+            raise ConfigurationError("Limit(fair=True) needs a key, whose values share the slots: key='{tenant_id}'")
         for name, value in (("concurrency", self.concurrency), ("burst", self.burst)):
             given: object = value
             if given is not None and (type(given) is not int or not 1 <= given <= 2**31 - 1):

@@ -438,7 +438,8 @@ $function$;
 comment on function {schema}.resume is 'Lets go on what was paused: as pause.';
 
 create function {schema}.set_limit(
-    scope text, name text, concurrency integer default null, rate double precision default null, burst integer default 1, key text default ''
+    scope text, name text, concurrency integer default null, rate double precision default null, burst integer default 1, key text default '',
+    fair boolean default false
 ) returns void language plpgsql as $function$
 begin
     if scope is null or scope not in ('queue', 'task') then
@@ -447,20 +448,24 @@ begin
     perform {schema}.queue_name(name);
     perform {schema}.key_template(nullif(key, ''));
     -- A job a year, a million a second.
-    if num_nonnulls(concurrency, rate) = 0 or concurrency < 1 or burst is null or burst < 1 or rate < 1 / 31622400.0 or rate > 1000000
+    if fair is null or fair and (scope = 'task' or key = '') then
+        raise exception 'the limit of % % cannot be fair: key %', scope, name, quote_nullable(key) using errcode = '22023',
+            hint = 'The slots of a queue are shared among the values of a key: give scope queue and a key.';
+    end if;
+    if (num_nonnulls(concurrency, rate) = 0 and not fair) or concurrency < 1 or burst is null or burst < 1 or rate < 1 / 31622400.0 or rate > 1000000
        or key is null then
         raise exception 'the limit of % % cannot be: concurrency %, rate %, burst %, key %', scope, name, coalesce(concurrency::text, 'null'),
             coalesce(rate::text, 'null'), coalesce(burst::text, 'null'), quote_nullable(key) using errcode = '22023',
             hint = 'Give concurrency, rate (jobs a second, from one a year to a million) or both; they and burst are above 0.';
     end if;
-    insert into {schema}.limits as l (scope, name, key, concurrency, rate, burst)
-    values (set_limit.scope, set_limit.name, set_limit.key, set_limit.concurrency, set_limit.rate, set_limit.burst)
+    insert into {schema}.limits as l (scope, name, key, concurrency, rate, burst, fair)
+    values (set_limit.scope, set_limit.name, set_limit.key, set_limit.concurrency, set_limit.rate, set_limit.burst, set_limit.fair)
     on conflict on constraint limits_pkey do update
-    set concurrency = excluded.concurrency, rate = excluded.rate, burst = excluded.burst, updated_at = clock_timestamp();
+    set concurrency = excluded.concurrency, rate = excluded.rate, burst = excluded.burst, fair = excluded.fair, updated_at = clock_timestamp();
     perform pg_notify('{channel}', 'limits');
 end
 $function$;
-comment on function {schema}.set_limit is 'Limits how many jobs of a queue or task run at once (concurrency) and begin in a second (rate), or changes that. With key each value has a limit of its own.';
+comment on function {schema}.set_limit is 'Limits how many jobs of a queue or task run at once (concurrency) and begin in a second (rate), or changes that. With key each value has a limit of its own; fair: those with jobs waiting share the slots of the queue evenly.';
 
 create function {schema}.remove_limit(scope text, name text, key text default '') returns boolean language plpgsql as $function$
 declare

@@ -144,6 +144,7 @@ create table {schema}.limits (
     concurrency integer,
     burst integer not null default 1,
     paused boolean not null default false,
+    fair boolean not null default false,
     updated_at timestamptz not null default clock_timestamp(),
     scope text not null,
     name text not null,
@@ -153,13 +154,15 @@ create table {schema}.limits (
     constraint limits_scope_check check (scope in ('queue', 'task')),
     constraint limits_rate_check check (rate >= 1 / 31622400.0 and rate <= 1000000),
     constraint limits_concurrency_check check (concurrency >= 1),
-    constraint limits_burst_check check (burst >= 1)
+    constraint limits_burst_check check (burst >= 1),
+    constraint limits_fair_check check (not fair or (scope = 'queue' and key <> ''))
 );
 comment on table {schema}.limits is 'How many jobs of a queue or task may run at once, and how often they may begin. Changes hold from the next claim on.';
 comment on column {schema}.limits.rate is 'Jobs that may begin in a second; null for no limit.';
 comment on column {schema}.limits.concurrency is 'Jobs that may run at once, on all workers together; null for no limit.';
 comment on column {schema}.limits.burst is 'How many may begin together after a pause.';
 comment on column {schema}.limits.paused is 'Nothing of it begins while true.';
+comment on column {schema}.limits.fair is 'Values of the key that have jobs waiting share the slots of the queue evenly.';
 comment on column {schema}.limits.updated_at is 'Last change.';
 comment on column {schema}.limits.scope is 'queue or task.';
 comment on column {schema}.limits.name is 'Of the queue or task.';
@@ -179,6 +182,7 @@ create table {schema}.gates (
     constraint gates_pkey primary key (name)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 create index gates_waiting on {schema}.gates (name) where waiting > 0;
+create index gates_crowded on {schema}.gates (of, key) where waiting > 0;
 comment on table {schema}.gates is 'What each limit has let through: a row for each limit, key and serial key that a job has met.';
 comment on column {schema}.gates.next_at is 'When the next job would begin if all came evenly.';
 comment on column {schema}.gates.closed_until is 'Nothing begins before; infinity: paused.';

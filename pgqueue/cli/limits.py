@@ -59,6 +59,7 @@ def list_limits(target: Target, watch: float | None) -> None:
 @click.option("--concurrency", type=int, help="So many at once, on all workers together.")
 @click.option("--rate", help="So many begin in a time: 100/min, 5/s.")
 @click.option("--burst", type=int, default=1, show_default=True, help="So many may begin together.")
+@click.option("--fair", is_flag=True, help="Values of the key share the slots of the queue evenly.")
 @operates
 def set_limit(
     target: Target,
@@ -68,6 +69,7 @@ def set_limit(
     concurrency: int | None,
     rate: str | None,
     burst: int,
+    fair: bool,
 ) -> None:
     """Make a limit, or change the one with the same key.
 
@@ -81,7 +83,7 @@ def set_limit(
 
     app = target.database_app()
     known = _known(app, queue, task)
-    app.limits.set(Limit(concurrency, _number(rate), burst, key), queue=queue, task=known)
+    app.limits.set(Limit(concurrency, _number(rate), burst, key, fair), queue=queue, task=known)
     note(f"Set for {_named(queue, known, key)}.")
 
 

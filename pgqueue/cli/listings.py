@@ -131,10 +131,10 @@ LIMITS: Listing[LimitRow] = Listing(
     [
         Column("Of", lambda row: f"{row.scope} {row.name}", shrinks=True, end=True),
         Column("Key", lambda row: row.key, shrinks=True),
-        Column("At once", lambda row: row.concurrency, number=True),
+        Column("At once", lambda row: "fair" if row.fair and row.concurrency is None else row.concurrency, number=True),
         Column("Rate", rate, number=True),
         Column("Burst", lambda row: None if row.rate is None else row.burst, number=True, from_width=90),
-        Column("Running", lambda row: None if row.concurrency is None else row.running, number=True),
+        Column("Running", lambda row: row.running if row.fair or row.concurrency is not None else None, number=True),
         Column("Blocked", lambda row: row.blocked, number=True),
         Column("Values", lambda row: None if row.key is None else row.values, number=True, from_width=100),
         Column("From", lambda row: "code" if row.declared else "", from_width=110),

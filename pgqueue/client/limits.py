@@ -30,6 +30,10 @@ class Limits(Part):
 
         app.limits.set(Limit(rate="100/min", key="{customer_id}"), task="shop.tasks.charge")
         """
+        if limit.fair and task is not None:
+            raise ArgumentError(
+                f"task {task}: Limit(fair=True) shares the slots of a queue: give queue=… instead of task=…"
+            )
         self.database.fetch(limits.change(self.schema, *_of(queue, task), limit))
 
     def remove(self, *, queue: str | None = None, task: str | None = None, key: str | None = None) -> bool:

@@ -16,7 +16,8 @@ class Scan(NamedTuple):
 
     `limited`: it met jobs with a serial key or a limited task, which it may not take. Of a claim with limits: `reached`, up
     to which position it has looked; `ready`, jobs that it took and that a limit had let go; `parked`, how many it parked;
-    `went`, how many it let go; `again_in`, in how many seconds the limit of the queue lets more begin, where it refused.
+    `went`, how many it let go; `again_in`, in how many seconds the limit of the queue lets more begin, where it refused;
+    `fair`, whether its jobs share slots.
     """
 
     jobs: list[ClaimedJob]
@@ -32,6 +33,7 @@ class Scan(NamedTuple):
     parked: int = 0
     went: int = 0
     again_in: float | None = None
+    fair: bool = False
 
 
 def claim(

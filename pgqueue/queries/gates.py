@@ -193,13 +193,14 @@ def _gate(
     burst: int,
     ordered: bool,
     whole: bool,
+    fair: bool,
     taken: int,
     waiting: int,
     loose: int,
     next_at: float | None,
     closed_until: float | None,
 ) -> Gate:
-    gate = Gate(Rule(concurrency, interval, burst, ordered, whole), taken, waiting, loose)
+    gate = Gate(Rule(concurrency, interval, burst, ordered, whole, fair), taken, waiting, loose)
     if next_at is not None:
         gate.next_at = next_at - now
     if closed_until is not None:

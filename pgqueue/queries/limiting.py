@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from pgqueue import arguments
-from pgqueue.admission import Candidate, Decision, decide
+from pgqueue.admission import Candidate, Decision, Gate, decide
 from pgqueue.errors import ArgumentError
 from pgqueue.job import ClaimedJob
 from pgqueue.limit import fill
@@ -29,6 +30,7 @@ class Found(NamedTuple):
     places: list[str] | None
     waits_for: str | None
     max_attempts: int
+    priority: int
 
 
 def gates_of(queue: str, task: str, args: str, serial_key: str | None, templates: Templates) -> list[GateName]:
@@ -91,7 +93,7 @@ def claim_limited(
     _, let_go, *seen = yield Together((_one_at_a_time(schema, queue), *picks))
     ready = [Found(*row) for row in let_go]
     if lane is None:
-        return (yield from _decide(schema, queue, ready, (), slots, prefetch, fence, worker, templates))[0]
+        return (yield from _decide(schema, queue, ready, (), slots, prefetch, fence, worker, templates, lifo))[0]
     [rows] = seen
     if not rows:
         return Scan([], True, False, None, 0, 0, None)
@@ -99,7 +101,7 @@ def claim_limited(
     found = [] if rows[0][3] is None else [Found(*row[3:]) for row in rows]
     overtaking = yield from _overtaking(schema, queue, lane.priority, found)
     first = [job for job in found if job.id not in overtaking]
-    scan, left = yield from _decide(schema, queue, ready, first, slots, prefetch, fence, worker, templates)
+    scan, left = yield from _decide(schema, queue, ready, first, slots, prefetch, fence, worker, templates, lifo)
     left_from = min((job.place for job in found if job.id in overtaking or job.id in left), default=None)
     return scan._replace(
         full=scan.full or len(found) == count or left_from is not None,
@@ -146,6 +148,7 @@ def _decide(
     fence: int,
     worker: UUID,
     templates: Templates,
+    lifo: bool,
 ) -> Operation[tuple[Scan, Collection[int]]]:
     """What was taken and what there is to know of it, and the ids of those that were left."""
     found = [*ready, *fresh]
@@ -164,7 +167,7 @@ def _decide(
             job.waits_for,
             job.max_attempts == 1,
         )
-        for job in found
+        for job in _in_turn(ready, fresh, gates.by_name, lifo)
     ]
     decision = decide(candidates, gates.by_name, slots, prefetch)
     written = yield from let_go(schema, gates, _writes(schema, queue, decision, fence, worker))
@@ -186,8 +189,27 @@ def _decide(
         parked=len(decision.parked),
         went=written.went,
         again_in=decision.again_in,
+        fair=any(gate.rule.fair for gate in gates.by_name.values()),
     )
     return scan, decision.left
+
+
+def _in_turn(ready: Sequence[Found], fresh: Sequence[Found], gates: Mapping[str, Gate], lifo: bool) -> Iterator[Found]:
+    """Who has waited at a limit goes first, but not before a job of a sooner priority.
+
+    Where values of a key share the slots, whose turn it is says the order in which they came or were let go.
+    """
+    lane = fresh[0].priority if fresh else math.inf
+    sooner = [job for job in ready if job.priority <= lane]
+    fair = {job.id for job in sooner if job.waits_for is not None and _is_fair(gates.get(job.waits_for))}
+    yield from (job for job in sooner if job.id not in fair)
+    turns = [*fresh, *(job for job in sooner if job.id in fair)]
+    yield from sorted(turns, key=lambda job: (job.priority, -job.place if lifo else job.place)) if fair else fresh
+    yield from (job for job in ready if job.priority > lane)
+
+
+def _is_fair(gate: Gate | None) -> bool:
+    return gate is not None and gate.rule.fair
 
 
 def _writes(schema: str, queue: str, decision: Decision, fence: int, worker: UUID) -> Iterator[Statement[Any]]:

@@ -27,6 +27,7 @@ class LimitRow:
     concurrency: int | None
     rate: float | None
     burst: int
+    fair: bool
     paused: bool
     declared: bool
     values: int
@@ -57,16 +58,16 @@ def register(schema: str, declared: Mapping[tuple[str, str], Sequence[Limit]]) -
         inline(
             # What is paused by hand stays so, whatever a deployment no longer says.
             "with given as (select * from unnest(%(scopes)s::text[], %(names)s::text[], %(keys)s::text[], %(concurrencies)s::int[], "
-            "%(rates)s::float8[], %(bursts)s::int[], %(declared)s::text[]) g (scope, name, key, concurrency, rate, burst, declared)), "
+            "%(rates)s::float8[], %(bursts)s::int[], %(fair)s::boolean[], %(declared)s::text[]) g (scope, name, key, concurrency, rate, burst, fair, declared)), "
             "undeclared as (select l.scope, l.name, l.key from {schema}.limits l where l.scope = 'task' and l.name = any (%(tasks)s::text[]) "
             "and l.declared is not null and not exists (select from given g where (g.scope, g.name, g.key) = (l.scope, l.name, l.key))), "
             "gone as (delete from {schema}.limits l where (l.scope, l.name, l.key) in (select * from undeclared) and not l.paused returning 1), "
-            "left_paused as (update {schema}.limits l set rate = null, concurrency = null, declared = null "
+            "left_paused as (update {schema}.limits l set rate = null, concurrency = null, fair = false, declared = null "
             "where (l.scope, l.name, l.key) in (select * from undeclared) and l.paused returning 1), "
-            "written as (insert into {schema}.limits as l (scope, name, key, concurrency, rate, burst, declared) "
-            "select scope, name, key, concurrency, rate, burst, declared from given "
+            "written as (insert into {schema}.limits as l (scope, name, key, concurrency, rate, burst, fair, declared) "
+            "select scope, name, key, concurrency, rate, burst, fair, declared from given "
             "on conflict (scope, name, key) do update set concurrency = excluded.concurrency, rate = excluded.rate, burst = excluded.burst, "
-            "declared = excluded.declared, updated_at = clock_timestamp() where l.declared is distinct from excluded.declared returning 1) "
+            "fair = excluded.fair, declared = excluded.declared, updated_at = clock_timestamp() where l.declared is distinct from excluded.declared returning 1) "
             "select pg_notify(%(channel)s, 'limits') where exists (select from gone) or exists (select from written)",
             schema,
         ),
@@ -77,7 +78,8 @@ def register(schema: str, declared: Mapping[tuple[str, str], Sequence[Limit]]) -
             "concurrencies": [limit.concurrency for _, _, limit in rows],
             "rates": [limit.per_second for _, _, limit in rows],
             "bursts": [limit.burst for _, _, limit in rows],
-            "declared": [f"{limit.concurrency} {limit.per_second} {limit.burst}" for _, _, limit in rows],
+            "fair": [limit.fair for _, _, limit in rows],
+            "declared": [f"{limit.concurrency} {limit.per_second} {limit.burst} {limit.fair}" for _, _, limit in rows],
             "tasks": [name for scope, name in declared if scope == "task"],
             "channel": schema,
         },
@@ -89,7 +91,7 @@ def change(schema: str, scope: Scope, name: str, limit: Limit) -> Statement[Any]
     return Statement(
         inline(
             "select {schema}.set_limit(%(scope)s, %(name)s, concurrency => %(concurrency)s, rate => %(rate)s, "
-            "burst => %(burst)s, key => %(key)s)",
+            "burst => %(burst)s, key => %(key)s, fair => %(fair)s)",
             schema,
         ),
         {
@@ -99,6 +101,7 @@ def change(schema: str, scope: Scope, name: str, limit: Limit) -> Statement[Any]
             "rate": limit.per_second,
             "burst": limit.burst,
             "key": limit.key or "",
+            "fair": limit.fair,
         },
     )
 
@@ -138,10 +141,10 @@ def list_limits(schema: str) -> Statement[LimitRow]:
     """By scope and name."""
     return Statement(
         inline(
-            "select l.scope, l.name, nullif(l.key, ''), l.concurrency, l.rate, l.burst, l.paused, l.declared is not null, "
+            "select l.scope, l.name, nullif(l.key, ''), l.concurrency, l.rate, l.burst, l.fair, l.paused, l.declared is not null, "
             # What has been let go and not been claimed has its place already; who has ended may still be counted.
             "count(g.name), "
-            "coalesce(sum(greatest(g.taken - case when l.concurrency is null then 0 else g.loose end - f.places, 0)), 0)::int, "
+            "coalesce(sum(greatest(g.taken - case when l.concurrency is null and not l.fair then 0 else g.loose end - f.places, 0)), 0)::int, "
             "coalesce(sum(g.waiting + g.loose), 0)::int "
             "from {schema}.limits l left join {schema}.gates g on g.scope = l.scope and g.of = l.name and g.key = l.key "
             "left join lateral (select coalesce(sum(places), 0) as places from {schema}.freed_places where gate = g.name) f on true "

@@ -13,7 +13,7 @@ pending as (
 counted as (
     select g.name, g.taken, g.waiting, g.loose,
            -- Without a number of places nobody counts them.
-           case when g.scope = 'serial' or l.concurrency is not null then coalesce(held.jobs, 0) + coalesce(pending.places, 0)
+           case when g.scope = 'serial' or l.concurrency is not null or l.fair then coalesce(held.jobs, 0) + coalesce(pending.places, 0)
                 else g.taken end as held,
            coalesce(parked.jobs, 0) as parked, coalesce(let_go.jobs, 0) + coalesce(pending.loose, 0) as let_go
     from {schema}.gates g

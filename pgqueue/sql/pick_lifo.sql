@@ -7,7 +7,7 @@ with sequence as materialized (
     where not exists (select from {schema}.queues where name = %(queue)s and paused)
       and exists (select from {schema}.workers where id = %(worker)s)),
 due as materialized (
-    select id, position, task, args::text, serial_key, places, waits_for, max_attempts from {schema}.jobs
+    select id, position, task, args::text, serial_key, places, waits_for, max_attempts, priority from {schema}.jobs
     where queue = %(queue)s and priority = %(priority)s and position > %(mark)s and position is not null
       and state = 'available' and task = any (%(tasks)s) and (select allocated from sequence) is not null
     order by position desc limit %(count)s for update skip locked)

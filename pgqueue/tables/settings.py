@@ -92,6 +92,9 @@ def limits(metadata: sa.MetaData) -> sa.Table:
         nullable("concurrency", INTEGER, "Jobs that may run at once, on all workers together; null for no limit."),
         column("burst", INTEGER, "How many may begin together after a pause.", "1"),
         column("paused", BOOLEAN, "Nothing of it begins while true.", "false"),
+        column(
+            "fair", BOOLEAN, "Values of the key that have jobs waiting share the slots of the queue evenly.", "false"
+        ),
         column("updated_at", TIME, "Last change.", NOW),
         column("scope", TEXT, "queue or task."),
         column("name", TEXT, "Of the queue or task."),
@@ -112,6 +115,7 @@ def limits(metadata: sa.MetaData) -> sa.Table:
         sa.CheckConstraint("rate >= 1 / 31622400.0 and rate <= 1000000", name="limits_rate_check"),
         sa.CheckConstraint("concurrency >= 1", name="limits_concurrency_check"),
         sa.CheckConstraint("burst >= 1", name="limits_burst_check"),
+        sa.CheckConstraint("not fair or (scope = 'queue' and key <> '')", name="limits_fair_check"),
         comment="How many jobs of a queue or task may run at once, and how often they may begin. "
         "Changes hold from the next claim on.",
     )
@@ -132,6 +136,7 @@ def gates(metadata: sa.MetaData) -> sa.Table:
         column("key", TEXT, "The template of the limit, as in limits.", "''"),
         sa.PrimaryKeyConstraint("name", name="gates_pkey"),
         sa.Index("gates_waiting", "name", postgresql_where=sa.text("waiting > 0")),
+        sa.Index("gates_crowded", "of", "key", postgresql_where=sa.text("waiting > 0")),
         comment="What each limit has let through: a row for each limit, key and serial key that a job has met.",
         postgresql_with={"fillfactor": 50, **VACUUM_OFTEN},
     )

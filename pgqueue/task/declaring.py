@@ -73,7 +73,12 @@ def check(name: str, options: TaskOptions, function: Callable[..., Any]) -> None
             f"task {name}: on_conflict={LAST!r} orders the jobs of its unique key by itself: leave serial_key out"
         )
     parameters = set(inspect.signature(function).parameters)
-    keyed = [limit.key for limit in limits_of(options.limit, f"task {name}")]
+    limits = limits_of(options.limit, f"task {name}")
+    if any(limit.fair for limit in limits):
+        raise ConfigurationError(
+            f"task {name}: slots are those of a queue: app.queue({options.queue!r}, limit=Limit(fair=True, …))"
+        )
+    keyed = [limit.key for limit in limits]
     unique = options.unique.key if options.unique else None
     for template in (unique, options.serial_key, *keyed):
         try:

@@ -79,7 +79,7 @@ class Claimer:
         self._met_limits = False
         # In how many seconds the limit of the queue lets more begin, where it has refused.
         self._held_back: float | None = None
-        self._parked = False
+        self._parked = self._fair = False
         self.lifo = False
         self.claiming: int | None = None
 
@@ -189,7 +189,8 @@ class Claimer:
             # There may still be jobs that a limit has let go.
             return await self._take_ready()
         for priority, lane in lanes:
-            while (count := self._wanted()) > 0:
+            unsorted = False
+            while (count := self._wanted()) > 0 or unsorted:
                 began_at = lane.mark
                 scan = await self._claim(priority, lane, count)
                 if scan.paused:
@@ -199,6 +200,8 @@ class Claimer:
                     return taken + await self._pass()
                 taken += len(scan.jobs) + len(scan.ready)
                 self._held_back = scan.again_in
+                # Who has a share that is not used may be behind thousands of somebody else's.
+                unsorted = scan.fair and scan.full and scan.parked > 0 and scan.left_from is None
                 if lane.mark < began_at:
                     # It ran ahead of a long writer that has ended now: what that one left lies in between.
                     continue
@@ -270,7 +273,7 @@ class Claimer:
                 lane=lane,
                 tasks=self._tasks,
                 # Where jobs are refused it looks further, for some that are not.
-                count=min(BATCH, max(LOOK_AT, 4 * count) if self._parked else count),
+                count=BATCH if self._fair else min(BATCH, max(LOOK_AT, 4 * count) if self._parked else count),
                 slots=slots,
                 prefetch=count - slots,
                 fence=fence,
@@ -284,7 +287,7 @@ class Claimer:
             # Limits of this kind keep nothing for later: until the next sweep it asks for no more than begins at once.
             self._slots.prefetches = False
             self._slots.prefetch_nothing()
-        self._parked = scan.parked > 0
+        self._parked, self._fair = scan.parked > 0, scan.fair
         if self._parked:
             # Places may have been freed since: nobody was there yet to let go.
             self._on_parked()

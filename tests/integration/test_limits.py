@@ -302,10 +302,60 @@ async def test_limits_are_listed_with_what_they_let_through(app: PgQueue) -> Non
         assert {await gate.enters(), await gate.enters()} == {1, 2}
         await until(partial(blocked, app, 1))
         assert app.limits.list() == [
-            LimitRow("task", "wait", "{n}", 1, None, 1, paused=False, declared=True, values=2, running=2, blocked=1)
+            LimitRow(
+                "task",
+                "wait",
+                "{n}",
+                1,
+                None,
+                1,
+                fair=False,
+                paused=False,
+                declared=True,
+                values=2,
+                running=2,
+                blocked=1,
+            )
         ]
         gate.opened.set()
         await until(partial(completed, app, 3))
+
+
+async def test_one_with_many_jobs_does_not_hold_up_another_with_few(app: PgQueue) -> None:
+    app.queue("default", limit=Limit(key="{tenant}", fair=True))
+    began: list[str] = []
+
+    @app.task(name="work")
+    async def work(tenant: str) -> None:
+        began.append(tenant)
+        await asyncio.sleep(0)
+
+    await app.aenqueue_many([work.job("many") for _ in range(700)])
+    await app.aenqueue_many([work.job("few") for _ in range(10)])
+    async with app.worker({"default": 4}):
+        await until(partial(completed, app, 710))
+    last = len(began) - 1 - began[::-1].index("few")
+    assert began[:last].count("many") <= 100
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [({"concurrency": 3, "fair": True}, "needs a key"), ({"key": "a", "fair": True}, "name arguments")],
+    ids=["without-a-key", "without-an-argument"],
+)
+def test_slots_are_shared_among_the_values_of_a_key(wrong: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        Limit(**wrong)
+
+
+def test_slots_are_those_of_a_queue(app: PgQueue) -> None:
+    shared = Limit(key="{n}", fair=True)
+    with pytest.raises(ConfigurationError, match="slots are those of a queue"):
+        app.task(name="work", limit=shared)(lambda n: n)
+    with pytest.raises(ArgumentError, match="give queue"):
+        app.limits.set(shared, task="work")
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="cannot be fair"):
+        execute(app.database.dsn, "select pgqueue.set_limit('task', 'work', key => '{n}', fair => true)")
 
 
 async def test_a_cancelled_job_gives_its_place_to_the_next(app: PgQueue, dsn: str) -> None:
