@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pgqueue.demo.records import Records
 
 SHOWN = 8
+MOST_IN_A_SECOND = 5
+"""The limit of the shop: a burst of 2, and 3 a second."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,11 @@ def balance(records: Records) -> list[Line]:
         _mails(records),
         _previews(records),
         _webhooks(records),
+        _rate(records),
         _bookings(records),
         _rolled_back(records),
         _reports(records),
+        _counts(records),
         _killed(records),
         _nothing_left(records),
     ]
@@ -63,8 +67,15 @@ def _mails(r: Records) -> Line:
     twice, unexplained = _repeats(r, "send_confirmation", r.mails)
     return Line(
         "e-mails",
-        f"{r.mails.total()} reached the SMTP server",
-        _wrong(("without an e-mail", r.placed - set(r.mails)), ("sent again for no reason", unexplained)),
+        f"{r.mails.total()} reached the SMTP server, each customer's in the order of the orders",
+        (
+            *_wrong(("without an e-mail", r.placed - set(r.mails)), ("sent again for no reason", unexplained)),
+            *(
+                f"{to} had them in the order {orders}"
+                for to, orders in r.post.items()
+                if list(orders) != sorted(orders)
+            ),
+        ),
         _explained(twice, r, "send_confirmation"),
     )
 
@@ -72,9 +83,12 @@ def _mails(r: Records) -> Line:
 def _previews(r: Records) -> Line:
     return Line(
         "previews",
-        f"{len(r.previews)} pictures on disk, each opened",
+        f"{len(r.previews)} pictures on disk, each opened; all told 100 %",
         (
-            *_wrong(("without a preview", r.placed - set(r.previews))),
+            *_wrong(
+                ("without a preview", r.placed - set(r.previews)),
+                ("did not tell 100 %", r.placed - {order for order, percent in r.progress.items() if percent == 100}),
+            ),
             *(f"order {order}: {why}" for order, why in sorted(r.previews.items()) if why),
         ),
     )
@@ -94,6 +108,19 @@ def _webhooks(r: Records) -> Line:
             ("accepted again for no reason", unexplained),
         ),
         _explained(twice, r, "notify_printer"),
+    )
+
+
+def _rate(r: Records) -> Line:
+    busiest = max(r.most_in_a_second.values(), default=0)
+    return Line(
+        "rate",
+        f"at most {busiest} webhooks of a customer in a second",
+        tuple(
+            f"{most} of {customer} in a second, {MOST_IN_A_SECOND} are allowed"
+            for customer, most in sorted(r.most_in_a_second.items())
+            if most > MOST_IN_A_SECOND
+        ),
     )
 
 
@@ -138,6 +165,17 @@ def _reports(r: Records) -> Line:
                 for time, count in sorted(r.reports.items())
                 if count > 1
             ),
+        ),
+    )
+
+
+def _counts(r: Records) -> Line:
+    return Line(
+        "daily count",
+        f"one for all orders of a day, asked for by {len(r.placed)}",
+        (
+            *(() if r.counts else ("nobody counted",)),
+            *(f"{count} on {day}" for day, count in sorted(r.counts.items()) if count > 1),
         ),
     )
 

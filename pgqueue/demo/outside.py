@@ -12,7 +12,7 @@ import random
 import re
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import ExitStack, suppress
 from email import message_from_bytes
 from http import HTTPStatus
@@ -32,7 +32,8 @@ LOOPBACK = "127.0.0.1"
 class Outside:
     """Both servers, on ports of 127.0.0.1 that the system chooses, and their records.
 
-    `mails` counts messages by order. `answers` counts requests by order and status.
+    `mails` counts messages by order, `post` keeps the orders of each receiver as they came. `answers` counts requests
+    by order and status, `requests` keeps the times of each customer's, in seconds.
 
         with Outside(seed=1) as outside:
             outside.smtp, outside.http    # '127.0.0.1:40123', 'http://127.0.0.1:40124'
@@ -40,6 +41,8 @@ class Outside:
 
     def __init__(self, seed: int) -> None:
         self.mails: Counter[int] = Counter()
+        self.post: defaultdict[str, list[int]] = defaultdict(list)
+        self.requests: defaultdict[str, list[float]] = defaultdict(list)
         self.answers: Counter[tuple[int, HTTPStatus]] = Counter()
         self.smtp = self.http = ""
         self._seed = seed
@@ -61,12 +64,14 @@ class Outside:
         self._undo.close()
 
     def receive_mail(self, content: bytes) -> None:
-        message_id = message_from_bytes(content)["Message-ID"]
-        if found := re.fullmatch(r"<order-(\d+)@.+>", message_id or ""):
+        message = message_from_bytes(content)
+        if found := re.fullmatch(r"<order-(\d+)@.+>", message["Message-ID"] or ""):
             self.mails[int(found[1])] += 1
+            self.post[message["To"]].append(int(found[1]))
 
     def answer(self, order: int, customer: str) -> HTTPStatus:
         with self._lock:
+            self.requests[customer].append(time.monotonic())
             if customer == REFUSED_CUSTOMER:
                 status = HTTPStatus.BAD_REQUEST
             else:

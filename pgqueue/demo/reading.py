@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -31,6 +32,11 @@ REPORTS = """
     select headers ->> 'scheduled_for', count(*) from pgqueue.all_jobs
     where headers ? 'scheduled_for' group by 1
 """
+COUNTS = f"select args ->> 'day', count(*) from pgqueue.all_jobs where {TASK} = 'count_orders' group by 1"  # noqa: S608
+PROGRESS = f"""
+    select {ORDER}, percent from pgqueue.all_jobs join pgqueue.job_progress on job_id = id
+    where {TASK} = 'make_preview'
+"""  # noqa: S608
 STOCK_OFF = """
     select products.name, products.id, products.stock + coalesce(sum(orders.quantity), 0)
     from products left join orders on orders.product_id = products.id group by products.id
@@ -103,16 +109,25 @@ def read(dsn: str, told: Told, outside: Outside, previews: Path, held: Held | No
             mails=Counter(outside.mails),
             previews={int(file.stem): flaw(file) for file in previews.glob("*.jpg")},
             accepted=accepted,
+            post=outside.post,
+            most_in_a_second={customer: busiest(times) for customer, times in outside.requests.items()},
+            progress=dict(query(PROGRESS).fetchall()),
             refused=frozenset(refused),
             failed={task: frozenset(orders) for task, orders in failed.items()},
             bookings=_counter(query("select order_id, count(*) from stock_movements group by 1")),
             stock_off={name: left - told.stock[product] for name, product, left in query(STOCK_OFF)},
             reports=_counter(query(REPORTS)),
+            counts=_counter(query(COUNTS)),
             live=_counter(query(LIVE)),
             held=frozenset() if held is None else frozenset(held.jobs.values()),
             rescued=0 if held is None else _rescued(connection, held),
             errors=errors,
         )
+
+
+def busiest(times: Sequence[float]) -> int:
+    """How many of these times, in seconds and in order, lie within one second at most."""
+    return max((bisect_left(times, began + 1) - n for n, began in enumerate(times)), default=0)
 
 
 def flaw(file: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -26,6 +26,12 @@ class Records:
     """Requests that the printer answered with 200."""
     refused: frozenset[int]
     """Orders that the printer answered with 400."""
+    post: Mapping[str, Sequence[int]]
+    """Orders as their messages came, by receiver."""
+    most_in_a_second: Mapping[str, int]
+    """Requests in the busiest second, by customer."""
+    progress: Mapping[int, float]
+    """What the previews have told last, in percent."""
     failed: Mapping[str, frozenset[int]]
     """Orders in `failed_jobs`, by task."""
     bookings: Counter[int]
@@ -34,6 +40,8 @@ class Records:
     """Products whose stock is not what the placed orders leave, and by how much."""
     reports: Counter[str] = field(default_factory=Counter)
     """Runs of the schedule's jobs, by nominal time."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """Jobs that count the orders of a day, by day."""
     live: Counter[str] = field(default_factory=Counter)
     """Jobs that have not ended, by task."""
     held: frozenset[tuple[str, int]] = frozenset()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import smtplib
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -19,12 +19,13 @@ from PIL import Image, ImageOps
 from sqlalchemy import ForeignKey, create_engine, func, select, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
-from pgqueue import Backoff, Context, FailJob, PgQueue
+from pgqueue import Backoff, Context, FailJob, Limit, PgQueue, Unique
 
 MEDIA = Path(os.environ.get("SHOP_MEDIA", "media"))
 SMTP = os.environ.get("SHOP_SMTP", "localhost:25")
 PREVIEW_SIZE = (160, 160)
 SOON = Backoff.exponential(0.2, cap=2, jitter=0.2)
+PRINTER_TAKES = Limit(rate="3/s", burst=2, key="{customer}")
 
 engine = create_engine(os.environ.get("DATABASE_URL", "postgresql:///shop"))
 printer = httpx.AsyncClient(base_url=os.environ.get("SHOP_PRINTER", "http://localhost:8080"), timeout=10)
@@ -79,6 +80,7 @@ def place_order(customer: str, product_id: int, quantity: int, photo: str, *, ca
         make_preview.using(session).enqueue(order.id, photo)
         notify_printer.using(session).enqueue(order.id, customer)
         book_stock.using(session).enqueue(order.id)
+        count_orders.using(session).enqueue(datetime.now(UTC).date())
         charge(card, order)
         return order.id
 
@@ -88,7 +90,7 @@ def charge(card: str, order: Order) -> None:
         raise CardDeclined(order.id)
 
 
-@app.task(queue="email")
+@app.task(queue="email", serial_key="{to}")  # a customer's e-mails arrive in the order of the orders
 def send_confirmation(order_id: int, to: str) -> None:
     message = EmailMessage()
     message["From"], message["To"] = "shop@example.com", to
@@ -101,16 +103,20 @@ def send_confirmation(order_id: int, to: str) -> None:
         server.send_message(message)
 
 
-@app.task(queue="previews", run_in="process")
-def make_preview(order_id: int, photo: str) -> None:
+@app.task(queue="previews", run_in="process", bind=True)
+def make_preview(ctx: Context, order_id: int, photo: str) -> None:
     preview = MEDIA / "previews" / f"{order_id}.jpg"
     unfinished = preview.with_suffix(".part")
     with Image.open(MEDIA / photo) as image:
-        ImageOps.fit(image.convert("RGB"), PREVIEW_SIZE).save(unfinished, "JPEG")
+        ctx.progress(30, "opened")
+        fitted = ImageOps.fit(image.convert("RGB"), PREVIEW_SIZE)
+    ctx.progress(70, "scaled")
+    fitted.save(unfinished, "JPEG")
     unfinished.replace(preview)
+    ctx.progress(100, "saved")
 
 
-@app.task(queue="webhooks", max_attempts=12)
+@app.task(queue="webhooks", max_attempts=12, limit=PRINTER_TAKES)
 async def notify_printer(order_id: int, customer: str) -> None:
     response = await printer.post(
         "/orders",
@@ -130,6 +136,12 @@ def book_stock(ctx: Context, order_id: int) -> None:
         session.add(StockMovement(order_id=order.id, product_id=order.product_id, quantity=-order.quantity))
         taken = Product.stock - order.quantity
         session.execute(update(Product).where(Product.id == order.product_id).values(stock=taken))
+
+
+@app.task(queue="reports", unique=Unique("orders:{day}", until=timedelta(days=2)))  # each order asks, one is made
+def count_orders(day: date) -> int:
+    with Session(engine) as session:
+        return session.scalars(select(func.count(Order.id))).one()
 
 
 @app.every(timedelta(seconds=3))

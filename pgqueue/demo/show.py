@@ -20,6 +20,7 @@ TITLES = {
     "notify_printer": "webhooks",
     "book_stock": "stock",
     "report_sales": "reports",
+    "count_orders": "daily count",
 }
 STATE_STYLES = {"running": "green", "stopped": "dim", "killed": "bold red"}
 EVENTS = 4

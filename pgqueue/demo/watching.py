@@ -15,7 +15,7 @@ from pgqueue.demo.show import TaskCounts
 
 COUNTS = """
     select task, count(*) filter (where state = 'completed'), count(*) filter (where state = 'running'),
-           count(*) filter (where state = 'available' or state = 'scheduled' and attempt = 0),
+           count(*) filter (where state in ('available', 'blocked') or state = 'scheduled' and attempt = 0),
            count(*) filter (where state = 'scheduled' and attempt > 0), count(*) filter (where state = 'failed')
     from pgqueue.all_jobs group by task
 """
@@ -23,7 +23,7 @@ HOLDING = "select worker, count(*) from pgqueue.running_jobs where worker is not
 WORKER = "select id from pgqueue.workers where name = %s"
 LAST_REPORT = """
     select (result ->> 'orders')::int, (result ->> 'cents')::bigint from pgqueue.completed_jobs
-    where queue = 'reports' and result is not null order by finished_at desc limit 1
+    where task like '%.report_sales' and result is not null order by finished_at desc limit 1
 """
 
 

@@ -40,11 +40,15 @@ BALANCED = Records(
     mails=Counter([1, 2, 4]),
     previews={1: "", 2: "", 4: ""},
     accepted=Counter([1, 2]),
+    post={"ada@example.com": [1, 4], "alan@example.com": [2, 2]},
+    most_in_a_second={"ada@example.com": 5},
+    progress={1: 100.0, 2: 100.0, 4: 100.0},
     refused=frozenset({4}),
     failed={"notify_printer": frozenset({4})},
     bookings=Counter([1, 2, 4]),
     stock_off={"mug": 0},
     reports=Counter(["12:00", "12:03"]),
+    counts=Counter(["2026-11-22"]),
 )
 
 
@@ -65,6 +69,11 @@ def test_a_ledger_in_which_everything_happened_once_balances() -> None:
         ("e-mails", "order 2: sent again for no reason", {"mails": Counter([1, 2, 2, 4])}),
         ("previews", "orders 1, 2: without a preview", {"previews": {4: ""}}),
         ("previews", "order 2: 2.jpg cannot be opened", {"previews": {1: "", 2: "2.jpg cannot be opened", 4: ""}}),
+        ("e-mails", "ada@example.com had them in the order [4, 1]", {"post": {"ada@example.com": [4, 1]}}),
+        ("previews", "order 2: did not tell 100 %", {"progress": {1: 100.0, 2: 70.0, 4: 100.0}}),
+        ("rate", "6 of ada@example.com in a second", {"most_in_a_second": {"ada@example.com": 6}}),
+        ("daily count", "nobody counted", {"counts": Counter()}),
+        ("daily count", "2 on 2026-11-22", {"counts": Counter({"2026-11-22": 2})}),
         ("webhooks", "order 1: neither accepted nor in failed_jobs", {"accepted": Counter([2])}),
         ("webhooks", "order 1: accepted again for no reason", {"accepted": Counter([1, 1, 2])}),
         ("webhooks", "order 4: accepted, and in failed_jobs too", {"accepted": Counter([1, 2, 4])}),
@@ -200,7 +209,8 @@ def test_the_demo_balances_although_a_worker_is_killed_and_leaves_nothing_behind
     assert process.returncode == 0, output
     for expected in (
         "27 committed, 3 rolled back",
-        "27 pictures on disk, each opened",
+        "27 pictures on disk, each opened; all told 100 %",
+        "one for all orders of a day, asked for by 27",
         "27 movements, exactly one an order",
         "3 orders left no trace",
         "kill -9 of worker-2",
