@@ -16,6 +16,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 HORIZON = 0.1
+PACE = 0.985
+"""Of the rate: a job may begin some 15 ms after its time, so that a second may hold those of 1.015 seconds."""
 AT_ONCE = 10_000
 
 
@@ -127,10 +129,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """`begins_in`: seconds from now. `places`: gates that are to be told when the attempt has ended."""
+    """`begins_in`: seconds from now; None: any time. `places`: gates that are to be told when the attempt has ended."""
 
     id: int
-    begins_in: float
+    begins_in: float | None
     places: tuple[str, ...]
 
 
@@ -153,13 +155,15 @@ def decide(
     slots: int,
     prefetch: int = 0,
     horizon: float = HORIZON,
+    *,
+    lead: float = 0.0,
 ) -> Decision:
     """Let jobs through in their order, as far as every gate of theirs has room; `gates` are as they are afterwards.
 
     A job that a gate let go has its place there reserved, and waits at other gates only where they have no place.
     Others do not pass those that are parked already. What could begin and has none of the `slots` is left where it is,
     with all that come after it; so is what the limit of the queue refuses. `prefetch` more are taken where they keep
-    nobody from a place.
+    nobody from a place. It takes `lead` seconds until a job can begin.
     """
     decision = Decision()
     for candidate in candidates:
@@ -179,7 +183,7 @@ def decide(
         elif len(decision.admitted) < slots or (
             len(decision.admitted) < slots + prefetch and _may_wait(candidate, gates)
         ):
-            decision.admitted.append(_admit(candidate, gates))
+            decision.admitted.append(_admit(candidate, gates, lead))
         else:
             decision.left.append(candidate.id)
     return decision
@@ -203,10 +207,10 @@ def _lets_through(gate: Gate, name: str, candidate: Candidate, horizon: float) -
     return name in candidate.reserved or (gate.has_place and passes)
 
 
-def _admit(candidate: Candidate, gates: Mapping[str, Gate]) -> Admitted:
+def _admit(candidate: Candidate, gates: Mapping[str, Gate], lead: float) -> Admitted:
     _settle(candidate, gates)
     passed = [(name, gates[name]) for name in candidate.gates]
-    begins_in = max((gate.begins_in() for _, gate in passed), default=0.0)
+    begins_in = max([lead, *(gate.begins_in() for _, gate in passed)])
     places = []
     for name, gate in passed:
         gate.begin(begins_in)
@@ -214,7 +218,8 @@ def _admit(candidate: Candidate, gates: Mapping[str, Gate]) -> Admitted:
             _take(name, candidate, gates)
             places.append(name)
     _give_back(candidate, places, gates)
-    return Admitted(candidate.id, begins_in, tuple(places))
+    paced = begins_in > lead or any(gate.rule.interval is not None for _, gate in passed)
+    return Admitted(candidate.id, begins_in if paced else None, tuple(places))
 
 
 def _park(candidate: Candidate, refused: str, gates: Mapping[str, Gate], decision: Decision) -> None:

@@ -141,7 +141,7 @@ class ClaimedJob:
         "args",
         "attempt",
         "began",
-        "begins_in",
+        "begins_at",
         "crashes",
         "fence",
         "headers",
@@ -159,7 +159,7 @@ class ClaimedJob:
         self.queue = queue
         self.fence = fence
         self.began: float | None = None
-        self.begins_in = 0.0
+        self.begins_at: float | None = None
         self.limited = False
         (
             self.id,

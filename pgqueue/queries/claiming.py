@@ -17,7 +17,7 @@ class Scan(NamedTuple):
     `limited`: it met jobs with a serial key or a limited task, which it may not take. Of a claim with limits: `reached`, up
     to which position it has looked; `ready`, jobs that it took and that a limit had let go; `parked`, how many it parked;
     `went`, how many it let go; `again_in`, in how many seconds the limit of the queue lets more begin, where it refused;
-    `fair`, whether its jobs share slots.
+    `fair`, whether its jobs share slots; `decided_at`, when, on the claimer's clock.
     """
 
     jobs: list[ClaimedJob]
@@ -34,6 +34,7 @@ class Scan(NamedTuple):
     went: int = 0
     again_in: float | None = None
     fair: bool = False
+    decided_at: float | None = None
 
 
 def claim(

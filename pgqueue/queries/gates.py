@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pgqueue.admission import HORIZON, Gate, Rule
+from pgqueue.admission import HORIZON, PACE, Gate, Rule
 from pgqueue.queries.statement import Operation, Statement, Together, array, inline, text, texts
 
 SERIAL = "serial:"
@@ -200,7 +200,8 @@ def _gate(
     next_at: float | None,
     closed_until: float | None,
 ) -> Gate:
-    gate = Gate(Rule(concurrency, interval, burst, ordered, whole, fair), taken, waiting, loose)
+    pace = None if interval is None else interval / PACE
+    gate = Gate(Rule(concurrency, pace, burst, ordered, whole, fair), taken, waiting, loose)
     if next_at is not None:
         gate.next_at = next_at - now
     if closed_until is not None:

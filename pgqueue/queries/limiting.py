@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -78,12 +79,14 @@ def claim_limited(
     worker: UUID,
     lifo: bool = False,
     templates: Templates,
+    lead: float = 0.0,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Operation[Scan]:
     """As `claiming.claim`, for a queue with limits, in a transaction of its own.
 
     First it takes what limits have let go, then it looks at `count` jobs of the lane, if one is given. It takes no more
     than there are `slots`, and `prefetch` more where nobody would wait for their places, and parks those that a limit
-    refuses.
+    refuses. Jobs of a rate begin at times of `clock`, in `lead` seconds at the soonest.
     """
     common = {"queue": queue, "tasks": tasks, "worker": worker}
     picks: list[Statement[Any]] = [Statement(text("pick_ready", schema), {**common, "count": slots + prefetch})]
@@ -93,7 +96,9 @@ def claim_limited(
     _, let_go, *seen = yield Together((_one_at_a_time(schema, queue), *picks))
     ready = [Found(*row) for row in let_go]
     if lane is None:
-        return (yield from _decide(schema, queue, ready, (), slots, prefetch, fence, worker, templates, lifo))[0]
+        return (
+            yield from _decide(schema, queue, ready, (), slots, prefetch, fence, worker, templates, lifo, lead, clock)
+        )[0]
     [rows] = seen
     if not rows:
         return Scan([], True, False, None, 0, 0, None)
@@ -101,7 +106,9 @@ def claim_limited(
     found = [] if rows[0][3] is None else [Found(*row[3:]) for row in rows]
     overtaking = yield from _overtaking(schema, queue, lane.priority, found)
     first = [job for job in found if job.id not in overtaking]
-    scan, left = yield from _decide(schema, queue, ready, first, slots, prefetch, fence, worker, templates, lifo)
+    scan, left = yield from _decide(
+        schema, queue, ready, first, slots, prefetch, fence, worker, templates, lifo, lead, clock
+    )
     left_from = min((job.place for job in found if job.id in overtaking or job.id in left), default=None)
     return scan._replace(
         full=scan.full or len(found) == count or left_from is not None,
@@ -149,6 +156,8 @@ def _decide(
     worker: UUID,
     templates: Templates,
     lifo: bool,
+    lead: float,
+    clock: Callable[[], float],
 ) -> Operation[tuple[Scan, Collection[int]]]:
     """What was taken and what there is to know of it, and the ids of those that were left."""
     found = [*ready, *fresh]
@@ -159,6 +168,7 @@ def _decide(
     # Also those of a limit that is gone since.
     reserved = {name for job in found for name in [*(job.places or ()), *([job.waits_for] if job.waits_for else ())]}
     gates = yield from locked(schema, names.values(), reserved)
+    decided_at = clock()
     candidates = [
         Candidate(
             job.id,
@@ -169,13 +179,14 @@ def _decide(
         )
         for job in _in_turn(ready, fresh, gates.by_name, lifo)
     ]
-    decision = decide(candidates, gates.by_name, slots, prefetch)
+    decision = decide(candidates, gates.by_name, slots, prefetch, lead=lead)
     written = yield from let_go(schema, gates, _writes(schema, queue, decision, fence, worker))
     jobs = [ClaimedJob(queue, fence, row) for row in written.rows[0]] if decision.admitted else []
     by_id = {one.id: one for one in decision.admitted}
     for job in jobs:
         job.limited = bool(by_id[job.id].places)
-        job.begins_in = by_id[job.id].begins_in
+        begins_in = by_id[job.id].begins_in
+        job.begins_at = None if begins_in is None else decided_at + begins_in
     were_ready = {job.id for job in ready}
     scan = Scan(
         [job for job in jobs if job.id not in were_ready],
@@ -189,6 +200,7 @@ def _decide(
         parked=len(decision.parked),
         went=written.went,
         again_in=decision.again_in,
+        decided_at=decided_at,
         fair=any(gate.rule.fair for gate in gates.by_name.values()),
     )
     return scan, decision.left

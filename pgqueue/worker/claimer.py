@@ -33,6 +33,7 @@ SWEEP_LONGEST = 60.0
 BUSY_AFTER = 0.2
 GATHER_LONGEST = 0.005
 SMOOTHING = 0.1
+LEAD_LONGEST = 1.0
 
 
 class Claimer:
@@ -80,6 +81,8 @@ class Claimer:
         # In how many seconds the limit of the queue lets more begin, where it has refused.
         self._held_back: float | None = None
         self._parked = self._fair = False
+        # Seconds from the decision of a claim until its jobs are here, as they were lately.
+        self._lead = 0.01
         self.lifo = False
         self.claiming: int | None = None
 
@@ -280,9 +283,12 @@ class Claimer:
                 worker=worker,
                 lifo=self.lifo,
                 templates=self.templates,
+                lead=self._lead,
             ),
             atomic=True,
         )
+        if scan.decided_at is not None:
+            self._lead = min(LEAD_LONGEST, max(1.5 * (time.monotonic() - scan.decided_at), 0.9 * self._lead))
         if scan.left_from is not None and len(scan.jobs) + len(scan.ready) < count:
             # Limits of this kind keep nothing for later: until the next sweep it asks for no more than begins at once.
             self._slots.prefetches = False

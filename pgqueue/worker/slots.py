@@ -14,7 +14,7 @@ from pgqueue.worker.threads import Threads
 PREFETCH_SECONDS = 0.1
 PREFETCH_LIMIT = 1000
 PACE_SECONDS = 0.02
-LATE_SECONDS = 0.05
+LATE_SECONDS = 0.01
 STUCK_SECONDS = 1.0
 
 
@@ -85,11 +85,11 @@ class Slots:
 
         Jobs that must not repeat go first: they count as started.
         """
-        if any(job.begins_in for job in jobs):
+        if any(job.begins_at is not None for job in jobs):
             for job in jobs:
-                if job.begins_in:
-                    self._begin_later(job)
-            jobs = [job for job in jobs if not job.begins_in]
+                if job.begins_at is not None:
+                    self._begin_later(job, job.begins_at)
+            jobs = [job for job in jobs if job.begins_at is None]
         once = [job for job in jobs if job.max_attempts == 1]
         self.buffer.extendleft(reversed(once))
         self.buffer.extend([job for job in jobs if job.max_attempts != 1] if once else jobs)
@@ -112,11 +112,11 @@ class Slots:
         elif self.room.is_set():
             self.room.clear()
 
-    def _begin_later(self, job: ClaimedJob) -> None:
+    def _begin_later(self, job: ClaimedJob, due: float) -> None:
         """It has a slot, and begins when its limit lets it."""
         self.running += 1
-        due = self._clock() + job.begins_in
-        self._timers[job] = asyncio.get_running_loop().call_later(job.begins_in, self._begin, job, due)
+        pause = max(0.0, due - self._clock())
+        self._timers[job] = asyncio.get_running_loop().call_later(pause, self._begin, job, due)
 
     def _begin(self, job: ClaimedJob, due: float) -> None:
         del self._timers[job]
@@ -124,7 +124,7 @@ class Slots:
             self.moved_at = self._clock()
             self._start(self, job)
         else:
-            # Jobs that were held up together would begin together: more of them than the limit says.
+            # Jobs that were held up together would begin together: more of them than the limit says. See `PACE`.
             self.running -= 1
             self._give_back(job)
             self.fill()

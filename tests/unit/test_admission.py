@@ -183,7 +183,7 @@ def test_a_job_that_must_not_repeat_is_not_taken_before_there_is_a_slot_for_it()
 def test_jobs_begin_evenly() -> None:
     gate = Gate(Rule(interval=0.02))
     decision = decide(at("g", ids=range(10)), {"g": gate})
-    assert [round(one.begins_in, 6) for one in decision.admitted] == [0.0, 0.02, 0.04, 0.06, 0.08, 0.1]
+    assert [round(one.begins_in or 0.0, 6) for one in decision.admitted] == [0.0, 0.02, 0.04, 0.06, 0.08, 0.1]
     assert len(decision.parked) == 4
     assert decision.admitted[0].places == ()
 
@@ -234,8 +234,8 @@ def test_in_any_second_no_more_begin_than_the_rate_and_a_burst_and_never_more_at
         decision = decide(candidates, {"g": gate})
         for candidate in candidates:
             (loose if candidate.let_go else fresh).remove(candidate.id)
-        begun += [now + one.begins_in for one in decision.admitted]
-        ends += [now + one.begins_in + rng.uniform(0.0, 0.05) for one in decision.admitted]
+        begun += [now + (one.begins_in or 0.0) for one in decision.admitted]
+        ends += [now + (one.begins_in or 0.0) + rng.uniform(0.0, 0.05) for one in decision.admitted]
         parked = sorted([*parked, *decision.parked])
         assert (gate.waiting, gate.loose) == (len(parked), len(loose))
         assert len(ends) <= (concurrency or jobs)
