@@ -8,6 +8,7 @@ from pgqueue.version import VERSION as __version__
 if TYPE_CHECKING:
     from pgqueue.app import PgQueue
     from pgqueue.backoff import Backoff
+    from pgqueue.breaker import Breaker
     from pgqueue.context import Context, current_job
     from pgqueue.errors import (
         ArgumentError,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArgumentError",
     "Backoff",
+    "Breaker",
     "CancelJob",
     "ConfigurationError",
     "ConnectionFailed",
@@ -76,6 +78,7 @@ __all__ = [
 # A name is imported when it is first asked for: `pgqueue --help` passes here too, and must not wait for the driver.
 _MODULES = {
     "Backoff": "backoff",
+    "Breaker": "breaker",
     "Context": "context",
     "Event": "events",
     "Job": "job",

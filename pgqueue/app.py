@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar,
 
 from pgqueue import arguments, config
 from pgqueue.backoff import Backoff
-from pgqueue.client import FailedJobs, Inserter, Jobs, Limits, Queues, Schedules, Workers, staggered
+from pgqueue.breaker import Breaker, checked
+from pgqueue.client import Breakers, FailedJobs, Inserter, Jobs, Limits, Queues, Schedules, Workers, staggered
 from pgqueue.context import Context
 from pgqueue.database import Database
 from pgqueue.errors import ArgumentError, ConfigurationError, seconds
@@ -76,6 +77,7 @@ class PgQueue:
         self.failed = FailedJobs(self.database, self.schema)
         self.queues = Queues(self.database, self.schema)
         self.limits = Limits(self.database, self.schema)
+        self.breakers = Breakers(self.database, self.schema)
         self.schedules = Schedules(self.database, self.schema)
         self.workers = Workers(self.database, self.schema)
         self.inserter = Inserter(
@@ -102,6 +104,7 @@ class PgQueue:
         unique: Unique | None = None,
         serial_key: str | None = None,
         limit: Limit | Sequence[Limit] | None = None,
+        breaker: Breaker | None = None,
         keep_completed: bool = True,
         transactional: bool = False,
         run_in: RunIn | None = None,
@@ -123,6 +126,7 @@ class PgQueue:
         unique: Unique | None = None,
         serial_key: str | None = None,
         limit: Limit | Sequence[Limit] | None = None,
+        breaker: Breaker | None = None,
         keep_completed: bool = True,
         transactional: bool = False,
         bind: Literal[False] = False,
@@ -133,8 +137,9 @@ class PgQueue:
 
         `max_attempts` counts the first run. With `retry_on` only these errors are retried, with `give_up_on` all but
         these; others send the job to `failed_jobs` at once. `timeout` is in seconds. `unique` gives its jobs a key.
-        Jobs whose `serial_key`, a template of arguments, comes out the same run one at a time, in order. `bind` passes
-        the Context first. `run_in` is 'coroutine', 'thread' or 'process'; by default it follows from the function.
+        Jobs whose `serial_key`, a template of arguments, comes out the same run one at a time, in order. A `breaker`
+        stops the task while it fails. `bind` passes the Context first. `run_in` is 'coroutine', 'thread' or 'process';
+        by default it follows from the function.
         `keep_completed=False` keeps no history of jobs that completed. `transactional` runs the task in the transaction
         that completes the job: `ctx.connection`.
 
@@ -203,6 +208,7 @@ class PgQueue:
         timeout: float | timedelta | None = None,
         lifo: bool = False,
         limit: Limit | Sequence[Limit] | None = None,
+        breaker: Breaker | None = None,
         keep_completed: timedelta | None = None,
     ) -> None:
         """Declare a queue's defaults; workers write them to the table `queues` at their start.
@@ -215,7 +221,16 @@ class PgQueue:
         new_job(f"queue {name}", "{}", priority=priority, max_attempts=max_attempts, timeout=timeout)
         bound = None if timeout is None else seconds(timeout, "timeout")
         limits = limits_of(limit, f"queue {name}")
-        declared = QueueRow(data_name("queue", name), priority, max_attempts, bound, lifo, keep_completed, limits)
+        declared = QueueRow(
+            data_name("queue", name),
+            priority,
+            max_attempts,
+            bound,
+            lifo,
+            keep_completed,
+            limits,
+            checked(breaker, f"queue {name}"),
+        )
         before = self.declared_queues.setdefault(name, declared)
         if before != declared:
             differ = [one.name for one in fields(QueueRow) if getattr(before, one.name) != getattr(declared, one.name)]

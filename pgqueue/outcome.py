@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 from pgqueue.errors import CancelJob, FailJob, LimitHit, ProcessCrashed, RetryJob, SnoozeJob, TaskTimeout
@@ -16,16 +16,22 @@ RUNNERS = ("pgqueue.worker.", "pgqueue.task", "asyncio.", "concurrent.futures.")
 
 @dataclass(frozen=True, slots=True)
 class AttemptError:
-    """Why an attempt did not complete, as it is kept in `jobs.errors`: text without NUL or lone surrogates."""
+    """Why an attempt did not complete, as it is kept in `jobs.errors`: text without NUL or lone surrogates.
+
+    `kinds`, which are not kept: its class and the classes above, by which circuit breakers choose; none where the task
+    asked for the retry.
+    """
 
     type: str
     message: str
     traceback: str = ""
+    kinds: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, error: BaseException) -> AttemptError:
         frames = "".join(traceback.format_exception(type(error), error, _of_the_task(error.__traceback__)))
-        return cls(type_name(type(error)), storable(_text(error)), storable(frames))
+        kinds = tuple(map(type_name, type(error).__mro__[:-1]))
+        return cls(type_name(type(error)), storable(_text(error)), storable(frames), kinds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +103,10 @@ def decide(
             return Cancelled(storable(str(error)))
         case FailJob():
             return Failed("fail_job", AttemptError.of(error.__cause__ or error))
-    reported = AttemptError.of((error.__cause__ or error) if isinstance(error, RetryJob) else error)
+    asked = isinstance(error, RetryJob)
+    reported = AttemptError.of((error.__cause__ or error) if asked else error)
+    if asked:
+        reported = replace(reported, kinds=())
     crashed = isinstance(error, ProcessCrashed)
     if crashed and crashes + 1 >= CRASH_LIMIT:
         return Failed("crashed", reported, crashed)
@@ -117,7 +126,7 @@ def _of_the_task(frames: TracebackType | None) -> TracebackType | None:
     return own or frames
 
 
-def type_name(kind: type[BaseException]) -> str:
+def type_name(kind: type) -> str:
     """`KeyError` for a builtin, `shop.errors.CardDeclined` for others."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 

@@ -479,6 +479,108 @@ end
 $function$;
 comment on function {schema}.remove_limit is 'Lifts a limit, and lets its jobs go; false where there was none.';
 
+create function {schema}.set_breaker(
+    scope text, name text, failures integer default null, within double precision default 60, open_for double precision default 30,
+    cap double precision default null, ratio double precision default null, minimum integer default 20, errors text[] default null
+) returns void language plpgsql as $function$
+declare
+    longest double precision := coalesce(cap, greatest(open_for, 600));
+begin
+    if scope is null or scope not in ('queue', 'task') then
+        raise exception 'scope % is not valid', quote_nullable(scope) using errcode = '22023', hint = 'It is queue or task.';
+    end if;
+    perform {schema}.queue_name(name);
+    if num_nonnulls(failures, ratio) = 0 or failures < 1 or ratio <= 0 or ratio > 1 or coalesce(minimum, 0) < 1 or cardinality(errors) = 0
+       or not coalesce(within > 0 and open_for > 0 and longest >= open_for and greatest(within, longest) <= 3162240000, false) then
+        raise exception 'the breaker of % % cannot be: failures %, within %, open_for %, cap %, ratio %, minimum %', scope, name,
+            coalesce(failures::text, 'null'), coalesce(within::text, 'null'), coalesce(open_for::text, 'null'), coalesce(cap::text, 'null'),
+            coalesce(ratio::text, 'null'), coalesce(minimum::text, 'null') using errcode = '22023',
+            hint = 'Give failures, ratio (above 0, up to 1) or both; failures and minimum are at least 1, times are seconds above 0, cap is not below open_for.';
+    end if;
+    insert into {schema}.breakers as b (scope, name, failures, within, open_for, cap, ratio, minimum, errors)
+    values (set_breaker.scope, set_breaker.name, set_breaker.failures, set_breaker.within, set_breaker.open_for, longest, set_breaker.ratio,
+            set_breaker.minimum, set_breaker.errors)
+    on conflict on constraint breakers_pkey do update
+    set failures = excluded.failures, within = excluded.within, open_for = excluded.open_for, cap = excluded.cap, ratio = excluded.ratio,
+        minimum = excluded.minimum, errors = excluded.errors, updated_at = clock_timestamp();
+    perform pg_notify('{channel}', 'limits');
+end
+$function$;
+comment on function {schema}.set_breaker is 'Makes a circuit breaker of a queue or task, or changes its thresholds: it opens when so many attempts failed within so many seconds, or such a share of at least minimum. errors: classes that count. Its state stays.';
+
+-- Closed -> open, by hand or since the failures are too many; the gate says so to the claims. `trials` have failed one after the other.
+create function {schema}.open_breaker(
+    scope text, name text, seconds double precision default 'infinity', why text default 'by hand', trials integer default 0
+) returns boolean language plpgsql as $function$
+declare
+    until timestamptz;
+begin
+    if not coalesce(seconds > 0 and (seconds <= 3162240000 or seconds = 'infinity'), false) then
+        raise exception 'seconds % cannot be', coalesce(seconds::text, 'null') using errcode = '22023',
+            hint = 'Give a time above 0, or leave it out: it stays open until it is closed.';
+    end if;
+    until := case when seconds = 'infinity' then 'infinity' else clock_timestamp() + make_interval(secs => seconds) end;
+    update {schema}.breakers b set open_until = until, opened_at = clock_timestamp(), trials = open_breaker.trials, reason = why
+    where (b.scope, b.name) = (open_breaker.scope, open_breaker.name);
+    if not found then
+        return false;
+    end if;
+    insert into {schema}.limits as l (scope, name, key, concurrency) values (open_breaker.scope, open_breaker.name, 'breaker', 1)
+    on conflict on constraint limits_pkey do nothing;
+    insert into {schema}.gates (name, scope, of, key, closed_until)
+    values (format('%s:%s:breaker:breaker', open_breaker.scope, open_breaker.name), open_breaker.scope, open_breaker.name, 'breaker', until)
+    on conflict on constraint gates_pkey do update set closed_until = excluded.closed_until;
+    perform pg_notify('{channel}', 'limits');
+    return true;
+end
+$function$;
+comment on function {schema}.open_breaker is 'Lets nothing of a queue or task begin that has a circuit breaker, for so many seconds, after which one job is tried, or until it is closed. False where there is none.';
+
+create function {schema}.close_breaker(scope text, name text) returns boolean language plpgsql as $function$
+begin
+    update {schema}.breakers b set open_until = null, trials = 0, counted_from = clock_timestamp()
+    where (b.scope, b.name) = (close_breaker.scope, close_breaker.name);
+    if not found then
+        return false;
+    end if;
+    delete from {schema}.limits l where (l.scope, l.name, l.key) = (close_breaker.scope, close_breaker.name, 'breaker');
+    -- One that has let a trial go says nothing any more, and somebody may hold it.
+    update {schema}.gates g set closed_until = null
+    where g.name = format('%s:%s:breaker:breaker', close_breaker.scope, close_breaker.name) and g.closed_until > clock_timestamp();
+    perform pg_notify('{channel}', 'limits');
+    return true;
+end
+$function$;
+comment on function {schema}.close_breaker is 'Closes a circuit breaker, lets its jobs go on, and counts failures from now on. False where there is none.';
+
+create function {schema}.reset_breaker(scope text, name text) returns boolean language plpgsql as $function$
+begin
+    update {schema}.breakers b set open_until = least(b.open_until, clock_timestamp()), trials = 0, counted_from = clock_timestamp()
+    where (b.scope, b.name) = (reset_breaker.scope, reset_breaker.name) and b.open_until is not null;
+    if found then
+        update {schema}.gates g set closed_until = null
+        where g.name = format('%s:%s:breaker:breaker', reset_breaker.scope, reset_breaker.name) and g.closed_until > clock_timestamp();
+        perform pg_notify('{channel}', 'limits');
+        return true;
+    end if;
+    update {schema}.breakers b set counted_from = clock_timestamp() where (b.scope, b.name) = (reset_breaker.scope, reset_breaker.name);
+    return found;
+end
+$function$;
+comment on function {schema}.reset_breaker is 'Forgets the failures that a circuit breaker has counted; one that is open tries a job now. False where there is none.';
+
+create function {schema}.remove_breaker(scope text, name text) returns boolean language plpgsql as $function$
+begin
+    if not {schema}.close_breaker(scope, name) then
+        return false;
+    end if;
+    delete from {schema}.breakers b where (b.scope, b.name) = (remove_breaker.scope, remove_breaker.name);
+    delete from {schema}.breaker_counts c where (c.scope, c.name) = (remove_breaker.scope, remove_breaker.name);
+    return true;
+end
+$function$;
+comment on function {schema}.remove_breaker is 'Takes a circuit breaker away, and lets its jobs go on; false where there was none.';
+
 -- Partitions are made ahead, so that a finish finds its own. Attaching an empty table needs no scan and blocks no insert.
 create function {schema}.make_partitions(days integer default 7) returns integer language plpgsql as $function$
 declare

@@ -18,6 +18,7 @@ COMMANDS = [
     Entry("failed", "List, redrive and purge failed jobs.", "Operate"),
     Entry("queues", "List, pause and resume queues.", "Operate"),
     Entry("limits", "List, set, lift, pause and resume limits.", "Operate"),
+    Entry("breakers", "List, set, open, close and reset circuit breakers.", "Operate"),
     Entry("schedules", "List, run, pause and remove schedules.", "Operate"),
     Entry("migrate", "Create or upgrade the tables.", "Operate"),
     Entry("workers", "List the worker processes.", "Look"),

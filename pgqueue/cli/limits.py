@@ -82,9 +82,9 @@ def set_limit(
     from pgqueue.limit import Limit
 
     app = target.database_app()
-    known = _known(app, queue, task)
-    app.limits.set(Limit(concurrency, _number(rate), burst, key, fair), queue=queue, task=known)
-    note(f"Set for {_named(queue, known, key)}.")
+    name = known(app, queue, task)
+    app.limits.set(Limit(concurrency, _number(rate), burst, key, fair), queue=queue, task=name)
+    note(f"Set for {_named(queue, name, key)}.")
 
 
 @command.command()
@@ -114,9 +114,9 @@ def pause(target: Target, queue: str | None, task: str | None, **which: str | No
       pgqueue limits pause --queue email --key '{customer_id}' --value 7
     """
     app = target.database_app()
-    known = _known(app, queue, task)
-    app.limits.pause(queue=queue, task=known, **which)
-    note(f"Paused {_named(queue, known, **which)}: `pgqueue limits resume` with the same options lets it go on.")
+    name = known(app, queue, task)
+    app.limits.pause(queue=queue, task=name, **which)
+    note(f"Paused {_named(queue, name, **which)}: `pgqueue limits resume` with the same options lets it go on.")
 
 
 @command.command()
@@ -126,12 +126,12 @@ def pause(target: Target, queue: str | None, task: str | None, **which: str | No
 def resume(target: Target, queue: str | None, task: str | None, **which: str | None) -> None:
     """Let go on what was paused."""
     app = target.database_app()
-    known = _known(app, queue, task)
-    app.limits.resume(queue=queue, task=known, **which)
-    note(f"Resumed {_named(queue, known, **which)}.")
+    name = known(app, queue, task)
+    app.limits.resume(queue=queue, task=name, **which)
+    note(f"Resumed {_named(queue, name, **which)}.")
 
 
-def _known(app: PgQueue, queue: str | None, task: str | None) -> str | None:
+def known(app: PgQueue, queue: str | None, task: str | None) -> str | None:
     """The task's full name. Refuses what nobody knows: it is a typo."""
     from pgqueue.cli.enqueue import NO_TASKS, known_tasks
     from pgqueue.cli.naming import full_name

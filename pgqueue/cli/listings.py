@@ -1,4 +1,4 @@
-"""How jobs, queues, limits, schedules, workers and tasks look in tables and as JSON."""
+"""How jobs, queues, limits, breakers, schedules, workers and tasks look in tables and as JSON."""
 
 from __future__ import annotations
 
@@ -7,9 +7,22 @@ from dataclasses import asdict, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from pgqueue.cli.output import STATES, Column, Listing, alarming, as_cell, faint, printable, relative, state, styled
+from pgqueue.cli.output import (
+    STATES,
+    Column,
+    Listing,
+    alarming,
+    as_cell,
+    duration,
+    faint,
+    printable,
+    relative,
+    state,
+    styled,
+)
 
 if TYPE_CHECKING:
+    from pgqueue.client.breakers import BreakerRow
     from pgqueue.job import Job
     from pgqueue.queries.failures import FailureGroup
     from pgqueue.queries.fleet import WorkerInfo
@@ -142,6 +155,38 @@ LIMITS: Listing[LimitRow] = Listing(
     ],
     asdict,
     "No limits: declare them with limit=Limit(…), or set one with `pgqueue limits set`.",
+)
+
+
+def threshold(row: BreakerRow) -> str:
+    """`10 in 1m`, `50% of 20 or more in 1m`."""
+    count = [] if row.failures is None else [str(row.failures)]
+    share = [] if row.ratio is None else [f"{row.ratio:.0%} of {row.minimum} or more"]
+    return f"{' and '.join([*count, *share])} in {duration(row.within)}"
+
+
+def counted(row: BreakerRow) -> str:
+    return str(row.failed) if row.ratio is None else f"{row.failed}/{row.attempts}"
+
+
+def breaker_state(row: BreakerRow) -> Any:
+    return faint("closed") if row.state == "closed" else styled(row.state.replace("_", "-"), STATES["failed"])
+
+
+BREAKERS: Listing[BreakerRow] = Listing(
+    [
+        Column("Of", lambda row: f"{row.scope} {row.name}", shrinks=True, end=True),
+        Column("State", breaker_state),
+        Column("Opens at", threshold, shrinks=True),
+        Column("Failed", counted, number=True),
+        Column("Trials", lambda row: row.trials or None, number=True, from_width=110),
+        Column("Tries a job", lambda row: row.tries_at if row.state == "open" else None),
+        Column("Blocked", lambda row: row.blocked, number=True),
+        Column("Why", lambda row: None if row.state == "closed" else row.reason, from_width=100, shrinks=True),
+        Column("From", lambda row: "code" if row.declared else "", from_width=120),
+    ],
+    asdict,
+    "No circuit breakers: declare them with breaker=Breaker(…), or set one with `pgqueue breakers set`.",
 )
 
 

@@ -1,9 +1,21 @@
 """Inspecting and operating: jobs, failed jobs, queues, schedules, workers. Thin over the queries, sync and async."""
 
+from pgqueue.client.breakers import Breakers
 from pgqueue.client.failed import FailedJobs
 from pgqueue.client.fleet import Queue, Queues, Schedules, Workers
 from pgqueue.client.inserter import Inserter, staggered
 from pgqueue.client.jobs import Jobs
 from pgqueue.client.limits import Limits
 
-__all__ = ["FailedJobs", "Inserter", "Jobs", "Limits", "Queue", "Queues", "Schedules", "Workers", "staggered"]
+__all__ = [
+    "Breakers",
+    "FailedJobs",
+    "Inserter",
+    "Jobs",
+    "Limits",
+    "Queue",
+    "Queues",
+    "Schedules",
+    "Workers",
+    "staggered",
+]

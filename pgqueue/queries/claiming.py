@@ -10,6 +10,14 @@ from uuid import UUID
 from pgqueue.job import ClaimedJob
 from pgqueue.queries.statement import Operation, Statement, array, inline, text, texts
 
+LIMITED = "%(limited)s::text[]"
+GUARDED = (
+    "array(select unnest(%(limited)s::text[]) union all select name from {schema}.limits where scope = 'task' and key = 'breaker' "
+    "union all select unnest(%(tasks)s::text[]) where exists (select from {schema}.limits "
+    "where scope = 'queue' and name = %(queue)s and key = 'breaker'))"
+)
+"""Those whose breaker is not closed too, as the claim itself sees it: its worker may not have heard."""
+
 
 class Scan(NamedTuple):
     """What a claim saw: rows of its lane above the mark, and what is needed to move the mark.
@@ -51,10 +59,12 @@ def claim(
     worker: UUID,
     lifo: bool,
     limited: Sequence[str] = (),
+    guarded: bool = False,
 ) -> Operation[Scan]:
     """Take up to `count` jobs of one lane above `mark`; those that must not repeat only as far as `slots` can start them.
 
-    A scan that sees no position allocated beyond `known` tells no transaction id. Jobs of `limited` tasks are not taken.
+    A scan that sees no position allocated beyond `known` tells no transaction id. Jobs of `limited` tasks are not taken;
+    where it is `guarded`, neither are those that a circuit breaker stops.
     """
     params = {
         "queue": queue,
@@ -68,7 +78,8 @@ def claim(
         "worker": worker,
         "limited": texts(limited),
     }
-    rows: list[tuple[Any, ...]] = yield Statement(text("claim_lifo" if lifo else "claim", schema), params)
+    claims = text("claim_lifo" if lifo else "claim", schema, limited=GUARDED if guarded else LIMITED)
+    rows: list[tuple[Any, ...]] = yield Statement(claims, params)
     if not rows:
         return Scan([], True, False, None, 0, 0, None)
     xact_id, allocated, xmin, left_from, limits = rows[0][:5]

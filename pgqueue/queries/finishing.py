@@ -11,8 +11,9 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
+from pgqueue.breaker import Of
 from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome, Retry, Snooze
-from pgqueue.queries import gates
+from pgqueue.queries import breakers, gates
 from pgqueue.queries.claiming import release
 from pgqueue.queries.gates import GateName
 from pgqueue.queries.statement import Operation, Statement, array, text, texts
@@ -22,7 +23,8 @@ from pgqueue.queries.statement import Operation, Statement, array, text, texts
 class Finished:
     """One attempt's outcome, on its way to the database. `duration` is in seconds; `kept` says whether history is.
 
-    `limited`: the job may have places at gates, which are freed with it. `hit`: gates that its outcome closes.
+    `limited`: the job may have places at gates, which are freed with it, or `failed`: the breakers that count it. `hit`:
+    gates that its outcome closes. `tried`: it may be the one that a breaker tries.
     """
 
     id: int
@@ -33,6 +35,8 @@ class Finished:
     kept: bool = True
     limited: bool = False
     hit: tuple[GateName, ...] = ()
+    tried: bool = False
+    failed: tuple[Of, ...] = ()
 
 
 _GROUPS = {Retry: "retry", Snooze: "retry", Failed: "fail", Cancelled: "cancel", type(None): "release"}
@@ -51,6 +55,7 @@ def finish(schema: str, worker: UUID | None, batch: Sequence[Finished]) -> Opera
     held: dict[int, list[str]] = {}
     closed: dict[GateName, float] = {}
     # What completes frees its places in the same statement.
+    went: set[int] = set()
     limited = [one for one in latest.values() if _keeps_places(one)]
     if limited:
         held = dict((yield gates.places_of(schema, [one.id for one in limited], {one.fence for one in limited})))
@@ -63,17 +68,22 @@ def finish(schema: str, worker: UUID | None, batch: Sequence[Finished]) -> Opera
                 [(count,)] = yield _complete(schema, worker, group, name)
                 written += count
             case "retry":
-                written += yield from _or_cancelled(schema, worker, group, _retry(schema, worker, group))
+                written += yield from _or_cancelled(schema, worker, group, _retry(schema, worker, group), went)
             case "release":
                 ids, fences = [one.id for one in group], [one.fence for one in group]
-                written += yield from _or_cancelled(schema, worker, group, release(schema, ids, fences))
+                written += yield from _or_cancelled(schema, worker, group, release(schema, ids, fences), set())
             case "fail":
-                written += len((yield _fail(schema, worker, group)))
+                rows = yield _fail(schema, worker, group)
+                went.update(id_ for (id_,) in rows)
+                written += len(rows)
             case _:
                 written += len((yield _cancel(schema, worker, group)))
     if held or closed:
         again = [one.id for name in ("retry", "release") for one in groups.get(name, ())]
-        yield from gates.free_held(schema, held, again, closed)
+        freed = {id_: places for id_, places in held.items() if type(latest[id_].outcome) is not Completed}
+        yield from gates.free_held(schema, freed, again, closed)
+    if limited:
+        yield from breakers.tell(schema, latest.values(), held, went)
     return len(latest) - written
 
 
@@ -90,7 +100,7 @@ def needs_transaction(batch: Sequence[Finished]) -> bool:
 
 
 def _keeps_places(one: Finished) -> bool:
-    return one.limited and type(one.outcome) is not Completed
+    return one.tried or (one.limited and type(one.outcome) is not Completed)
 
 
 def _group(one: Finished) -> str:
@@ -99,15 +109,17 @@ def _group(one: Finished) -> str:
     return _GROUPS[type(one.outcome)]
 
 
-def _or_cancelled(schema: str, worker: UUID | None, group: list[Finished], statement: Statement[Any]) -> Operation[int]:
+def _or_cancelled(
+    schema: str, worker: UUID | None, group: list[Finished], statement: Statement[Any], went: set[int]
+) -> Operation[int]:
     rows = yield statement
-    went = {id_ for (id_,) in rows}
+    went.update(id_ for (id_,) in rows)
     rest = [one for one in group if one.id not in went]
     if not rest:
-        return len(went)
+        return len(group)
     # Still fenced: what is left is either stale, or its cancellation was asked for while it ran.
     cancelled = yield _cancel(schema, worker, rest)
-    return len(went) + len(cancelled)
+    return len(rows) + len(cancelled)
 
 
 def _common(worker: UUID | None, group: list[Finished]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from pgqueue.breaker import Breaker
 from pgqueue.limit import Limit
 from pgqueue.queries.statement import Statement, inline, text
 
@@ -39,6 +40,7 @@ class QueueRow:
     lifo: bool | None = None
     keep_completed: timedelta | None = None
     limits: tuple[Limit, ...] = ()
+    breaker: Breaker | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,6 +148,8 @@ def list_limits(schema: str) -> Statement[LimitRow]:
             "coalesce(sum(g.waiting + g.loose), 0)::int "
             "from {schema}.limits l left join {schema}.gates g on g.scope = l.scope and g.of = l.name and g.key = l.key "
             "left join lateral (select coalesce(sum(places), 0) as places from {schema}.freed_places where gate = g.name) f on true "
+            # Those of circuit breakers are listed with them.
+            "where l.key <> 'breaker' "
             "group by l.scope, l.name, l.key order by 1, 2, 3 nulls first",
             schema,
         ),

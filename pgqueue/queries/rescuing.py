@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pgqueue.errors import ProcessCrashed
 from pgqueue.outcome import decide
-from pgqueue.queries import claiming, gates
+from pgqueue.queries import breakers, claiming, gates
 from pgqueue.queries.finishing import Finished, finish, lock_claimed
 from pgqueue.queries.statement import Operation, Statement, text
 
@@ -78,7 +78,7 @@ def rescue(schema: str, delay: Callable[[str, int], float]) -> Operation[list[Or
         worker for worker, count in Counter(row.worker_id for row in held).items() if count == 1 and worker != NOBODY
     }
     given_back: list[Orphan] = []
-    ended: list[Finished] = []
+    ended: list[tuple[Finished, str]] = []
     for row in (row for row in held if row.job_id in free):
         if row.worker_id in alone or row.max_attempts == 1:
             error = ProcessCrashed(f"worker {row.worker} died while it ran this job")
@@ -90,11 +90,12 @@ def rescue(schema: str, delay: Callable[[str, int], float]) -> Operation[list[Or
                 delay=lambda attempt, task=row.task: delay(task, attempt),  # type: ignore[misc]
             )
             # When it began nobody knows but the dead: it was claimed just before.
-            ended.append(Finished(row.job_id or 0, row.fence, row.task, outcome, row.held_for, limited=True))
+            crashed = Finished(row.job_id or 0, row.fence, row.task, outcome, row.held_for, limited=True)
+            ended.append((crashed, row.queue))
         else:
             given_back.append(row)
     if ended:
-        yield from finish(schema, None, ended)
+        yield from finish(schema, None, (yield from breakers.failed_against(schema, ended)))
     if given_back:
         ids, fences = [row.job_id or 0 for row in given_back], [row.fence for row in given_back]
         places = dict((yield gates.places_of(schema, ids, fences)))

@@ -68,13 +68,14 @@ def _quoted(value: str) -> str:
 
 
 @cache
-def text(name: str, schema: str) -> str:
-    """The statement of `sql/<name>.sql` for the tables of `schema`."""
+def text(name: str, schema: str, **parts: str) -> str:
+    """The statement of `sql/<name>.sql` for the tables of `schema`; `parts` are SQL for its other braces."""
     source = (files("pgqueue") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
-    return inline(source, schema)
+    return inline(source, schema, **parts)
 
 
 @cache
-def inline(source: str, schema: str) -> str:
-    """`source` with `{schema}` replaced by the quoted name."""
-    return sql.SQL(source).format(schema=sql.Identifier(schema)).as_string()
+def inline(source: str, schema: str, **parts: str) -> str:
+    """`source` with `{schema}` replaced by the quoted name, and `{part}` by SQL."""
+    filled = {name: sql.SQL(inline(part, schema)) for name, part in parts.items()}
+    return sql.SQL(source).format(schema=sql.Identifier(schema), **filled).as_string()

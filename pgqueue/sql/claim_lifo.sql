@@ -7,7 +7,7 @@ with sequence as materialized (
       -- A worker that was buried holds nothing: what it claimed would look like a dead one's.
       and exists (select from {schema}.workers where id = %(worker)s)),
 due as materialized (
-    select id, position, max_attempts, serial_key is not null or task = any (%(limited)s::text[]) as limited from {schema}.jobs
+    select id, position, max_attempts, serial_key is not null or task = any ({limited}) as limited from {schema}.jobs
     where queue = %(queue)s and priority = %(priority)s and position > %(mark)s and position is not null
       and state = 'available' and task = any (%(tasks)s) and (select allocated from sequence) is not null
     order by position desc limit %(count)s for update skip locked),

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import BIGINT, BOOLEAN, INTERVAL, TEXT
 
 from pgqueue.names import schema_name
-from pgqueue.tables import ended, live, settings
+from pgqueue.tables import breakers, ended, live, settings
 from pgqueue.tables.columns import TIME
 
 _ALL_JOBS = """
@@ -42,6 +42,8 @@ class Tables:
     limits: sa.Table
     gates: sa.Table
     freed_places: sa.Table
+    breakers: sa.Table
+    breaker_counts: sa.Table
     completed_jobs: sa.Table
     failed_jobs: sa.Table
     job_progress: sa.Table
@@ -96,6 +98,8 @@ def _of(schema: str) -> Tables:
         limits=settings.limits(made),
         gates=settings.gates(made),
         freed_places=settings.freed_places(made),
+        breakers=breakers.breakers(made),
+        breaker_counts=breakers.breaker_counts(made),
         completed_jobs=completed,
         failed_jobs=ended.failed_jobs(made),
         job_progress=ended.job_progress(made),

@@ -101,7 +101,8 @@ def limits(metadata: sa.MetaData) -> sa.Table:
         column(
             "key",
             TEXT,
-            "A template of arguments, as {customer_id}: each value has a limit of its own. Empty: one limit for all.",
+            "A template of arguments, as {customer_id}: each value has a limit of its own. Empty: one limit for all; "
+            "breaker: a circuit breaker that is not closed.",
             "''",
         ),
         nullable(

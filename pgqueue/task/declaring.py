@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pgqueue.breaker import checked
 from pgqueue.errors import ArgumentError, ConfigurationError
 from pgqueue.limit import limits_of
 from pgqueue.task.options import RunIn, TaskOptions, names_in, new_job
@@ -64,6 +65,7 @@ def check(name: str, options: TaskOptions, function: Callable[..., Any]) -> None
             raise ConfigurationError(
                 f"task {name}: {option}={given!r} must be an exception class or a tuple of some, such as OSError"
             )
+    checked(options.breaker, f"task {name}")
     if options.transactional and options.run_in == "process":
         raise ConfigurationError(
             f"task {name}: a transactional task cannot run in a process, which has no part in the worker's transaction"

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from pgqueue import arguments
 from pgqueue.backoff import Backoff
+from pgqueue.breaker import Breaker
 from pgqueue.errors import ArgumentError, ConfigurationError, seconds
 from pgqueue.job import NewJob, checked_key, checked_time
 from pgqueue.limit import Limit
@@ -115,6 +116,7 @@ class TaskOptions:
     unique: Unique | None = None
     serial_key: str | None = None
     limit: Limit | Sequence[Limit] | None = None
+    breaker: Breaker | None = None
     keep_completed: bool = True
     transactional: bool = False
     bind: bool = False

@@ -57,5 +57,6 @@ def read_told(answer: dict[str, Any]) -> tuple[Progress | None, list[LogLine]]:
 def read_outcome(answer: dict[str, Any]) -> Outcome:
     fields = dict(answer["fields"])
     if "error" in fields:
-        fields["error"] = AttemptError(**fields["error"])
+        error = fields["error"]
+        fields["error"] = AttemptError(**{**error, "kinds": tuple(error["kinds"])})
     return KINDS[answer["outcome"]](**fields)

@@ -76,6 +76,9 @@ class Claimer:
         self._per_claim = 1.0
         self.lanes = Lanes()
         self.templates: Templates = {}
+        # With those of the breakers that its jobs can meet, closed or not; `guarded` says that there are some.
+        self.gated: Templates = {}
+        self.guarded = False
         # Whether it has met a job with a serial key, or one that a limit has let go.
         self._met_limits = False
         # In how many seconds the limit of the queue lets more begin, where it has refused.
@@ -257,6 +260,7 @@ class Claimer:
                     worker=worker,
                     lifo=lifo,
                     limited=tasks,
+                    guarded=self.guarded,
                 )
             )
         lane.observe(scan, mark, lifo=lifo)
@@ -282,7 +286,7 @@ class Claimer:
                 fence=fence,
                 worker=worker,
                 lifo=self.lifo,
-                templates=self.templates,
+                templates=self.gated,
                 lead=self._lead,
             ),
             atomic=True,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pgqueue.events import Event
 from pgqueue.queries.rescuing import Orphan
+from pgqueue.services.breakers import BreakerKeeper
 from pgqueue.services.gatekeeper import Gatekeeper
 from pgqueue.services.promoter import Promoter
 from pgqueue.services.pruner import Pruner
@@ -51,6 +52,13 @@ class Duties:
         )
         self.latecomers = Latecomers(runner, schema, serving.sweep_all)
         self.gatekeeper = Gatekeeper(runner, schema, serving.has_limits)
+        self.breakers = BreakerKeeper(
+            runner,
+            schema,
+            completed=worker.breakers.completed,
+            failing=worker.breakers.failing,
+            on_read=worker.breakers.read,
+        )
         self.settings = SettingsReader(
             runner, schema, globs=globs, interval=SETTINGS_INTERVAL, on_read=serving.read_settings
         )
@@ -66,6 +74,7 @@ class Duties:
             self.settings,
             UnknownTasks(runner, schema, lambda: worker.queues),
             self.gatekeeper,
+            self.breakers,
             pruner,
         ]
         if with_scheduler:

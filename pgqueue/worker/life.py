@@ -12,7 +12,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
+from pgqueue.breaker import Of
 from pgqueue.limit import limits_of
+from pgqueue.queries import breakers as breaker_rows
 from pgqueue.queries import fleet
 from pgqueue.queries import limits as limit_rows
 from pgqueue.queries.fleet import QueueRow, TaskRow
@@ -49,6 +51,9 @@ class Life:
         for name, task in worker.app.tasks.items():
             limits["task", name] = limits_of(task.options.limit, name)
         await worker.services.insist(limit_rows.register(worker.app.schema, limits))
+        breakers = {Of("queue", row.name): row.breaker for row in declared.values()}
+        breakers |= {Of("task", name): task.options.breaker for name, task in worker.app.tasks.items()}
+        await worker.services.insist(breaker_rows.register(worker.app.schema, breakers))
 
     async def begin(self) -> None:
         """Register under the current id, and wait until that is in the table."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from pgqueue.breaker import Of
 from pgqueue.job import ClaimedJob
 from pgqueue.queries import claiming, fleet
+from pgqueue.queries.breakers import with_breakers
 from pgqueue.queries.finishing import Finished
 from pgqueue.queries.gates import GateName
 from pgqueue.queries.limiting import gates_of
@@ -51,6 +53,7 @@ class Serving:
         self._start = start
         self._settings: dict[str, QueueSettings] = {}
         self._templates: Templates = {}
+        self._breakers: frozenset[Of] = frozenset()
         self._without_history: frozenset[str] = frozenset()
         self.known_at_start: set[str] = set()
         self.slots: dict[str, Slots] = {}
@@ -69,7 +72,19 @@ class Serving:
             self._start(self._record_queues())
         for queue, claimer in self.claimers.items():
             claimer.lifo = settings.get(queue, NO_SETTINGS).lifo
+        self._tell_claimers()
+
+    def read_breakers(self, breakers: Collection[Of]) -> None:
+        """Take over which breakers the jobs of this worker have."""
+        self._breakers = frozenset(breakers)
+        self._tell_claimers()
+
+    def _tell_claimers(self) -> None:
+        for queue, claimer in self.claimers.items():
             claimer.templates = self._templates_of(queue)
+            breakers = [of for of in self._breakers if of.scope == "task" or of.name == queue]
+            claimer.gated = with_breakers(claimer.templates, breakers)
+            claimer.guarded = bool(breakers)
 
     def _templates_of(self, queue: str) -> Templates:
         """Those that jobs of the queue can meet."""
@@ -118,7 +133,8 @@ class Serving:
 
     def has_limits(self) -> bool:
         """Whether jobs here may have limits."""
-        return any(claimer.limited or claimer.templates for claimer in self.claimers.values())
+        claimers = self.claimers.values()
+        return self._worker.breakers.busy or any(claimer.limited or claimer.templates for claimer in claimers)
 
     def paused(self) -> set[str]:
         """Queues that were paused when their settings were last read."""
@@ -153,6 +169,7 @@ class Serving:
             case "limits", []:
                 # One was made, changed or lifted, or a place has been given back.
                 self._worker.duties.settings.wake()
+                self._worker.duties.breakers.changed()
                 self._worker.duties.gatekeeper.open()
                 self._hold_back_no_more()
             case "resumed", [queue] if queue in self.claimers:
@@ -206,6 +223,12 @@ class Serving:
     def release_unstarted(self, slots: Slots) -> None:
         for job in slots.give_back():
             self._give_back(job)
+
+    def release_unstarted_of(self, which: Callable[[ClaimedJob], bool]) -> None:
+        """Give back those that have not started, in every queue."""
+        for slots in self.slots.values():
+            for job in slots.give_back(which):
+                self._give_back(job)
 
     def _give_back(self, job: ClaimedJob) -> None:
         self._worker.finisher.add(Finished(job.id, job.fence, job.task, None, limited=job.limited))

@@ -134,16 +134,17 @@ class Slots:
         self._ended += 1
         self.fill()
 
-    def give_back(self) -> list[ClaimedJob]:
-        """The jobs that have not started; they are no longer held here."""
-        jobs = [*self.buffer, *self._timers]
-        for timer in self._timers.values():
-            timer.cancel()
-        self.running -= len(self._timers)
-        self._timers.clear()
-        self.buffer.clear()
+    def give_back(self, which: Callable[[ClaimedJob], bool] = lambda job: True) -> list[ClaimedJob]:
+        """The jobs that have not started, or `which` of them; they are no longer held here."""
+        buffered = [job for job in self.buffer if which(job)]
+        timed = [job for job in self._timers if which(job)]
+        if buffered:
+            self.buffer = deque([job for job in self.buffer if not which(job)])
+        for job in timed:
+            self._timers.pop(job).cancel()
+        self.running -= len(timed)
         self.fill()
-        return jobs
+        return [*buffered, *timed]
 
     def is_standing(self) -> bool:
         """Whether every slot has been taken for a while: what waits here may find a free one elsewhere."""

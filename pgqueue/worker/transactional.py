@@ -53,7 +53,7 @@ class Transactions:
 
     def _finish(self, task: Task[..., Any], job: ClaimedJob, outcome: Completed, seconds: float) -> Any:
         kept = task.options.keep_completed and self._keeps_history(job.queue)
-        finished = Finished(job.id, job.fence, job.task, outcome, seconds, kept, job.limited)
+        finished = Finished(job.id, job.fence, job.task, outcome, seconds, kept, job.limited, tried=job.limited)
         return finish(self._schema, self._worker(), [finished])
 
     @staticmethod

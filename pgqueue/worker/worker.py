@@ -17,12 +17,14 @@ from pgqueue.errors import ConfigurationError
 from pgqueue.events import Event
 from pgqueue.job import ClaimedJob
 from pgqueue.outcome import Completed, Outcome, Snooze
+from pgqueue.queries import breakers as breaker_rows
 from pgqueue.queries import fleet, inspecting
 from pgqueue.queries import limits as limit_rows
 from pgqueue.queries.finishing import Finished
 from pgqueue.revision import check_revision
 from pgqueue.task import Task
 from pgqueue.worker import limits
+from pgqueue.worker.breakers import Breakers
 from pgqueue.worker.connection import WorkerConnection
 from pgqueue.worker.duties import Duties
 from pgqueue.worker.executor import Executor
@@ -108,6 +110,7 @@ class Worker:
             poll_interval=poll_interval,
             start=self.start_part,
         )
+        self.breakers = Breakers(self)
         self._background: set[asyncio.Task[Any]] = set()
         self._lasting: set[asyncio.Task[Any]] = set()
         self._broken: BaseException | None = None
@@ -190,9 +193,11 @@ class Worker:
         settings = await self.services.insist(fleet.queue_settings(self.app.schema))
         self.serving.known_at_start = self.serving.known_queues(names)
         templates = await self.services.insist(limit_rows.templates(self.app.schema))
+        known = await self.services.insist(breaker_rows.read(self.app.schema))
         self.serving.read_settings(
             {name: QueueSettings(*values) for name, *values in settings}, names, limit_rows.by_name(templates)
         )
+        self.breakers.read(known)
         await self.life.begin()
         if not self.queues:
             logger.warning("no queue matches %s yet", ", ".join(self._spec.slots))
@@ -287,6 +292,7 @@ class Worker:
         self.app.subscribers.emit(Event("started", job.id, job.task, job.queue, job.attempt))
 
     def _finished(self, task: Task[..., Any], job: ClaimedJob, outcome: Outcome | None, seconds: float) -> None:
+        failed = self.breakers.note(job, outcome) if self.breakers.watched else ()
         if task.options.transactional and isinstance(outcome, Completed):
             self.finisher.settled(job.id, job.fence)
             if job.limited:
@@ -294,8 +300,11 @@ class Worker:
         else:
             kept = task.options.keep_completed and self.serving.keeps_history(job.queue)
             hit = self.serving.gates_hit(job, outcome.hit) if type(outcome) is Snooze else ()
-            limited = job.limited or bool(hit)
-            self.finisher.add(Finished(job.id, job.fence, job.task, outcome, seconds, kept, limited, hit))
+            limited = job.limited or bool(hit) or bool(failed)
+            tried = job.limited and self.breakers.busy
+            self.finisher.add(
+                Finished(job.id, job.fence, job.task, outcome, seconds, kept, limited, hit, tried, failed)
+            )
         if outcome is not None:
             self.ended += 1
             if self._limits.was_last(self.ended):
@@ -312,6 +321,8 @@ class Worker:
 
     def _freed(self) -> None:
         self.serving.freed()
+        if self.breakers.watched:
+            self.duties.breakers.failed()
 
     def _stale(self, count: int) -> None:
         logger.warning("%d outcomes were refused: their jobs had been rescued and belong to others now", count)

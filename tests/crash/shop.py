@@ -17,11 +17,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pgqueue import Backoff, Context, Event, Limit, PgQueue
+from pgqueue import Backoff, Breaker, Context, Event, Limit, PgQueue
 from pgqueue.worker import Worker
 
 app = PgQueue(backoff=Backoff.fixed(0.1))
 KEYED_AT_ONCE = 40
+OPEN_FOR = 1.0
 _ledgers: dict[int, int] = {}
 
 
@@ -113,6 +114,22 @@ async def ordered(key: str, n: int, seconds: float) -> None:
     mark("begin", key, n)
     await asyncio.sleep(seconds)
     mark("end", key, n)
+
+
+@app.task(
+    bind=True,
+    queue="fragile",
+    max_attempts=1000,
+    breaker=Breaker(failures=20, within=600, open_for=OPEN_FOR, cap=OPEN_FOR),
+)
+async def fragile(ctx: Context) -> None:
+    """Calls what is down while the file `down` is there, and does not answer while `hangs` is."""
+    mark("begin", str(ctx.job_id), ctx.attempt)
+    while is_there(os.environ["SHOP_LEDGER"], "hangs"):  # noqa: ASYNC110 - the test's process takes it away
+        await asyncio.sleep(0.005)
+    if is_there(os.environ["SHOP_LEDGER"], "down"):
+        raise ConnectionError
+    mark("end", str(ctx.job_id), ctx.attempt)
 
 
 @app.task(queue="nothing")

@@ -432,3 +432,50 @@ def test_a_redrive_can_be_looked_at_first_paced_and_sent_elsewhere(invoke: Invok
         ("slow", "scheduled"),
         ("slow", "scheduled"),
     ]
+
+
+def test_a_breaker_is_set_listed_opened_and_taken_away(invoke: Invoke, app: PgQueue) -> None:
+    app.enqueue("shop.charge", queue="cards")
+    of = ["--queue", "cards"]
+    assert "No circuit breakers" in invoke("breakers", "list").stderr
+    made = invoke("breakers", "set", *of, "--failures", 10, "--open-for", "2m", "--on", "TimeoutError")
+    assert "Set for queue cards" in made.stderr
+    invoke("breakers", "set", *of, "--ratio", 0.25, "--within", "5m")
+    [row] = records(invoke("breakers", "list", "--json"))
+    assert (row["scope"], row["name"], row["state"], row["failures"], row["ratio"], row["minimum"]) == (
+        *("queue", "cards", "closed", 10, 0.25, 20),
+    )
+    assert (row["within"], row["open_for"], row["cap"], row["errors"]) == (300, 120, 600, ["TimeoutError"])
+    assert "10 and 25% of 20 or more in 5m" in invoke("breakers", "list").stdout
+    assert "Opened the circuit breaker of queue cards: for 1h" in invoke("breakers", "open", *of, "--for", "1h").stderr
+    shown = invoke("breakers", "list").stdout
+    assert re.search(r"queue cards +open", shown)
+    assert "in 59m" in shown or "in 1h" in shown
+    invoke("breakers", "reset", *of)
+    assert "half-open" in invoke("breakers", "list").stdout
+    assert "until" not in invoke("breakers", "close", *of).stderr
+    assert "close` with the same options" in invoke("breakers", "open", *of).stderr
+    [row] = records(invoke("breakers", "list", "--json"))
+    assert (row["state"], row["tries_at"], row["reason"]) == ("open", None, "by hand")
+    assert records(invoke("limits", "list", "--json")) == []
+    invoke("breakers", "remove", *of)
+    assert records(invoke("breakers", "list", "--json")) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "said"),
+    [
+        (["set", "--queue", "crads", "--failures", "1"], 3, "did you mean"),
+        (["set", "--queue", "cards"], 2, "never opens"),
+        (["set", "--queue", "cards", "--ratio", "2"], 2, "above 0 and up to 1"),
+        (["set", "--failures", "1"], 2, "give one of --queue and --task"),
+        (["open", "--queue", "cards"], 3, "there is no circuit breaker of queue cards"),
+        (["close", "--queue", "cards"], 3, "there is no circuit breaker of queue cards"),
+    ],
+)
+def test_a_breaker_that_cannot_be_is_refused(
+    invoke: Invoke, app: PgQueue, arguments: list[str], exit_code: int, said: str
+) -> None:
+    app.enqueue("shop.charge", queue="cards")
+    assert said in invoke("breakers", *arguments, exit_code=exit_code).stderr
+    assert app.breakers.list() == []

@@ -31,6 +31,8 @@ TABLES = (
     "limits",
     "gates",
     "freed_places",
+    "breakers",
+    "breaker_counts",
     "used_keys",
     "job_progress",
     "job_logs",
