@@ -21,7 +21,7 @@ from pgqueue.names import data_name, schema_name
 from pgqueue.queries.fleet import QueueRow
 from pgqueue.schedule import Cron, Every
 from pgqueue.schedules import Schedule
-from pgqueue.task import Errors, RunIn, Task, Unique, filled, new_job, task_options
+from pgqueue.task import Errors, RunIn, Task, Unique, ageing_of, filled, new_job, task_options
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -209,11 +209,15 @@ class PgQueue:
         lifo: bool = False,
         limit: Limit | Sequence[Limit] | None = None,
         breaker: Breaker | None = None,
+        ageing: float | timedelta | None = None,
+        ageing_floor: int | None = None,
         keep_completed: timedelta | None = None,
     ) -> None:
         """Declare a queue's defaults; workers write them to the table `queues` at their start.
 
-        `lifo` runs the newest job first within a priority. `keep_completed` is how long ended jobs are kept. Raises
+        `lifo` runs the newest job first within a priority. For each time `ageing` (seconds or timedelta) that a job has
+        waited its priority is one sooner, down to `ageing_floor`, or to the soonest at which jobs of the queue wait or
+        run. A `breaker` stops the queue while its jobs fail. `keep_completed` is how long ended jobs are kept. Raises
         ConfigurationError for a queue that is declared twice and differently.
 
             app.queue("email", max_attempts=5, limit=Limit(rate="100/min"), keep_completed=timedelta(hours=24))
@@ -230,6 +234,7 @@ class PgQueue:
             keep_completed,
             limits,
             checked(breaker, f"queue {name}"),
+            *ageing_of(ageing, ageing_floor, f"queue {name}"),
         )
         before = self.declared_queues.setdefault(name, declared)
         if before != declared:

@@ -154,7 +154,9 @@ begin
         end if;
         update {schema}.jobs j
         set run_at = due, state = case when place is null then 'scheduled' else 'available' end,
-            priority = case conflict when 'replace' then rank else j.priority end,
+            -- Who is to wait again does so at its own priority.
+            priority = case when conflict = 'replace' then rank when place is null then j.priority + coalesce(j.aged, 0) else j.priority end,
+            aged = case when conflict = 'reschedule' and place is not null then j.aged end,
             -- In a lane that is another it has no place yet.
             position = case when place is null then null
                             when conflict = 'replace' and j.priority <> rank then place else coalesce(j.position, place) end, ready = null, waits_for = null, places = null
@@ -436,6 +438,20 @@ begin
 end
 $function$;
 comment on function {schema}.resume is 'Lets go on what was paused: as pause.';
+
+create function {schema}.set_ageing(queue text, every interval, floor integer default null) returns void language plpgsql as $function$
+begin
+    perform {schema}.queue_name(queue);
+    if every < interval '1 second' or every > interval '100 years' or floor not between -32768 and 32767 or every is null and floor is not null then
+        raise exception 'the ageing of queue % cannot be: every %, floor %', queue, coalesce(every::text, 'null'), coalesce(floor::text, 'null')
+            using errcode = '22023', hint = 'Give a time of at least a second, and a priority beyond which nothing ages; or null, to end it.';
+    end if;
+    insert into {schema}.queues as q (name, ageing, ageing_floor) values (set_ageing.queue, set_ageing.every, set_ageing.floor)
+    on conflict (name) do update
+    set ageing = excluded.ageing, ageing_floor = excluded.ageing_floor, updated_at = clock_timestamp();
+end
+$function$;
+comment on function {schema}.set_ageing is 'For each such time that an available job of the queue has waited, its priority is one sooner, down to floor, or to the soonest at which jobs of the queue wait or run. Null ends it.';
 
 create function {schema}.set_limit(
     scope text, name text, concurrency integer default null, rate double precision default null, burst integer default 1, key text default '',

@@ -26,6 +26,7 @@ FUNCTIONS = (
     "resume",
     "gate_name",
     "key_template",
+    "set_ageing",
     "set_limit",
     "remove_limit",
     "set_breaker",

@@ -10,6 +10,7 @@ create table {schema}.jobs (
     created_at timestamptz not null default clock_timestamp(),
     attempt integer not null default 0,
     max_attempts integer not null default 25,
+    aged integer,
     priority smallint not null default 0,
     crashes smallint not null default 0,
     suspicions smallint not null default 0,
@@ -51,6 +52,7 @@ comment on column {schema}.jobs.run_at is 'Not before this time.';
 comment on column {schema}.jobs.created_at is 'When the job was enqueued.';
 comment on column {schema}.jobs.attempt is 'Attempts used, the running one included.';
 comment on column {schema}.jobs.max_attempts is 'Attempts before the job goes to failed_jobs; counts the first run.';
+comment on column {schema}.jobs.aged is 'How many priorities sooner it stands than it was enqueued, since it has waited; null: none.';
 comment on column {schema}.jobs.priority is 'Lower runs first; 0 is normal.';
 comment on column {schema}.jobs.crashes is 'Attempts during which the process died while it ran this job alone; three send it to failed_jobs.';
 comment on column {schema}.jobs.suspicions is 'Worker deaths that this job shared with other jobs; from two on it runs alone.';
@@ -348,9 +350,12 @@ create table {schema}.queues (
     max_attempts integer,
     timeout double precision,
     keep_completed interval,
+    ageing interval,
+    ageing_floor smallint,
     updated_at timestamptz not null default clock_timestamp(),
     constraint queues_pkey primary key (name),
-    constraint queues_max_attempts_check check (max_attempts >= 1)
+    constraint queues_max_attempts_check check (max_attempts >= 1),
+    constraint queues_ageing_check check (ageing >= interval '1 second')
 );
 comment on table {schema}.queues is 'Settings of queues; a queue needs no row to be used.';
 comment on column {schema}.queues.name is 'Letters, digits and . _ -';
@@ -360,6 +365,8 @@ comment on column {schema}.queues.priority is 'Default of its jobs, after job an
 comment on column {schema}.queues.max_attempts is 'Default of its jobs, after job and task.';
 comment on column {schema}.queues.timeout is 'Default of its jobs in seconds, after job and task.';
 comment on column {schema}.queues.keep_completed is 'How long ended jobs of the queue are kept; null for the default, 0 for not at all.';
+comment on column {schema}.queues.ageing is 'For each such time that an available job has waited, its priority is one sooner; null: it stays.';
+comment on column {schema}.queues.ageing_floor is 'No priority ages beyond this one; null: beyond the soonest at which jobs of the queue wait or run.';
 comment on column {schema}.queues.updated_at is 'Last change of the settings.';
 
 create table {schema}.schedules (

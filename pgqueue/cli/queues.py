@@ -1,4 +1,4 @@
-"""`pgqueue queues`: figures, pause and resume."""
+"""`pgqueue queues`: figures, pause and resume, ageing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import click
 from pgqueue.cli.errors import NotFound, did_you_mean
 from pgqueue.cli.listings import QUEUES
 from pgqueue.cli.options import operates, target_options, watch_option
-from pgqueue.cli.output import note
+from pgqueue.cli.output import duration, note
 from pgqueue.cli.target import Target
+from pgqueue.cli.values import DURATION
 
 if TYPE_CHECKING:
     from pgqueue.app import PgQueue
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 @click.group("queues")
 @target_options
 def command() -> None:
-    """List, pause and resume queues."""
+    """List, pause and resume queues, and let their jobs age."""
 
 
 @command.command("list")
@@ -69,6 +70,30 @@ def resume(target: Target, names: tuple[str, ...]) -> None:
     for name in names:
         app.queues[name].resume()
         note(f"Resumed {name}.")
+
+
+@command.command()
+@click.argument("name")
+@click.argument("every", type=DURATION, required=False)
+@click.option("--floor", type=int, help="No priority ages beyond this one.")
+@click.option("--off", is_flag=True, help="Let priorities stay as they are.")
+@operates
+def age(target: Target, name: str, every: float | None, floor: int | None, off: bool) -> None:
+    """Treat the jobs of a queue one priority sooner for each time EVERY that they have waited.
+
+    Without --floor down to the soonest priority at which its jobs wait or run. Code that declares it sets it again
+    when a worker starts.
+
+    \b
+      pgqueue queues age email 10m --floor 0
+      pgqueue queues age email --off
+    """
+    if off is (every is not None):
+        raise click.UsageError("give a time, as in `pgqueue queues age email 10m`, or --off")
+    app = target.database_app()
+    require(app, name)
+    app.queues[name].age(every, floor=floor)
+    note(f"Jobs of {name} age no more." if every is None else f"Jobs of {name} age every {duration(every)}.")
 
 
 def require(app: PgQueue, name: str, *, forced: bool = False) -> None:

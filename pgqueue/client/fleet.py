@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import builtins
 from dataclasses import dataclass
-from datetime import MAXYEAR, datetime
+from datetime import MAXYEAR, datetime, timedelta
 
 from pgqueue.client.part import Part
 from pgqueue.errors import JobNotFound
 from pgqueue.names import data_name
-from pgqueue.queries import fleet, inspecting, limits, scheduling
+from pgqueue.queries import ageing, fleet, inspecting, limits, scheduling
 from pgqueue.queries.fleet import WorkerInfo
 from pgqueue.queries.inspecting import QueueStats
 from pgqueue.queries.scheduling import ScheduleRow
 from pgqueue.schedules import rule_of
+from pgqueue.task import ageing_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,18 @@ class Queue(Part):
     def resume(self) -> None:
         """Let it go on."""
         self.database.fetch(limits.set_paused(self.schema, False, queue=self.name))
+
+    def age(self, every: float | timedelta | None, *, floor: int | None = None) -> None:
+        """For each time `every` (seconds or timedelta) that a job of it has waited, treat it one priority sooner.
+
+        Down to `floor`, or without one to the soonest priority at which its jobs wait or run; None ends it. It holds
+        within seconds on every worker, and until a worker starts whose code declares `ageing`. Raises
+        ConfigurationError.
+
+            app.queues["email"].age(timedelta(minutes=10), floor=0)
+        """
+        time, floor = ageing_of(every, floor, f"queue {self.name}")
+        self.database.fetch(ageing.set_ageing(self.schema, self.name, time, floor))
 
     def stats(self) -> QueueStats | None:
         """Its row of `queue_stats`; None when nothing is known of it."""

@@ -41,6 +41,8 @@ class QueueRow:
     keep_completed: timedelta | None = None
     limits: tuple[Limit, ...] = ()
     breaker: Breaker | None = None
+    ageing: timedelta | None = None
+    ageing_floor: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +130,16 @@ def register_queues(schema: str, queues: Iterable[QueueRow]) -> Statement[Any]:
     rows = sorted(queues, key=lambda queue: queue.name)
     return Statement(
         inline(
-            "insert into {schema}.queues as q (name, priority, max_attempts, timeout, lifo, keep_completed) "
-            "select n, p, a, t, coalesce(l, false), k from unnest(%(names)s::text[], %(priorities)s::smallint[], %(attempts)s::int[], "
-            "%(timeouts)s::float8[], %(lifos)s::bool[], %(keeps)s::interval[]) g (n, p, a, t, l, k) "
+            "insert into {schema}.queues as q (name, priority, max_attempts, timeout, lifo, keep_completed, ageing, ageing_floor) "
+            "select n, p, a, t, coalesce(l, false), k, e, f from unnest(%(names)s::text[], %(priorities)s::smallint[], %(attempts)s::int[], "
+            "%(timeouts)s::float8[], %(lifos)s::bool[], %(keeps)s::interval[], %(ageing)s::interval[], %(floors)s::smallint[]) "
+            "g (n, p, a, t, l, k, e, f) "
             "on conflict (name) do update set priority = coalesce(excluded.priority, q.priority), "
             "max_attempts = coalesce(excluded.max_attempts, q.max_attempts), timeout = coalesce(excluded.timeout, q.timeout), "
             "lifo = case when excluded.name = any (%(declared)s) then excluded.lifo else q.lifo end, "
-            "keep_completed = coalesce(excluded.keep_completed, q.keep_completed), updated_at = clock_timestamp() returning name",
+            "keep_completed = coalesce(excluded.keep_completed, q.keep_completed), ageing = coalesce(excluded.ageing, q.ageing), "
+            "ageing_floor = case when excluded.ageing is null then q.ageing_floor else excluded.ageing_floor end, "
+            "updated_at = clock_timestamp() returning name",
             schema,
         ),
         {
@@ -144,14 +149,17 @@ def register_queues(schema: str, queues: Iterable[QueueRow]) -> Statement[Any]:
             "timeouts": [queue.timeout for queue in rows],
             "lifos": [queue.lifo for queue in rows],
             "keeps": [queue.keep_completed for queue in rows],
+            "ageing": [queue.ageing for queue in rows],
+            "floors": [queue.ageing_floor for queue in rows],
             "declared": [queue.name for queue in rows if queue.lifo is not None],
         },
     )
 
 
 def queue_settings(schema: str) -> Statement[Any]:
-    """(name, paused, lifo, timeout, keep_completed) of every queue that has a row."""
-    return Statement(inline("select name, paused, lifo, timeout, keep_completed from {schema}.queues", schema))
+    """(name, paused, lifo, timeout, keep_completed, ageing, ageing_floor) of every queue that has a row."""
+    columns = "name, paused, lifo, timeout, keep_completed, ageing, ageing_floor"
+    return Statement(inline(f"select {columns} from {{schema}}.queues", schema))
 
 
 def queue_names(schema: str) -> Statement[str]:

@@ -6,7 +6,7 @@ kept as (
     insert into {schema}.failed_jobs (id, run_at, created_at, started_at, worker_id, attempt, max_attempts, priority, crashes, queue, task,
                                       unique_key, serial_key, reason, error_type, error_message, fingerprint, args, options, headers, errors, tags)
     select id, run_at, created_at, clock_timestamp() - make_interval(secs => duration), %(worker)s, attempt,
-           max_attempts, priority, crashes + crashed, queue, task, unique_key, serial_key, g.reason,
+           max_attempts, priority + coalesce(aged, 0), crashes + crashed, queue, task, unique_key, serial_key, g.reason,
            error ->> 'type', error ->> 'message', g.fingerprint,
            args, nullif(options - 'yields_to', '{{}}'), headers,
            case when jsonb_array_length(errors) >= 100 then errors - 0 else coalesce(errors, '[]') end

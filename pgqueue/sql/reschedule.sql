@@ -7,6 +7,9 @@ was as materialized (
 moved as (
     update {schema}.jobs j
     set run_at = time.due, state = case when time.due <= clock_timestamp() then 'available' else 'scheduled' end,
+        -- Who is to wait again does so at its own priority.
+        priority = case when time.due <= clock_timestamp() then j.priority else j.priority + coalesce(j.aged, 0) end,
+        aged = case when time.due <= clock_timestamp() then j.aged end,
         position = case when time.due <= clock_timestamp() then coalesce(j.position, nextval('{schema}.jobs_position')) end,
         -- It has to pass its limits again. Who has begun once keeps its serial key until it has ended.
         ready = null, waits_for = null,

@@ -1,6 +1,6 @@
 -- running -> scheduled: a retry uses the attempt, a snooze gives it back. Not for jobs whose cancel was requested.
 update {schema}.jobs j
-set state = 'scheduled', position = null, ready = null, claim_id = null, places = case when places is not null then nullif(array(select p from unnest(places) p where p like 'serial:%%'), '{{}}') end,
+set state = 'scheduled', position = null, ready = null, claim_id = null, priority = priority + coalesce(aged, 0), aged = null, places = case when places is not null then nullif(array(select p from unnest(places) p where p like 'serial:%%'), '{{}}') end,
     (run_at, attempt, crashes, errors) = (
     select clock_timestamp() + make_interval(secs => (%(delays)s::float8[])[n]),
            attempt - (%(refunds)s::int[])[n],

@@ -41,6 +41,11 @@ def jobs(metadata: sa.MetaData) -> sa.Table:
         column("created_at", TIME, "When the job was enqueued.", NOW),
         column("attempt", INTEGER, "Attempts used, the running one included.", "0"),
         column("max_attempts", INTEGER, "Attempts before the job goes to failed_jobs; counts the first run.", "25"),
+        nullable(
+            "aged",
+            INTEGER,
+            "How many priorities sooner it stands than it was enqueued, since it has waited; null: none.",
+        ),
         column("priority", SMALLINT, "Lower runs first; 0 is normal.", "0"),
         column(
             "crashes",

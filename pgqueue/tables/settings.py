@@ -52,9 +52,20 @@ def queues(metadata: sa.MetaData) -> sa.Table:
             INTERVAL,
             "How long ended jobs of the queue are kept; null for the default, 0 for not at all.",
         ),
+        nullable(
+            "ageing",
+            INTERVAL,
+            "For each such time that an available job has waited, its priority is one sooner; null: it stays.",
+        ),
+        nullable(
+            "ageing_floor",
+            SMALLINT,
+            "No priority ages beyond this one; null: beyond the soonest at which jobs of the queue wait or run.",
+        ),
         column("updated_at", TIME, "Last change of the settings.", NOW),
         sa.PrimaryKeyConstraint("name", name="queues_pkey"),
         sa.CheckConstraint("max_attempts >= 1", name="queues_max_attempts_check"),
+        sa.CheckConstraint("ageing >= interval '1 second'", name="queues_ageing_check"),
         comment="Settings of queues; a queue needs no row to be used.",
     )
 

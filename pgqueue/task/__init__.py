@@ -1,5 +1,6 @@
 """A registered function: how it is declared, called, enqueued, and run."""
 
+from pgqueue.task.ageing import ageing_of
 from pgqueue.task.options import Errors, RunIn, TaskOptions, Unique, filled, new_job, task_options
 from pgqueue.task.task import App, ArgumentsDoNotFit, BoundTask, Task
 
@@ -12,6 +13,7 @@ __all__ = [
     "Task",
     "TaskOptions",
     "Unique",
+    "ageing_of",
     "filled",
     "new_job",
     "task_options",

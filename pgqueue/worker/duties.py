@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pgqueue.events import Event
 from pgqueue.queries.rescuing import Orphan
+from pgqueue.services.ageing import Ageing
 from pgqueue.services.breakers import BreakerKeeper
 from pgqueue.services.gatekeeper import Gatekeeper
 from pgqueue.services.promoter import Promoter
@@ -75,6 +76,7 @@ class Duties:
             UnknownTasks(runner, schema, lambda: worker.queues),
             self.gatekeeper,
             self.breakers,
+            Ageing(runner, schema, serving.ageing, serving.aged),
             pruner,
         ]
         if with_scheduler:

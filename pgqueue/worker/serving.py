@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Collection, Coroutine
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from pgqueue.breaker import Of
@@ -139,6 +140,16 @@ class Serving:
     def paused(self) -> set[str]:
         """Queues that were paused when their settings were last read."""
         return {queue for queue, settings in self._settings.items() if settings.paused}
+
+    def ageing(self) -> dict[str, tuple[timedelta, int | None]]:
+        """Of the queues whose waiting jobs' priorities age, after what time, and down to which."""
+        settings = {queue: self._settings.get(queue, NO_SETTINGS) for queue in self.claimers}
+        return {queue: (one.ageing, one.ageing_floor) for queue, one in settings.items() if one.ageing is not None}
+
+    def aged(self, queue: str, priority: int, position: int) -> None:
+        """A job of the queue waits there now."""
+        if queue in self.claimers:
+            self.claimers[queue].hint(priority, position)
 
     def timeout_of(self, task: Task[..., Any], job: ClaimedJob) -> float | None:
         """Seconds that this run may take: the job's own, else the task's, the queue's, the app's."""

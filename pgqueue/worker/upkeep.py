@@ -41,6 +41,8 @@ class QueueSettings:
     lifo: bool = False
     timeout: float | None = None
     keep_completed: timedelta | None = None
+    ageing: timedelta | None = None
+    ageing_floor: int | None = None
 
     @property
     def keeps_history(self) -> bool:

@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -479,3 +480,16 @@ def test_a_breaker_that_cannot_be_is_refused(
     app.enqueue("shop.charge", queue="cards")
     assert said in invoke("breakers", *arguments, exit_code=exit_code).stderr
     assert app.breakers.list() == []
+
+
+def test_the_jobs_of_a_queue_are_let_age(invoke: Invoke, app: PgQueue, dsn: str) -> None:
+    app.enqueue("shop.charge", queue="cards")
+    query = "select ageing, ageing_floor from pgqueue.queues where name = 'cards'"
+    assert "Jobs of cards age every 10m" in invoke("queues", "age", "cards", "10m", "--floor", -1).stderr
+    with psycopg.connect(dsn) as conn:
+        assert conn.execute(query).fetchall() == [(timedelta(minutes=10), -1)]
+        assert "age no more" in invoke("queues", "age", "cards", "--off").stderr
+        assert conn.execute(query).fetchall() == [(None, None)]
+    assert "at least a second" in invoke("queues", "age", "cards", "0.1", exit_code=2).stderr
+    assert "give a time" in invoke("queues", "age", "cards", exit_code=2).stderr
+    assert "did you mean" in invoke("queues", "age", "crads", "10m", exit_code=3).stderr
