@@ -10,6 +10,7 @@ PgQueueError
 ├── SchemaOutOfDate           the tables are missing, older or newer than this pgqueue accepts
 ├── TaskTimeout               a run took longer than its timeout
 ├── ProcessCrashed            the process that ran a task died
+├── DeliveryFailed            a request was not answered, or not with a success (pgqueue.push)
 ├── JobEnded                  waiting for the result of a job that has none
 │   ├── JobFailed             it went to `failed_jobs`
 │   └── JobCancelled          it was cancelled
@@ -65,6 +66,10 @@ class TaskTimeout(PgQueueError, TimeoutError):
 
 class ProcessCrashed(PgQueueError):
     """The process that ran a task died: a signal, `os._exit`, or out of memory."""
+
+
+class DeliveryFailed(PgQueueError):
+    """A request was not answered, or with a status that may be another one later; `pgqueue.push` raises it."""
 
 
 class JobEnded(PgQueueError):
