@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import fields
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
@@ -73,6 +73,8 @@ class PgQueue:
         self.declared_queues: dict[str, QueueRow] = {}
         self.declared_schedules: dict[str, Schedule] = {}
         self.subscribers = Subscribers()
+        # Closes what tasks have opened in an event loop: at a worker's end, and with `aclose`.
+        self.at_close: list[Callable[[], Awaitable[Any]]] = []
         self.jobs = Jobs(self.database, self.schema)
         self.failed = FailedJobs(self.database, self.schema)
         self.queues = Queues(self.database, self.schema)
@@ -323,5 +325,7 @@ class PgQueue:
         self.database.close()
 
     async def aclose(self) -> None:
-        """Close the pools of this event loop."""
+        """Close the pools of this event loop, and what tasks have opened there."""
+        for close in self.at_close:
+            await close()
         await self.database.aclose()

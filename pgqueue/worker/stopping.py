@@ -60,6 +60,9 @@ async def abandon(worker: Worker, parts: set[asyncio.Task[Any]]) -> None:
         heartbeat.stop()
     await _cancel(parts)
     await asyncio.gather(*(slots.close() for slots in worker.serving.slots.values()), return_exceptions=True)
+    for close in worker.app.at_close:
+        with suppress(Exception):
+            await close()
     for connection in (worker.claiming, worker.finishing, worker.services, worker.listening, worker.pruning):
         with suppress(psycopg.Error):
             await connection.close()
