@@ -241,7 +241,7 @@ def tell(
         failed = one.failed if one.id in went else ()
         failures.update(failed)
         for gate in held.get(one.id, ()):
-            if found := _GATE.fullmatch(gate):
+            if gate.endswith(KEY) and (found := _GATE.fullmatch(gate)):
                 of = Of(*found.groups())
                 if of in failed or type(one.outcome) is Completed:
                     trials[of] = of not in failed
@@ -285,7 +285,7 @@ def try_another(schema: str, known: Known) -> Operation[bool]:
         inline(
             "update {schema}.jobs set state = 'blocked', ready = null, places = nullif(array_remove(places, %(gate)s), '{{}}') "
             "where id = any (array(select id from {schema}.jobs where ready = %(ready)s and waits_for = %(gate)s and state = 'available' "
-            "for update skip locked)) and state = 'available' returning id",
+            "and %(gate)s = any (places) for update skip locked)) and state = 'available' returning id",
             schema,
         ),
         {"gate": known.gate.name, "ready": known.untried},

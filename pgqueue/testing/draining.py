@@ -73,8 +73,8 @@ def drain(
 
     Jobs that the jobs enqueue are run too. What is scheduled for later (a delay, a retry, a snooze) stays, unless
     `with_scheduled`: then its time is taken to have come, again and again, until nothing is left. Jobs of paused queues
-    and of tasks that the app does not have stay, and so do those that a pause or a serial key's scheduled job blocks.
-    `slots` of each queue run side by side: 1 runs them in their order.
+    and of tasks that the app does not have stay, and so do those that a pause, an open circuit breaker or the scheduled
+    job of a serial key blocks. `slots` of each queue run side by side: 1 runs them in their order.
 
     Raises TimeoutError after `timeout` seconds, ConfigurationError inside a running event loop, SchemaOutOfDate.
 

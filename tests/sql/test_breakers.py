@@ -364,6 +364,37 @@ def test_a_job_that_was_let_go_and_that_nobody_claims_goes_back_for_another(db: 
     assert fetch(db, gates.miscounted(SCHEMA)) == []
 
 
+def test_a_job_that_was_let_go_while_it_was_closed_has_no_place_to_give_back(db: Connection) -> None:
+    breaker(db)
+    add(db, 3)
+    fetch(db, breakers.open_(SCHEMA, SEND))
+    claim_limited(db)
+    fetch(db, breakers.close(SCHEMA, SEND))
+    with db.transaction():
+        run(db, gates.tick(SCHEMA))
+    [gate] = rows(db, f"select taken, waiting, loose {GATE}")
+    assert gate == {"taken": 0, "waiting": 0, "loose": 3}
+    fetch(db, breakers.open_(SCHEMA, SEND))
+    make_half_open(db)
+    assert known(db).untried is None
+    with db.transaction():
+        jobs = run(
+            db,
+            limiting.claim_ready(
+                SCHEMA,
+                queue="mail",
+                tasks=["send"],
+                slots=10,
+                fence=next(fences),
+                worker=worker(db),
+                templates=breakers.with_breakers({}, [SEND]),
+            ),
+        ).jobs
+    assert len(jobs) == 1
+    [gate] = rows(db, f"select taken, waiting, loose {GATE}")
+    assert gate == {"taken": 1, "waiting": 2, "loose": 0}
+
+
 def test_rows_are_put_together_and_dropped_without_a_change_of_what_counts(db: Connection) -> None:
     breaker(db, within=600)
     breaker(db, MAIL, within=10)

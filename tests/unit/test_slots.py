@@ -30,6 +30,21 @@ def test_jobs_that_must_not_repeat_go_ahead_of_what_waited_before() -> None:
     assert started == [0, 4, 5, 1, 2, 3]
 
 
+async def test_what_has_not_started_is_given_back_some_of_it_or_all() -> None:
+    started: list[int] = []
+    slots = Slots("mail", 4, lambda _, job: started.append(job.id), lambda job: None)
+    timed = [claimed(n, 25) for n in range(2)]
+    for job in timed:
+        job.begins_in = 3600.0
+    slots.take([*timed, *(claimed(n, 25) for n in range(2, 10))])
+    assert (started, slots.running, slots.waiting) == ([2, 3], 4, 8)
+    assert [job.id for job in slots.give_back(lambda job: job.id % 2 == 1)] == [5, 7, 9, 1]
+    # What had its slot reserved has left it to the next.
+    assert (started, slots.running, slots.waiting) == ([2, 3, 4], 4, 3)
+    assert [job.id for job in slots.give_back()] == [6, 8, 0]
+    assert (slots.running, slots.waiting) == (3, 0)
+
+
 class Clock:
     """Time that passes when the test says so, in seconds."""
 
