@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 HORIZON = 0.1
 PACE = 0.985
-"""Of the rate: a job may begin some 15 ms after its time, so that a second may hold those of 1.015 seconds."""
+"""Of the rate: where jobs begin up to 15 ms after their time, a second may hold those of 1.015 seconds."""
 AT_ONCE = 10_000
 
 

@@ -14,7 +14,7 @@ from pgqueue.worker.threads import Threads
 PREFETCH_SECONDS = 0.1
 PREFETCH_LIMIT = 1000
 PACE_SECONDS = 0.02
-LATE_SECONDS = 0.01
+LATE_SECONDS = 0.05
 STUCK_SECONDS = 1.0
 
 

@@ -569,7 +569,8 @@ async def test_a_slow_rate_in_a_single_slot_does_not_hang(app: PgQueue) -> None:
         worker.serving.slots["default"].moved_at -= 3600
         await app.aenqueue_many([slow.job(n) for n in range(10)])
         await until(partial(completed, app, 10))
-    assert began == list(range(10))
+    # One that would have begun too late went back.
+    assert sorted(began) == list(range(10))
 
 
 async def test_one_job_with_arguments_that_cannot_be_read_fails_alone(app: PgQueue, dsn: str) -> None:

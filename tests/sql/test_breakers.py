@@ -377,19 +377,7 @@ def test_a_job_that_was_let_go_while_it_was_closed_has_no_place_to_give_back(db:
     fetch(db, breakers.open_(SCHEMA, SEND))
     make_half_open(db)
     assert known(db).untried is None
-    with db.transaction():
-        jobs = run(
-            db,
-            limiting.claim_ready(
-                SCHEMA,
-                queue="mail",
-                tasks=["send"],
-                slots=10,
-                fence=next(fences),
-                worker=worker(db),
-                templates=breakers.with_breakers({}, [SEND]),
-            ),
-        ).jobs
+    jobs = claim_limited(db)
     assert len(jobs) == 1
     [gate] = rows(db, f"select taken, waiting, loose {GATE}")
     assert gate == {"taken": 1, "waiting": 2, "loose": 0}

@@ -35,7 +35,7 @@ async def test_what_has_not_started_is_given_back_some_of_it_or_all() -> None:
     slots = Slots("mail", 4, lambda _, job: started.append(job.id), lambda job: None)
     timed = [claimed(n, 25) for n in range(2)]
     for job in timed:
-        job.begins_in = 3600.0
+        job.begins_at = 3600.0
     slots.take([*timed, *(claimed(n, 25) for n in range(2, 10))])
     assert (started, slots.running, slots.waiting) == ([2, 3], 4, 8)
     assert [job.id for job in slots.give_back(lambda job: job.id % 2 == 1)] == [5, 7, 9, 1]
