@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import sys
 import traceback
+from contextvars import copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,8 @@ def command(target: Target, task: str, arguments: tuple[str, ...]) -> None:
     kwargs = typed(found, arguments)
     context = Context(0, found.name, found.options.queue, 1, found.options.max_attempts or app.max_attempts)
     try:
-        value = run(app, found, kwargs, context)
+        # In a context of its own: what runs next in this process is not part of this job.
+        value = copy_context().run(run, app, found, kwargs, context)
     except TaskSignal as signal:
         raise OperationFailed(f"{found.name} ended with {type(signal).__name__}: {signal}") from signal
     except Exception as error:

@@ -21,6 +21,7 @@ from pgqueue.cli.naming import full_name
 from pgqueue.cli.output import duration, printable, relative, shrink
 from pgqueue.cli.run import declared_timeout
 from pgqueue.cli.values import DURATION, MOMENT, SIZE, parse_arguments
+from pgqueue.context import find_job
 from pgqueue.errors import ConfigurationError
 from pgqueue.events import Event
 from pgqueue.outcome import AttemptError, Retry
@@ -278,6 +279,11 @@ def test_an_import_that_fails_shows_the_line_of_the_user(shop: str, tmp_path: Pa
 def test_run_needs_no_database_and_prints_the_result(shop: str, runner: CliRunner) -> None:
     assert runner.invoke(pgqueue, ["run", "double", "number=4"]).stdout == "8\n"
     assert json.loads(runner.invoke(pgqueue, ["run", "greet", "name=5"]).stdout) == "hello 5, attempt 1"
+
+
+def test_run_leaves_no_job_behind_in_the_process(shop: str, runner: CliRunner) -> None:
+    assert runner.invoke(pgqueue, ["run", "greet", "name=5"]).exit_code == 0
+    assert find_job() is None
 
 
 def test_run_says_what_is_wrong_with_the_call_or_the_task(shop: str, runner: CliRunner) -> None:
