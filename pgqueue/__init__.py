@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pgqueue.job import Job, NewJob
     from pgqueue.limit import Limit
     from pgqueue.loghandler import JobLogHandler
+    from pgqueue.logs import JobLogFilter, JsonLines
     from pgqueue.task import Task, Unique
 
 
@@ -55,8 +56,10 @@ __all__ = [
     "JobCancelled",
     "JobEnded",
     "JobFailed",
+    "JobLogFilter",
     "JobLogHandler",
     "JobNotFound",
+    "JsonLines",
     "KeyHeld",
     "Limit",
     "LimitHit",
@@ -84,7 +87,9 @@ _MODULES = {
     "Context": "context",
     "Event": "events",
     "Job": "job",
+    "JobLogFilter": "logs",
     "JobLogHandler": "loghandler",
+    "JsonLines": "logs",
     "Limit": "limit",
     "NewJob": "job",
     "PgQueue": "app",

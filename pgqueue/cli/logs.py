@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal, TypeVar
 
 import click
+
+from pgqueue.logs import JobLogFilter, JsonLines
 
 F = TypeVar("F", bound=Callable[..., Any])
 Format = Literal["pretty", "json"]
@@ -42,6 +43,7 @@ def set_up(form: Format, level: str, *, verbose: bool = False) -> None:
     """Send pgqueue's records to stderr, and those of tasks too unless the app has set up logging itself."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if form == "json" else Lines(colours=coloured()))
+    handler.addFilter(JobLogFilter())
     own = logging.getLogger("pgqueue")
     own.handlers = [handler]
     own.propagate = False
@@ -73,19 +75,3 @@ class Lines(logging.Formatter):
         if self._colours and record.levelno in COLOURS:
             line = click.style(line, fg=COLOURS[record.levelno])
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
-
-
-class JsonLines(logging.Formatter):
-    """One object a line: time, level, logger, message, and what the record's `fields` hold."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
