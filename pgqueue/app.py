@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar,
 from pgqueue import arguments, config
 from pgqueue.backoff import Backoff
 from pgqueue.breaker import Breaker, checked
-from pgqueue.client import Breakers, FailedJobs, Inserter, Jobs, Limits, Queues, Schedules, Workers, staggered
+from pgqueue.client import Breakers, FailedJobs, Inserter, Jobs, Limits, Queues, Schedules, Watch, Workers, staggered
 from pgqueue.context import Context
 from pgqueue.database import Database
 from pgqueue.errors import ArgumentError, ConfigurationError, seconds
@@ -299,7 +299,7 @@ class PgQueue:
         return await self.inserter.ainsert(staggered(jobs, spread), using)
 
     def on(self, event: EventName, callback: Callback) -> Callback:
-        """Call `callback(event)` in this process when it happens.
+        """Call `callback(event)` in this process when it happens; `pgqueue.Event` says what there is.
 
         Callbacks of a worker run on its event loop: keep them short.
 
@@ -307,6 +307,21 @@ class PgQueue:
         """
         self.subscribers.add(event, callback)
         return callback
+
+    def watch(self, *events: EventName, timeout: float | None = None) -> Watch:
+        """What happens in all workers that publish their events (`publish_events=True`, `--publish-events`).
+
+        A hint for people who look on, and nothing to rely on: events are sent four times a second, some of them where
+        there are many, and are lost where the connection breaks. Without names it gives all; "enqueued" is never sent.
+        An event's `detail` is its error's type, its percentage of progress, or None. It ends after `timeout` seconds.
+
+        Raises ConfigurationError for an event that there is not and behind a pooler, ConnectionFailed.
+
+            with app.watch("failed", "retried") as events:      # `async with` and `async for` in a coroutine
+                for event in events:
+                    print(event.worker, event.task, event.job_id, event.detail)
+        """
+        return Watch(self.database, self.schema, events, timeout)
 
     def worker(self, queues: Mapping[str, int] | Sequence[str] | None = None, **options: Any) -> Worker:
         """A worker in this process, for small deployments and tests; stops gracefully on leaving.

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from pgqueue.errors import ConfigurationError
+from pgqueue.job import Job
 
 EventName = Literal[
-    "enqueued", "started", "completed", "retried", "snoozed", "cancelled", "failed", "released", "rescued"
+    "enqueued",
+    "started",
+    "progress",
+    "completed",
+    "retried",
+    "snoozed",
+    "cancelled",
+    "failed",
+    "released",
+    "rescued",
+    "paused",
+    "resumed",
+    "drained",
 ]
 NAMES: frozenset[str] = frozenset(get_args(EventName))
 
@@ -19,7 +32,22 @@ logger = logging.getLogger("pgqueue.events")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened to one job in this process. `duration` is in seconds; `detail` differs by name."""
+    """One thing that happened to a job or a queue in this process. `duration` is in seconds.
+
+    - enqueued: a job was made here, also by a schedule; its transaction may still be open
+    - started: a run begins
+    - progress: what a run told last was written; `detail` is its Progress
+    - completed, retried, snoozed, cancelled, failed: what a run came to, about to be written; `detail` is the Outcome
+    - released: a run was interrupted, and its job given back without using an attempt
+    - rescued: a job was taken back from a dead worker, whose id is `detail`; retried or failed follows where the
+      worker's death was blamed on the job
+    - paused, resumed: a worker here has learnt that of a queue that it serves, within some two seconds
+    - drained: a worker here found nothing more to run in a queue, and all that it had taken of it has ended
+
+    The last three are of a queue: their `job_id` is 0 and their `task` empty. What happens in the database alone has no
+    event: an enqueue or a cancellation of a waiting job by SQL. `worker` is the worker's name where another process
+    is watched, and `detail` is a text or a number there.
+    """
 
     name: EventName
     job_id: int
@@ -28,9 +56,17 @@ class Event:
     attempt: int = 0
     duration: float | None = None
     detail: Any = None
+    worker: str | None = None
 
 
 Callback = Callable[[Event], Any]
+
+
+def known(name: str) -> str:
+    """`name` if there is such an event. Raises ConfigurationError."""
+    if name not in NAMES:
+        raise ConfigurationError(f"there is no event {name!r}: use one of {', '.join(sorted(NAMES))}")
+    return name
 
 
 @dataclass(slots=True)
@@ -40,9 +76,7 @@ class Subscribers:
     callbacks: dict[str, list[Callback]] = field(default_factory=dict)
 
     def add(self, name: str, callback: Callback) -> None:
-        if name not in NAMES:
-            raise ConfigurationError(f"there is no event {name!r}: use one of {', '.join(sorted(NAMES))}")
-        self.callbacks.setdefault(name, []).append(callback)
+        self.callbacks.setdefault(known(name), []).append(callback)
 
     def remove(self, name: str, callback: Callback) -> None:
         self.callbacks.get(name, []).remove(callback)
@@ -59,3 +93,11 @@ class Subscribers:
                 callback(event)
             except Exception:
                 logger.exception("a subscriber to %r raised", event.name)
+
+
+def tell_enqueued(subscribers: Subscribers, jobs: Iterable[Job]) -> None:
+    """Tell them of the jobs that were made; where a key was held none was."""
+    if subscribers.wants("enqueued"):
+        for job in jobs:
+            if job.created:
+                subscribers.emit(Event("enqueued", job.id, job.task, job.queue))

@@ -57,6 +57,7 @@ def span(name: str, *, default: str | None = None, help: str) -> Callable[[Any],
 @span("--lease", default="30s", help="After so much silence others take its jobs.")
 @click.option("--with-scheduler", is_flag=True, help="Run the scheduler too.")
 @click.option("--name", metavar="NAME", help="Name in `pgqueue workers list`. [HOST:PID]")
+@click.option("--publish-events", is_flag=True, help="Tell app.watch() elsewhere what happens here.")
 @click.option("--no-listen", is_flag=True, help="Poll only: for poolers that lose LISTEN.")
 @span("--poll-interval", default="1s", help="Look for jobs at least this often.")
 @logging_options

@@ -6,6 +6,7 @@ from pgqueue.client.fleet import Queue, Queues, Schedules, Workers
 from pgqueue.client.inserter import Inserter, staggered
 from pgqueue.client.jobs import Jobs
 from pgqueue.client.limits import Limits
+from pgqueue.client.watching import Watch
 
 __all__ = [
     "Breakers",
@@ -16,6 +17,7 @@ __all__ = [
     "Queue",
     "Queues",
     "Schedules",
+    "Watch",
     "Workers",
     "staggered",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 from pgqueue.client.jobs import Jobs
 from pgqueue.client.part import Part
 from pgqueue.errors import ArgumentError, seconds
-from pgqueue.events import Event, Subscribers
+from pgqueue.events import Subscribers, tell_enqueued
 from pgqueue.job import Job, NewJob, checked_time
 from pgqueue.queries import copying, enqueuing
 from pgqueue.queries.fleet import QueueRow
@@ -27,22 +27,19 @@ class Inserter(Part):
 
     def insert(self, jobs: Sequence[NewJob], using: Any = None) -> Sequence[Job]:
         """The jobs, in order; in one transaction."""
-        return self._made(self.database.run(self._operation(jobs), using, atomic=len(jobs) > 1))
+        return self._told(self.database.run(self._operation(jobs), using, atomic=len(jobs) > 1))
 
     async def ainsert(self, jobs: Sequence[NewJob], using: Any = None) -> Sequence[Job]:
         """As `insert`."""
-        return self._made(await self.database.arun(self._operation(jobs), using, atomic=len(jobs) > 1))
+        return self._told(await self.database.arun(self._operation(jobs), using, atomic=len(jobs) > 1))
 
     def _operation(self, jobs: Sequence[NewJob]) -> Any:
         insert: Any = copying.copy if copying.can_copy(jobs) else enqueuing.enqueue
         declared = {queue.name: (queue.priority, queue.max_attempts) for queue in self.queues.values()}
         return insert(self.schema, jobs, self.max_attempts, self.operations, declared)
 
-    def _made(self, jobs: Sequence[Job]) -> Sequence[Job]:
-        if self.subscribers.wants("enqueued"):
-            for job in jobs:
-                if job.created:
-                    self.subscribers.emit(Event("enqueued", job.id, job.task, job.queue))
+    def _told(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        tell_enqueued(self.subscribers, jobs)
         return jobs
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pgqueue.database.database import PLANNER, Database
 from pgqueue.database.lending import alent, lent
+from pgqueue.database.listening import alistening, listening
 from pgqueue.database.running import NoPartition, abegan, afetch, arun, fetch, run
 from pgqueue.database.using import is_async
 
@@ -22,9 +23,11 @@ __all__ = [
     "abegan",
     "afetch",
     "alent",
+    "alistening",
     "arun",
     "fetch",
     "is_async",
     "lent",
+    "listening",
     "run",
 ]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from pgqueue.errors import ProcessCrashed
-from pgqueue.outcome import decide
+from pgqueue.outcome import Outcome, decide
 from pgqueue.queries import breakers, claiming, gates
 from pgqueue.queries.finishing import Finished, finish, lock_claimed
 from pgqueue.queries.statement import Operation, Statement, text
@@ -33,7 +33,8 @@ class Buried(NamedTuple):
 class Orphan(NamedTuple):
     """A job of a dead worker, claimed `held_for` seconds ago; `job_id` is None where the claim has nothing left.
 
-    `worker` is what people call the worker: its id where its row had gone before.
+    `worker` is what people call the worker: its id where its row had gone before. `outcome` is what the job came to
+    where the crash was blamed on it.
     """
 
     worker_id: UUID
@@ -46,6 +47,7 @@ class Orphan(NamedTuple):
     crashes: int
     held_for: float
     worker: str = ""
+    outcome: Outcome | None = None
 
 
 def bury(schema: str) -> Statement[Buried]:
@@ -55,7 +57,9 @@ def bury(schema: str) -> Statement[Buried]:
 def orphans(schema: str, buried: Mapping[UUID, Buried] | None = None) -> Statement[Orphan]:
     """`buried` gives the names of workers whose rows have just gone."""
     names = buried or {}
-    return Statement(text("orphans", schema), {}, lambda row: Orphan._make((*row, str(names.get(row[0], row[0])))))
+    return Statement(
+        text("orphans", schema), {}, lambda row: Orphan._make((*row, str(names.get(row[0], row[0])), None))
+    )
 
 
 def rescue(schema: str, delay: Callable[[str, int], float]) -> Operation[list[Orphan]]:
@@ -110,4 +114,5 @@ def rescue(schema: str, delay: Callable[[str, int], float]) -> Operation[list[Or
         yield claiming.give_claims_to(schema, NOBODY, sorted(left))
     if rows:
         yield claiming.drop_claims(schema, sorted({row.fence for row in rows}))
-    return [row for row in held if row.job_id in free]
+    outcomes = {one.id: one.outcome for one in ended}
+    return [row._replace(outcome=outcomes.get(row.job_id or 0)) for row in held if row.job_id in free]

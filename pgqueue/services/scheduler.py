@@ -13,6 +13,7 @@ import psycopg
 from pgqueue import arguments
 from pgqueue.database import Database
 from pgqueue.errors import ArgumentError, ConnectionFailed, PgQueueError, SchemaOutOfDate
+from pgqueue.events import Subscribers, tell_enqueued
 from pgqueue.job import NewJob
 from pgqueue.queries import scheduling
 from pgqueue.queries.scheduling import ScheduleRow
@@ -38,17 +39,30 @@ class Scheduler(Service):
 
     name = "scheduler"
 
-    def __init__(self, runner: Runner, schema: str, declared: Mapping[str, Schedule], fallback_attempts: int) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        schema: str,
+        declared: Mapping[str, Schedule],
+        fallback_attempts: int,
+        subscribers: Subscribers,
+    ) -> None:
         super().__init__(runner, schema)
         self._declared = declared
         self._fallback_attempts = fallback_attempts
+        self._subscribers = subscribers
         self._reconciled = False
         self._failing: set[str] = set()
 
     @classmethod
     def of(cls, app: PgQueue) -> Scheduler:
         """A scheduler on the app's own pool."""
-        return cls(runner_of(app.database), app.schema, app.declared_schedules, app.max_attempts)
+        return cls.on(runner_of(app.database), app)
+
+    @classmethod
+    def on(cls, runner: Runner, app: PgQueue) -> Scheduler:
+        """The app's scheduler."""
+        return cls(runner, app.schema, app.declared_schedules, app.max_attempts, app.subscribers)
 
     async def run_once(self) -> float:
         if not self._reconciled:
@@ -100,6 +114,7 @@ class Scheduler(Service):
             scheduling.fire(self.schema, row, nominal, following, job, self._fallback_attempts), atomic=True
         )
         if made is not None:
+            tell_enqueued(self._subscribers, [made])
             logger.info("schedule %s fired for %s: job %d", row.name, nominal.isoformat(), made.id)
 
 

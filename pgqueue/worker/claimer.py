@@ -54,6 +54,7 @@ class Claimer:
         suspect: Callable[[ClaimedJob], None],
         claim_failed: Callable[[], None],
         on_parked: Callable[[], None],
+        found_nothing: Callable[[str], None],
     ) -> None:
         self._connection = connection
         self._schema = schema
@@ -67,10 +68,15 @@ class Claimer:
         self._suspect = suspect
         self.claim_failed = claim_failed
         self._on_parked = on_parked
+        self._found_nothing = found_nothing
         self._woken = asyncio.Event()
         self._sweep_at = 0.0
         self._hinted = False
         self._idle = False
+        # Whether its last look found nothing, and no other is under way.
+        self.is_empty = False
+        # Whether it had to leave jobs where they are: the queue is paused, they are held back, or wait for a slot.
+        self._left_some = False
         self._busy_since: float | None = None
         # How many jobs a claim finds, lately.
         self._per_claim = 1.0
@@ -117,6 +123,11 @@ class Claimer:
         self._idle = False
         self.wake(sweep=True)
 
+    @property
+    def has_nothing(self) -> bool:
+        """Whether there is nothing to run, as far as it knows."""
+        return self.is_empty and not self._woken.is_set()
+
     async def run(self) -> None:
         """Claim for ever."""
         pause = pauses()
@@ -124,6 +135,7 @@ class Claimer:
             try:
                 await self._slots.room.wait()
                 self._woken.clear()
+                self.is_empty = False
                 began = time.monotonic()
                 found = await self.run_once()
                 if found:
@@ -167,11 +179,15 @@ class Claimer:
                 self.wake(sweep=True)
                 continue
             self._busy_since = None
+            if not self._left_some:
+                self.is_empty = True
+                self._found_nothing(self._slots.queue)
             await self._wait()
 
     async def run_once(self) -> int:
         """A sweep if one is due, and a pass over the lanes; returns how many jobs it took."""
         hinted, self._hinted = self._hinted, False
+        self._left_some = False
         due = time.monotonic() >= self._sweep_at
         if due and not hinted:
             await self.sweep()
@@ -200,6 +216,7 @@ class Claimer:
                 began_at = lane.mark
                 scan = await self._claim(priority, lane, count)
                 if scan.paused:
+                    self._left_some = True
                     return taken
                 if scan.limited:
                     self._met_limits = True
@@ -212,10 +229,12 @@ class Claimer:
                     # It ran ahead of a long writer that has ended now: what that one left lies in between.
                     continue
                 if scan.again_in is not None and not scan.went:
+                    self._left_some = True
                     return taken
                 if scan.left_from is not None and not (scan.jobs and self._slots.idle):
                     # What is left there must not repeat, or has a limit: it is taken when a slot is free.
                     self._slots.prefetch_nothing()
+                    self._left_some = True
                     return taken
                 if not scan.full:
                     break

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from pgqueue.events import Event
 from pgqueue.queries.rescuing import Orphan
 from pgqueue.services.ageing import Ageing
 from pgqueue.services.breakers import BreakerKeeper
@@ -80,7 +79,7 @@ class Duties:
             pruner,
         ]
         if with_scheduler:
-            self.all.append(Scheduler(runner, schema, app.declared_schedules, app.max_attempts))
+            self.all.append(Scheduler.on(runner, app))
 
     def _delay(self, task: str, attempt: int) -> float:
         app = self._worker.app
@@ -94,8 +93,6 @@ class Duties:
             orphan.worker,
             extra={"fields": {"worker_id": orphan.worker_id}},
         )
-        self._worker.app.subscribers.emit(
-            Event("rescued", orphan.job_id or 0, orphan.task, orphan.queue, orphan.attempt, None, orphan.worker_id)
-        )
+        self._worker.reporter.rescued(orphan)
         self._worker.serving.wake(orphan.queue, sweep=True)
         self.gatekeeper.open()

@@ -11,7 +11,7 @@ import psycopg
 
 from pgqueue.errors import PgQueueError
 from pgqueue.job import ClaimedJob
-from pgqueue.journal import Journal
+from pgqueue.journal import Journal, Progress
 from pgqueue.queries import journaling
 from pgqueue.queries.journaling import Told
 from pgqueue.worker.connection import WorkerConnection
@@ -25,10 +25,17 @@ LAST_SECONDS = 1.0
 class Journals:
     """The journals of runs that tell something: written a few times a second, and before the run's outcome."""
 
-    def __init__(self, connection: WorkerConnection, schema: str, worker: Callable[[], UUID]) -> None:
+    def __init__(
+        self,
+        connection: WorkerConnection,
+        schema: str,
+        worker: Callable[[], UUID],
+        on_progress: Callable[[ClaimedJob, Progress], None],
+    ) -> None:
         self._connection = connection
         self._schema = schema
         self._worker = worker
+        self._on_progress = on_progress
         self._loop = asyncio.get_running_loop()
         self._jobs: dict[Journal, ClaimedJob] = {}
         self._told: set[Journal] = set()
@@ -70,13 +77,13 @@ class Journals:
 
     async def _write(self, journals: Collection[Journal], *, last: bool = False) -> None:
         async with self._turn:
-            taken = [(journal, *journal.take(last=last)) for journal in journals if journal in self._jobs]
-            self._told.difference_update(journals)
-            told = [
-                Told(self._jobs[journal].id, self._jobs[journal].fence, progress, lines)
-                for journal, progress, lines in taken
-                if progress or lines
+            taken = [
+                (journal, self._jobs[journal], *journal.take(last=last))
+                for journal in journals
+                if journal in self._jobs
             ]
+            self._told.difference_update(journals)
+            told = [Told(job.id, job.fence, progress, lines) for _, job, progress, lines in taken if progress or lines]
             if not told:
                 return
             try:
@@ -84,7 +91,11 @@ class Journals:
             except (psycopg.Error, PgQueueError) as error:
                 reason = str(error).strip() or type(error).__name__
                 logger.info("progress and log lines wait for PostgreSQL: %s", reason)
-                for journal, progress, lines in taken:
+                for journal, _, progress, lines in taken:
                     journal.give_back(progress, lines)
                     self._told.add(journal)
                 self._arrived.set()
+                return
+            for _, job, progress, _ in taken:
+                if progress:
+                    self._on_progress(job, progress)

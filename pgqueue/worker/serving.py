@@ -62,7 +62,10 @@ class Serving:
 
     def read_settings(self, settings: dict[str, QueueSettings], names: set[str], templates: Templates) -> None:
         """Take over what the tables say; `names` are the queues that there are."""
+        before = self.paused()
         self._settings = settings
+        if self._worker.life.heartbeat is not None:
+            self._worker.reporter.paused_are(self.slots, before, self.paused())
         self._templates = templates
         self._without_history = frozenset(name for name, one in settings.items() if not one.keeps_history)
         served = len(self.slots)
@@ -151,6 +154,13 @@ class Serving:
         if queue in self.claimers:
             self.claimers[queue].hint(priority, position)
 
+    def is_empty(self, queue: str) -> bool:
+        """Whether a queue has nothing more to run here, and nothing runs."""
+        slots, claimer = self.slots.get(queue), self.claimers.get(queue)
+        return (
+            slots is not None and claimer is not None and claimer.has_nothing and not (slots.running or slots.waiting)
+        )
+
     def timeout_of(self, task: Task[..., Any], job: ClaimedJob) -> float | None:
         """Seconds that this run may take: the job's own, else the task's, the queue's, the app's."""
         if job.options and (own := json.loads(job.options).get("timeout")) is not None:
@@ -185,6 +195,7 @@ class Serving:
                 self._hold_back_no_more()
             case "resumed", [queue] if queue in self.claimers:
                 self.wake(queue, sweep=True)
+                self._worker.duties.settings.wake()
             case "cancel", [_]:
                 # Anybody can send a notification: the table says what was cancelled.
                 self._worker.duties.cancellations.wake()
@@ -260,6 +271,7 @@ class Serving:
             suspect=worker.quarantine.take,
             claim_failed=worker.duties.reconciler.wake,
             on_parked=worker.duties.gatekeeper.freed,
+            found_nothing=worker.reporter.look_at,
         )
         self._start(claimer.run())
 

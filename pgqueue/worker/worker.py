@@ -14,7 +14,6 @@ from uuid import UUID
 
 from pgqueue.database import Database
 from pgqueue.errors import ConfigurationError
-from pgqueue.events import Event
 from pgqueue.job import ClaimedJob
 from pgqueue.outcome import Completed, Outcome, Snooze
 from pgqueue.queries import breakers as breaker_rows
@@ -33,9 +32,10 @@ from pgqueue.worker.heartbeat import BLOCKED_LIMIT
 from pgqueue.worker.journals import Journals
 from pgqueue.worker.life import Life
 from pgqueue.worker.listener import Listener
+from pgqueue.worker.publishing import Publisher
 from pgqueue.worker.quarantine import Quarantine
 from pgqueue.worker.queues import QueueSpec, parse_queues
-from pgqueue.worker.reporting import event_of
+from pgqueue.worker.reporting import Reporter
 from pgqueue.worker.serving import Serving
 from pgqueue.worker.stopping import abandon, stop_gracefully
 from pgqueue.worker.transactional import Transactions
@@ -58,7 +58,8 @@ class Worker:
     stops when nothing is left to do, `idle_timeout` after so many seconds without a job, `max_jobs` after so many
     jobs, `max_memory` (bytes) when the process has grown beyond. `shutdown_timeout` bounds the graceful stop. Without
     `listen` it only polls, every `poll_interval` seconds. After `blocked_limit` seconds in which its event loop stood
-    still it counts as hung, and others take its jobs. Raises ConfigurationError for a setting that cannot work.
+    still it counts as hung, and others take its jobs. `publish_events` tells `app.watch()` in other processes what
+    happens here. Raises ConfigurationError for a setting that cannot work.
 
         async with app.worker(queues={"email": 10}):
             ...
@@ -81,6 +82,7 @@ class Worker:
         listen: bool = True,
         poll_interval: float = 1.0,
         blocked_limit: float = BLOCKED_LIMIT,
+        publish_events: bool = False,
     ) -> None:
         if not app.tasks:
             raise ConfigurationError(
@@ -100,6 +102,7 @@ class Worker:
         self._limits = limits.Limits(drain=drain, idle_timeout=idle_timeout, max_jobs=max_jobs, max_memory=max_memory)
         self._with_scheduler = with_scheduler
         self._listen = listen and not app.database.pooler
+        self._publish_events = publish_events
         self.poll_interval = poll_interval
         self.life = Life(self, blocked_limit)
         self.serving = Serving(
@@ -204,6 +207,8 @@ class Worker:
         self.start_part(self.finisher.run(), lasting=True)
         self.start_part(self._tick(), lasting=True)
         self.start_part(self.journals.run(), lasting=True)
+        if self.publisher is not None:
+            self.start_part(self.publisher.run(), lasting=True)
         for service in self.duties.all:
             self.start_part(service.run())
         if self._listen:
@@ -234,8 +239,11 @@ class Worker:
         self.transactions = Transactions(
             self._transaction_database(), app.schema, lambda: self.id, self.serving.keeps_history
         )
-        on_start = self._started if app.subscribers.wants("started") else None
-        self.journals = Journals(self.services, app.schema, lambda: self.id)
+        self.publisher = Publisher(self.services, app.schema, self.name) if self._publish_events else None
+        publish = None if self.publisher is None else self.publisher.take
+        self.reporter = Reporter(app.subscribers, self.serving.is_empty, publish)
+        on_start = self.reporter.started if self.reporter.wants("started") else None
+        self.journals = Journals(self.services, app.schema, lambda: self.id, self.reporter.progressed)
         self.executor = Executor(
             app.tasks, self.transactions, self.journals, self.serving.timeout_of, on_start, self._finished
         )
@@ -288,9 +296,6 @@ class Worker:
                 return
             await asyncio.sleep(0.1)
 
-    def _started(self, job: ClaimedJob) -> None:
-        self.app.subscribers.emit(Event("started", job.id, job.task, job.queue, job.attempt))
-
     def _finished(self, task: Task[..., Any], job: ClaimedJob, outcome: Outcome | None, seconds: float) -> None:
         failed = self.breakers.note(job, outcome) if self.breakers.watched else ()
         if task.options.transactional and isinstance(outcome, Completed):
@@ -309,10 +314,8 @@ class Worker:
             self.ended += 1
             if self._limits.was_last(self.ended):
                 self.stop()
-        if self.app.subscribers.callbacks:
-            event = event_of(job, outcome, seconds, self.app.subscribers)
-            if event is not None:
-                self.app.subscribers.emit(event)
+        if self.app.subscribers.callbacks or self.publisher is not None:
+            self.reporter.ended(job, outcome, seconds)
 
     def _later(self, delay: float) -> None:
         # Jobs that run again have been written: the promoter would not look that soon by itself.

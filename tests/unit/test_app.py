@@ -22,6 +22,7 @@ def test_help_shows_what_users_call_and_nothing_else() -> None:
         "enqueue_many",
         "aenqueue_many",
         "on",
+        "watch",
         "worker",
         "close",
         "aclose",
