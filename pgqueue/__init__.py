@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pgqueue.limit import Limit
     from pgqueue.loghandler import JobLogHandler
     from pgqueue.logs import JobLogFilter, JsonLines
+    from pgqueue.middleware import Middleware, with_headers, with_tags
     from pgqueue.task import Task, Unique
 
 
@@ -63,6 +64,7 @@ __all__ = [
     "KeyHeld",
     "Limit",
     "LimitHit",
+    "Middleware",
     "NewJob",
     "PgQueue",
     "PgQueueError",
@@ -78,6 +80,8 @@ __all__ = [
     "UnknownTask",
     "__version__",
     "current_job",
+    "with_headers",
+    "with_tags",
 ]
 
 # A name is imported when it is first asked for: `pgqueue --help` passes here too, and must not wait for the driver.
@@ -91,11 +95,14 @@ _MODULES = {
     "JobLogHandler": "loghandler",
     "JsonLines": "logs",
     "Limit": "limit",
+    "Middleware": "middleware",
     "NewJob": "job",
     "PgQueue": "app",
     "Task": "task",
     "Unique": "task",
     "current_job": "context",
+    "with_headers": "middleware",
+    "with_tags": "middleware",
 }
 
 

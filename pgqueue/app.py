@@ -17,6 +17,7 @@ from pgqueue.errors import ArgumentError, ConfigurationError, seconds
 from pgqueue.events import Callback, EventName, Subscribers
 from pgqueue.job import AS_REGISTERED, Job, NewJob
 from pgqueue.limit import Limit, limits_of
+from pgqueue.middleware import Middleware, Stack
 from pgqueue.names import data_name, schema_name
 from pgqueue.queries.fleet import QueueRow
 from pgqueue.schedule import Cron, Every
@@ -75,6 +76,7 @@ class PgQueue:
         self.subscribers = Subscribers()
         # Closes what tasks have opened in an event loop: at a worker's end, and with `aclose`.
         self.at_close: list[Callable[[], Awaitable[Any]]] = []
+        self.middleware = Stack()
         self.jobs = Jobs(self.database, self.schema)
         self.failed = FailedJobs(self.database, self.schema)
         self.queues = Queues(self.database, self.schema)
@@ -83,7 +85,13 @@ class PgQueue:
         self.schedules = Schedules(self.database, self.schema)
         self.workers = Workers(self.database, self.schema)
         self.inserter = Inserter(
-            self.database, self.schema, self.jobs, self.max_attempts, self.declared_queues, self.subscribers
+            self.database,
+            self.schema,
+            self.jobs,
+            self.max_attempts,
+            self.declared_queues,
+            self.subscribers,
+            self.middleware,
         )
 
     @overload
@@ -322,6 +330,15 @@ class PgQueue:
                     print(event.worker, event.task, event.job_id, event.detail)
         """
         return Watch(self.database, self.schema, events, timeout)
+
+    def add_middleware(self, middleware: Middleware) -> None:
+        """Wrap each run and each enqueue of this app in it; the first that was added is the outermost.
+
+        A worker takes those that are there when it starts. Raises ConfigurationError for what cannot wrap anything.
+
+            app.add_middleware(RequestId())
+        """
+        self.middleware.add(middleware)
 
     def worker(self, queues: Mapping[str, int] | Sequence[str] | None = None, **options: Any) -> Worker:
         """A worker in this process, for small deployments and tests; stops gracefully on leaving.

@@ -11,7 +11,7 @@ from typing import Any
 from pgqueue.errors import CancelJob
 from pgqueue.journal import Journal, Level, LogLine, Progress
 
-LOCAL = frozenset({"connection", "open_journal", "journal", "stopped"})
+LOCAL = frozenset({"connection", "open_journal", "journal", "stopped", "error"})
 _current: ContextVar[Context | None] = ContextVar("pgqueue_current_job", default=None)
 
 
@@ -39,6 +39,8 @@ class Context:
     open_journal: Callable[[], Journal] | None = field(default=None, repr=False)
     journal: Journal | None = field(default=None, repr=False)
     stopped: bool = field(default=False, repr=False)
+    # What the run has raised: for middleware.
+    error: BaseException | None = field(default=None, repr=False)
 
     @property
     def scheduled_for(self) -> datetime | None:

@@ -12,26 +12,32 @@ from pgqueue.client.part import Part
 from pgqueue.errors import ArgumentError, seconds
 from pgqueue.events import Subscribers, tell_enqueued
 from pgqueue.job import Job, NewJob, checked_time
+from pgqueue.middleware import Stack, around_enqueue
 from pgqueue.queries import copying, enqueuing
 from pgqueue.queries.fleet import QueueRow
 
 
 @dataclass(frozen=True, slots=True)
 class Inserter(Part):
-    """Inserts jobs with the defaults of the app and of the queues that it declares, and tells its subscribers."""
+    """Inserts jobs with the defaults of the app and of its queues, through its middleware, and tells subscribers."""
 
     operations: Jobs
     max_attempts: int
     queues: Mapping[str, QueueRow]
     subscribers: Subscribers
+    middleware: Stack
 
     def insert(self, jobs: Sequence[NewJob], using: Any = None) -> Sequence[Job]:
         """The jobs, in order; in one transaction."""
-        return self._told(self.database.run(self._operation(jobs), using, atomic=len(jobs) > 1))
+        with around_enqueue(self.middleware.enqueues, jobs) as enqueue:
+            enqueue.made = self.database.run(self._operation(enqueue.jobs), using, atomic=len(jobs) > 1)
+        return self._told(enqueue.made)
 
     async def ainsert(self, jobs: Sequence[NewJob], using: Any = None) -> Sequence[Job]:
         """As `insert`."""
-        return self._told(await self.database.arun(self._operation(jobs), using, atomic=len(jobs) > 1))
+        with around_enqueue(self.middleware.enqueues, jobs) as enqueue:
+            enqueue.made = await self.database.arun(self._operation(enqueue.jobs), using, atomic=len(jobs) > 1)
+        return self._told(enqueue.made)
 
     def _operation(self, jobs: Sequence[NewJob]) -> Any:
         insert: Any = copying.copy if copying.can_copy(jobs) else enqueuing.enqueue

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from pgqueue.job import Job, NewJob
+from pgqueue.middleware import Middleware, around_enqueue
 from pgqueue.queries.enqueuing import enqueue
 from pgqueue.queries.reading import Reader, moment
 from pgqueue.queries.statement import Operation, Statement, inline
@@ -111,11 +112,18 @@ def next_due_in(schema: str) -> Statement[float | None]:
 
 
 def fire(
-    schema: str, row: ScheduleRow, nominal: datetime, following: datetime, job: NewJob, fallback_attempts: int
+    schema: str,
+    row: ScheduleRow,
+    nominal: datetime,
+    following: datetime,
+    job: NewJob,
+    fallback_attempts: int,
+    layers: Sequence[Middleware] = (),
 ) -> Operation[Job | None]:
     """Enqueue the job of one nominal time, if nobody has: compare-and-set and enqueue in one transaction.
 
-    The time must also lie after the last one, so that a reconcile that sets next_run_at back fires nothing twice.
+    The time must also lie after the last one, so that a reconcile that sets next_run_at back fires nothing twice. The
+    middleware of `layers` wraps the enqueue, within that transaction.
     """
     moved = yield Statement(
         inline(
@@ -137,8 +145,9 @@ def fire(
             {"name": row.name, "nominal": nominal, "following": following, "expected": row.next_run_at},
         )
         return None
-    [made] = yield from enqueue(schema, [job], fallback_attempts)
-    return made
+    with around_enqueue(layers, [job]) as wrapped:
+        wrapped.made = yield from enqueue(schema, wrapped.jobs, fallback_attempts)
+    return wrapped.made[0]
 
 
 def disable(schema: str, name: str, error: str) -> Statement[Any]:

@@ -15,6 +15,7 @@ from pgqueue.database import Database
 from pgqueue.errors import ArgumentError, ConnectionFailed, PgQueueError, SchemaOutOfDate
 from pgqueue.events import Subscribers, tell_enqueued
 from pgqueue.job import NewJob
+from pgqueue.middleware import Stack
 from pgqueue.queries import scheduling
 from pgqueue.queries.scheduling import ScheduleRow
 from pgqueue.schedules import Schedule, rule_of
@@ -45,11 +46,13 @@ class Scheduler(Service):
         schema: str,
         declared: Mapping[str, Schedule],
         fallback_attempts: int,
+        middleware: Stack,
         subscribers: Subscribers,
     ) -> None:
         super().__init__(runner, schema)
         self._declared = declared
         self._fallback_attempts = fallback_attempts
+        self._middleware = middleware
         self._subscribers = subscribers
         self._reconciled = False
         self._failing: set[str] = set()
@@ -62,7 +65,7 @@ class Scheduler(Service):
     @classmethod
     def on(cls, runner: Runner, app: PgQueue) -> Scheduler:
         """The app's scheduler."""
-        return cls(runner, app.schema, app.declared_schedules, app.max_attempts, app.subscribers)
+        return cls(runner, app.schema, app.declared_schedules, app.max_attempts, app.middleware, app.subscribers)
 
     async def run_once(self) -> float:
         if not self._reconciled:
@@ -95,6 +98,7 @@ class Scheduler(Service):
                 raise
             if row.name not in self._failing:
                 why = str(error).strip().partition("\n")[0] or type(error).__name__
+                why = " ".join([why, *getattr(error, "__notes__", ())])
                 logger.error("schedule %s was not fired: %s; trying again", row.name, why)
             self._failing.add(row.name)
 
@@ -111,7 +115,10 @@ class Scheduler(Service):
             await self.runner.fetch(scheduling.disable(self.schema, row.name, str(error)))
             return
         made = await self.runner.run(
-            scheduling.fire(self.schema, row, nominal, following, job, self._fallback_attempts), atomic=True
+            scheduling.fire(
+                self.schema, row, nominal, following, job, self._fallback_attempts, self._middleware.enqueues
+            ),
+            atomic=True,
         )
         if made is not None:
             tell_enqueued(self._subscribers, [made])

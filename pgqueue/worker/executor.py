@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from pgqueue import arguments
 from pgqueue.backoff import DEFAULT
 from pgqueue.context import Context, enter
 from pgqueue.job import ClaimedJob
+from pgqueue.middleware import Middleware
 from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome, decide
 from pgqueue.task import Task
 from pgqueue.worker.call import Call
@@ -21,6 +22,7 @@ from pgqueue.worker.journals import Journals
 from pgqueue.worker.slots import Slots
 from pgqueue.worker.timeouts import bounded, timed_out
 from pgqueue.worker.transactional import Transactions
+from pgqueue.worker.wrapping import Wrapped
 
 logger = logging.getLogger("pgqueue.worker")
 
@@ -42,6 +44,7 @@ class Executor:
         timeout_of: Callable[[Task[..., Any], ClaimedJob], float | None],
         on_start: Callable[[ClaimedJob], None] | None,
         on_finish: Finish,
+        layers: Sequence[Middleware] = (),
     ) -> None:
         self._tasks = tasks
         self._transactions = transactions
@@ -49,6 +52,7 @@ class Executor:
         self._timeout_of = timeout_of
         self._on_start = on_start
         self._on_finish = on_finish
+        self._layers = tuple(layers)
         # A run starts inside the run that freed its slot: what that one set in its context is none of its business.
         self._context = contextvars.copy_context()
         self._loop = asyncio.get_running_loop()
@@ -102,7 +106,9 @@ class Executor:
             context = Context(job.id, job.task, job.queue, job.attempt, job.max_attempts, headers)
             context.open_journal = partial(self._journals.open, job)
             timeout = self._timeout_of(task, job)
-            if timeout is None and task.run_in == "coroutine" and not task.options.transactional:
+            if self._layers:
+                outcome = await self._wrapped(slots, task, job, context, timeout)
+            elif timeout is None and task.run_in == "coroutine" and not task.options.transactional:
                 enter(context)
                 value = await task.function(**task.load(job.args, context))
                 outcome = COMPLETED if value is None else Completed(task.dump_result(value))
@@ -144,6 +150,18 @@ class Executor:
             return decide(
                 error, attempt=job.attempt, max_attempts=job.max_attempts, crashes=job.crashes, delay=DEFAULT.delay
             )
+
+    async def _wrapped(
+        self, slots: Slots, task: Task[..., Any], job: ClaimedJob, context: Context, timeout: float | None
+    ) -> Outcome:
+        enter(context)
+        call = partial(self._execute, slots, task, job, context, timeout)
+        run = Wrapped(context, call, partial(self._decide, task, job), commits=task.options.transactional)
+        try:
+            return await run.within(self._layers)
+        finally:
+            # Its frames hold the context.
+            context.error = None
 
     async def _execute(
         self, slots: Slots, task: Task[..., Any], job: ClaimedJob, context: Context, timeout: float | None

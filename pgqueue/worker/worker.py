@@ -245,7 +245,13 @@ class Worker:
         on_start = self.reporter.started if self.reporter.wants("started") else None
         self.journals = Journals(self.services, app.schema, lambda: self.id, self.reporter.progressed)
         self.executor = Executor(
-            app.tasks, self.transactions, self.journals, self.serving.timeout_of, on_start, self._finished
+            app.tasks,
+            self.transactions,
+            self.journals,
+            self.serving.timeout_of,
+            on_start,
+            self._finished,
+            app.middleware.runs,
         )
         self.quarantine = Quarantine(self)
 

@@ -77,3 +77,17 @@ def process_signals(ctx: Context, signal: str) -> int:
     if signal == "exit":
         raise SystemExit(3)
     return ctx.attempt
+
+
+def nothing() -> None: ...
+
+
+def wrapped(ctx: Context, then: str) -> Any:
+    if then == "raise":
+        raise ZeroDivisionError
+    return dict(ctx.headers)
+
+
+@app.task(run_in="process", name="process_wrapped", bind=True, max_attempts=2)
+def process_wrapped(ctx: Context, then: str = "return") -> Any:
+    return wrapped(ctx, then)

@@ -23,6 +23,7 @@ def test_help_shows_what_users_call_and_nothing_else() -> None:
         "aenqueue_many",
         "on",
         "watch",
+        "add_middleware",
         "worker",
         "close",
         "aclose",
