@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from pgqueue.app import PgQueue
     from pgqueue.backoff import Backoff
     from pgqueue.breaker import Breaker
+    from pgqueue.chunk import ChunkJob
     from pgqueue.context import Context, current_job
     from pgqueue.errors import (
         ArgumentError,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         JobCancelled,
         JobEnded,
         JobFailed,
+        JobMarked,
         JobNotFound,
         KeyHeld,
         LimitHit,
@@ -47,6 +49,7 @@ __all__ = [
     "Backoff",
     "Breaker",
     "CancelJob",
+    "ChunkJob",
     "ConfigurationError",
     "ConnectionFailed",
     "Context",
@@ -59,6 +62,7 @@ __all__ = [
     "JobFailed",
     "JobLogFilter",
     "JobLogHandler",
+    "JobMarked",
     "JobNotFound",
     "JsonLines",
     "KeyHeld",
@@ -88,6 +92,7 @@ __all__ = [
 _MODULES = {
     "Backoff": "backoff",
     "Breaker": "breaker",
+    "ChunkJob": "chunk",
     "Context": "context",
     "Event": "events",
     "Job": "job",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar,
 from pgqueue import arguments, config
 from pgqueue.backoff import Backoff
 from pgqueue.breaker import Breaker, checked
+from pgqueue.chunk import ChunkJob
 from pgqueue.client import Breakers, FailedJobs, Inserter, Jobs, Limits, Queues, Schedules, Watch, Workers, staggered
 from pgqueue.context import Context
 from pgqueue.database import Database
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pgqueue.database import Using
     from pgqueue.worker import Worker
 
+A = TypeVar("A")
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -102,6 +104,30 @@ class PgQueue:
         function: None = None,
         /,
         *,
+        chunk: int,
+        wait: float | timedelta | None = None,
+        name: str | None = None,
+        queue: str = "default",
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        backoff: Backoff | None = None,
+        timeout: float | timedelta | None = None,
+        retry_on: Errors | None = None,
+        give_up_on: Errors | None = None,
+        unique: Unique | None = None,
+        serial_key: str | None = None,
+        limit: Limit | Sequence[Limit] | None = None,
+        breaker: Breaker | None = None,
+        keep_completed: bool = True,
+        transactional: bool = False,
+        run_in: RunIn | None = None,
+    ) -> Callable[[Callable[[list[ChunkJob[A]]], R]], Task[..., R]]: ...
+    @overload
+    def task(
+        self,
+        function: None = None,
+        /,
+        *,
         bind: Literal[True],
         name: str | None = None,
         queue: str = "default",
@@ -152,6 +178,9 @@ class PgQueue:
         by default it follows from the function.
         `keep_completed=False` keeps no history of jobs that completed. `transactional` runs the task in the transaction
         that completes the job: `ctx.connection`.
+
+        With `chunk` a call gets that many jobs, or what has been there for `wait` seconds (1 without it), as a list of
+        ChunkJob; each is enqueued by itself and has an outcome of its own. Its `timeout` is that of the call.
 
             @app.task(queue="email", max_attempts=8, backoff=Backoff.exponential(1, cap=3600), timeout=30)
             async def send_email(to: str) -> None: ...

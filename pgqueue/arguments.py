@@ -15,7 +15,7 @@ order of keys and no exponents, so that an un-annotated 1e16 comes back as an in
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
 from typing import Any
 
@@ -155,6 +155,15 @@ class Signature:
         """The values of a call by name, as they were given, with the defaults of those that were not."""
         self._check_call(args, kwargs)
         return self._defaults | dict(zip(self._positional, args, strict=False)) | kwargs
+
+    @property
+    def names(self) -> Collection[str] | None:
+        """Of the arguments that there are; None for a function that takes any."""
+        return None if self._variadic else self._names
+
+    def parameters(self) -> Iterable[inspect.Parameter]:
+        """As they are declared, the Context too."""
+        return parameters(self._function, self.name)
 
     def resolve(self) -> dict[str, Converter]:
         """Resolves the type hints, which the first dump or load does otherwise. Raises ConfigurationError.

@@ -11,6 +11,7 @@ PgQueueError
 ├── TaskTimeout               a run took longer than its timeout
 ├── ProcessCrashed            the process that ran a task died
 ├── DeliveryFailed            a request was not answered, or not with a success (pgqueue.push)
+├── JobMarked                 a job of a chunk has its outcome already
 ├── JobEnded                  waiting for the result of a job that has none
 │   ├── JobFailed             it went to `failed_jobs`
 │   └── JobCancelled          it was cancelled
@@ -70,6 +71,10 @@ class ProcessCrashed(PgQueueError):
 
 class DeliveryFailed(PgQueueError):
     """A request was not answered, or with a status that may be another one later; `pgqueue.push` raises it."""
+
+
+class JobMarked(PgQueueError):
+    """A job of a chunk was given a second outcome, or one after its call had ended."""
 
 
 class JobEnded(PgQueueError):

@@ -102,7 +102,6 @@ def typed(task: Task[..., Any], arguments: tuple[str, ...]) -> dict[str, Any]:
 
 def texts(task: Task[..., Any]) -> frozenset[str]:
     """Parameters that are text, where `zip=01234` must not become a number."""
-    import inspect
-
-    parameters = inspect.signature(task.function).parameters.values()
-    return frozenset(p.name for p in parameters if p.annotation in (str, "str", str | None, "str | None"))
+    return frozenset(
+        p.name for p in task.signature.parameters() if p.annotation in (str, "str", str | None, "str | None")
+    )

@@ -113,12 +113,12 @@ async def run_in_thread(call: Callable[[], Any], timeout: float, task: Task[...,
 
 def run_function(app: PgQueue, task: Task[..., Any], kwargs: dict[str, Any], context: Context) -> Any:
     if not task.options.transactional:
-        return task.function(**with_context(task, kwargs, context))
+        return called(task, kwargs, context)
     from pgqueue.database import lent
 
     with app.database.transaction() as connection, lent(connection):
         context.connection = connection
-        return task.function(**with_context(task, kwargs, context))
+        return called(task, kwargs, context)
 
 
 async def run_coroutine(app: PgQueue, task: Task[..., Any], kwargs: dict[str, Any], context: Context) -> Any:
@@ -126,13 +126,20 @@ async def run_coroutine(app: PgQueue, task: Task[..., Any], kwargs: dict[str, An
 
     try:
         if not task.options.transactional:
-            return await task.function(**with_context(task, kwargs, context))
+            return await called(task, kwargs, context)
         async with app.database.atransaction() as connection, alent(connection):
             context.connection = connection
-            return await task.function(**with_context(task, kwargs, context))
+            return await called(task, kwargs, context)
     finally:
         await app.aclose()
 
 
-def with_context(task: Task[..., Any], kwargs: dict[str, Any], context: Context) -> dict[str, Any]:
-    return {**kwargs, task.signature.context_name: context} if task.options.bind else kwargs
+def called(task: Task[..., Any], kwargs: dict[str, Any], context: Context) -> Any:
+    """What the function returns, or a chunk task for the one job."""
+    if task.chunk is not None:
+        from pgqueue.task.chunkcall import alone
+
+        return alone(task, kwargs, context)
+    if task.options.bind:
+        kwargs = {**kwargs, task.signature.context_name: context}
+    return task.function(**kwargs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,8 @@ def how_to_run(function: Callable[..., Any], options: TaskOptions, name: str) ->
     return options.run_in
 
 
-def check(name: str, options: TaskOptions, function: Callable[..., Any]) -> None:
+def check(name: str, options: TaskOptions, arguments: Collection[str] | None) -> None:
+    """Whether its options go together. `arguments`: the names that its keys may use; None for any."""
     try:
         new_job(name, "{}", priority=options.priority, max_attempts=options.max_attempts, timeout=options.timeout)
     except ArgumentError as error:
@@ -74,7 +75,6 @@ def check(name: str, options: TaskOptions, function: Callable[..., Any]) -> None
         raise ConfigurationError(
             f"task {name}: on_conflict={LAST!r} orders the jobs of its unique key by itself: leave serial_key out"
         )
-    parameters = set(inspect.signature(function).parameters)
     limits = limits_of(options.limit, f"task {name}")
     if any(limit.fair for limit in limits):
         raise ConfigurationError(
@@ -84,7 +84,7 @@ def check(name: str, options: TaskOptions, function: Callable[..., Any]) -> None
     unique = options.unique.key if options.unique else None
     for template in (unique, options.serial_key, *keyed):
         try:
-            unknown = set() if template is None else names_in(template) - parameters
+            unknown = set() if template is None or arguments is None else names_in(template).difference(arguments)
         except ValueError as error:
             raise ConfigurationError(f"task {name}: the key {template!r} cannot be read: {error}") from None
         if unknown:

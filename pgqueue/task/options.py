@@ -103,7 +103,8 @@ def names_in(template: str) -> set[str]:
 class TaskOptions:
     """What a task declares about its jobs; None leaves it to the queue and the app. `timeout` is in seconds.
 
-    An error is retried if it is one of `retry_on`, or that is not given, and none of `give_up_on`.
+    An error is retried if it is one of `retry_on`, or that is not given, and none of `give_up_on`. `chunk` is how many
+    jobs a call gets at most, `wait` for how many seconds they are gathered.
     """
 
     queue: str = "default"
@@ -121,6 +122,8 @@ class TaskOptions:
     transactional: bool = False
     bind: bool = False
     run_in: RunIn | None = None
+    chunk: int | None = None
+    wait: float | timedelta | None = None
 
     def gives_up(self, error: BaseException) -> bool:
         """Whether the error is not one to be retried."""

@@ -17,6 +17,7 @@ from pgqueue.job import Job, NewJob
 from pgqueue.journal import Journal
 from pgqueue.names import data_name
 from pgqueue.outcome import AttemptError, Completed, Failed, Outcome, decide
+from pgqueue.task import chunking
 from pgqueue.task.declaring import check, how_to_run, name_of
 from pgqueue.task.options import RunIn, TaskOptions, Unique, filled, new_job
 
@@ -59,14 +60,19 @@ class Task(Generic[P, R]):
         self.function = function
         self.name = data_name("task", name or name_of(function))
         self.options = replace(options, queue=data_name("queue", options.queue))
-        self.signature = Signature(function, bind=options.bind, name=self.name)
+        self.chunk = chunking.declared(self.name, options)
+        self.signature = (
+            Signature(function, bind=options.bind, name=self.name)
+            if self.chunk is None
+            else chunking.ChunkSignature(function, name=self.name)
+        )
         self.run_in: RunIn = how_to_run(function, options, self.name)
         self.__name__ = getattr(function, "__name__", self.name)
         self.__qualname__ = getattr(function, "__qualname__", self.name)
         self.__module__ = function.__module__
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
-        check(self.name, options, function)
+        check(self.name, options, self.signature.names)
         self._unbound = self.using()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -155,7 +154,7 @@ def _as_stored(name: str, task: Task[..., Any] | None, arg: str, value: Any) -> 
 
 
 def _takes_any(task: Task[..., Any]) -> bool:
-    return any(one.kind is one.VAR_KEYWORD for one in inspect.signature(task.function).parameters.values())
+    return task.signature.names is None
 
 
 def _is_delayed(job: Job, delay: float) -> bool:

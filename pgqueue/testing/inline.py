@@ -11,6 +11,7 @@ from pgqueue import arguments
 from pgqueue.context import Context, enter
 from pgqueue.errors import ConfigurationError
 from pgqueue.task import BoundTask, Task
+from pgqueue.task.chunkcall import alone
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,7 +23,8 @@ def run_inline(task: Task[P, R] | BoundTask[P, R], /, *args: P.args, **kwargs: P
     The arguments are checked, written as JSON and read back typed, as a job's are; `current_job()` and the Context are
     those of a first attempt. What the task raises comes through, RetryJob and the like too. Options of `task.using`
     show in the Context: `headers`, `queue`, `max_attempts`; its connection is `ctx.connection`, which a transactional
-    task needs. A process task runs in this process.
+    task needs. A process task runs in this process. A chunk task gets the one job, and what comes of it is returned
+    or raised.
 
     Raises ArgumentError, and ConfigurationError for a transactional task without a connection.
 
@@ -42,6 +44,8 @@ def run_inline(task: Task[P, R] | BoundTask[P, R], /, *args: P.args, **kwargs: P
     context = Context(0, ran.name, queue, 1, attempts, headers, bound.connection)
     call: dict[str, Any] = ran.load(job.args, context)
     inside = contextvars.copy_context()
+    if ran.chunk is not None:
+        return cast(R, inside.run(alone, ran, call, context))
     inside.run(enter, context)
     if ran.run_in == "coroutine":
         return cast(R, _awaited(ran, call, inside))

@@ -49,7 +49,9 @@ class Hints:
             return self._generic(hint, origin, typing.get_args(hint))
         if isinstance(hint, type):
             return self._class(hint, ())
-        raise UnsupportedHint(f"{_name(hint)} cannot be read back from JSON; write a type whose values JSON can carry")
+        raise UnsupportedHint(
+            f"{hint_name(hint)} cannot be read back from JSON; write a type whose values JSON can carry"
+        )
 
     def _generic(self, hint: Any, origin: Any, args: tuple[Any, ...]) -> Converter:
         if origin is typing.Annotated:
@@ -65,7 +67,9 @@ class Hints:
             return self.convert(args[0])
         if isinstance(origin, type):
             return self._class(origin, args, hint)
-        raise UnsupportedHint(f"{_name(hint)} cannot be read back from JSON; write a type whose values JSON can carry")
+        raise UnsupportedHint(
+            f"{hint_name(hint)} cannot be read back from JSON; write a type whose values JSON can carry"
+        )
 
     def _class(self, kind: Any, args: tuple[Any, ...], hint: Any = None) -> Converter:
         first = self.convert(args[0]) if args and kind in _CONTAINERS and args[0] is not ... else PLAIN
@@ -98,7 +102,7 @@ class Hints:
             )
         if issubclass(kind, dict) and hasattr(kind, "__total__"):
             hints = _fields(kind, args)
-            required = [name for name, one in hints.items() if _required(kind, name, one)]
+            required = [name for name, one in hints.items() if is_required(kind, name, one)]
             return self._tied(hint, frozenset({dict}), lambda: records.typed_dict(kind, hints, required, self.convert))
         if issubclass(kind, tuple) and hasattr(kind, "_fields"):
             return self._tied(
@@ -107,7 +111,7 @@ class Hints:
         if kind.__name__ == "Context" and kind.__module__.partition(".")[0] == "pgqueue":
             raise UnsupportedHint("the Context is no argument; declare the task with bind=True and the Context first")
         raise UnsupportedHint(
-            f"{_name(kind)} cannot be read back from JSON; make it a dataclass, or pass an id or plain values"
+            f"{hint_name(kind)} cannot be read back from JSON; make it a dataclass, or pass an id or plain values"
         )
 
     def _variable(self, variable: typing.TypeVar) -> Converter:
@@ -123,7 +127,7 @@ class Hints:
             return self._open[hint]
         whole: list[Converter] = []
         self._open[hint] = Converter(
-            _name(hint), lambda value: whole[0].dump(value), lambda form: whole[0].load(form), kinds, accepts
+            hint_name(hint), lambda value: whole[0].dump(value), lambda form: whole[0].load(form), kinds, accepts
         )
         try:
             whole.append(build())
@@ -148,8 +152,8 @@ def _fields(kind: Any, args: tuple[Any, ...]) -> dict[str, Any]:
         hints = typing.get_type_hints(kind, include_extras=True)
     except Exception as error:
         raise UnsupportedHint(
-            f"the fields of {_name(kind)} cannot be resolved ({failure(error)}); their types must be importable names "
-            "of its module, not only under TYPE_CHECKING or inside a function"
+            f"the fields of {hint_name(kind)} cannot be resolved ({failure(error)}); their types must be importable "
+            "names of its module, not only under TYPE_CHECKING or inside a function"
         ) from error
     variables = _variables(kind, args)
     return {name: _substitute(hint, variables) for name, hint in hints.items()} if variables else hints
@@ -173,7 +177,7 @@ def _substitute(hint: Any, variables: dict[Any, Any]) -> Any:
     return hint[tuple(variables.get(one, one) for one in parameters)]
 
 
-def _required(kind: Any, name: str, hint: Any) -> bool:
+def is_required(kind: Any, name: str, hint: Any) -> bool:
     """By the resolved hint: under `from __future__ import annotations` a class does not know its own NotRequired."""
     while typing.get_origin(hint) is not None:
         wrapper = _wrapper(typing.get_origin(hint))
@@ -196,5 +200,6 @@ def _alias_value(alias: Any) -> Any:
         raise UnsupportedHint(f"the alias {alias} cannot be resolved ({failure(error)})") from error
 
 
-def _name(hint: Any) -> str:
+def hint_name(hint: Any) -> str:
+    """For messages."""
     return hint.__qualname__ if isinstance(hint, type) and not typing.get_origin(hint) else str(hint)

@@ -286,6 +286,37 @@ def test_run_leaves_no_job_behind_in_the_process(shop: str, runner: CliRunner) -
     assert find_job() is None
 
 
+CHUNKS = """
+from typing import TypedDict
+from pgqueue import ChunkJob, PgQueue
+
+app = PgQueue()
+
+class Parcel(TypedDict):
+    zip: str
+    grams: int
+
+@app.task(chunk=100)
+def weigh(jobs: list[ChunkJob[Parcel]]) -> list[str]:
+    return [f"{job.args['zip']}: {job.args['grams']}" for job in jobs]
+
+@app.task(chunk=100)
+async def refuse(jobs: list[ChunkJob[Parcel]]) -> None:
+    jobs[0].fail("too heavy")
+"""
+
+
+def test_run_gives_a_chunk_task_one_job(shop: str, runner: CliRunner, tmp_path: Path) -> None:
+    (tmp_path / "cli_shop" / "tasks.py").write_text(CHUNKS)
+    assert runner.invoke(pgqueue, ["run", "weigh", "zip=01234", "grams=7"]).stdout == '"01234: 7"\n'
+    wrong = runner.invoke(pgqueue, ["run", "weigh", "zip=01234", "grams=heavy"])
+    assert wrong.exit_code == 2
+    assert "'grams'" in wrong.stderr
+    failed = runner.invoke(pgqueue, ["run", "refuse", "zip=1", "grams=9"])
+    assert failed.exit_code == 1
+    assert "refuse ended with FailJob: too heavy" in failed.stderr
+
+
 def test_run_says_what_is_wrong_with_the_call_or_the_task(shop: str, runner: CliRunner) -> None:
     wrong = runner.invoke(pgqueue, ["run", "double", "number=x"])
     assert wrong.exit_code == 2
