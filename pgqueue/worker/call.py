@@ -12,6 +12,8 @@ from pgqueue.journal import LogLine, Progress
 from pgqueue.outcome import AttemptError, Outcome
 
 LENGTH = struct.Struct("!Q")
+# What a message has that comes before the answer.
+ON_THE_WAY = frozenset({"told", "marked"})
 KINDS: dict[str, type[Outcome]] = {kind.__name__: kind for kind in get_args(Outcome)}
 
 
@@ -35,18 +37,35 @@ class Call:
         return f"{self.module}.{self.qualname}"
 
 
+@dataclass(frozen=True, slots=True)
+class ChunkMessage:
+    """One run of a chunk task, as its process needs it: `jobs` have each the `context` and the `args` of a Call."""
+
+    module: str
+    qualname: str
+    jobs: list[dict[str, Any]]
+
+    @property
+    def task(self) -> str:
+        return f"{self.module}.{self.qualname}"
+
+
 def pack(message: dict[str, Any]) -> bytes:
     body = json.dumps(message).encode()
     return LENGTH.pack(len(body)) + body
 
 
 def pack_outcome(outcome: Outcome) -> bytes:
-    return pack({"outcome": type(outcome).__name__, "fields": asdict(outcome)})
+    return pack(outcome_fields(outcome))
 
 
-def pack_told(progress: Progress | None, lines: list[LogLine]) -> bytes:
+def outcome_fields(outcome: Outcome) -> dict[str, Any]:
+    return {"outcome": type(outcome).__name__, "fields": asdict(outcome)}
+
+
+def told_fields(progress: Progress | None, lines: list[LogLine]) -> dict[str, Any]:
     """Progress and log lines, on the way before the outcome."""
-    return pack({"told": progress, "lines": [(n, at.isoformat(), level, text) for n, at, level, text in lines]})
+    return {"told": progress, "lines": [(n, at.isoformat(), level, text) for n, at, level, text in lines]}
 
 
 def read_told(answer: dict[str, Any]) -> tuple[Progress | None, list[LogLine]]:

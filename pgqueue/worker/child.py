@@ -13,7 +13,6 @@ import faulthandler
 import importlib
 import importlib.util
 import io
-import json
 import os
 import signal
 import socket
@@ -21,15 +20,13 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any
 
-from pgqueue.journal import Journal
-from pgqueue.outcome import Outcome
-from pgqueue.worker.call import LENGTH, pack, pack_outcome, pack_told
+from pgqueue.worker.call import pack, pack_outcome
+from pgqueue.worker.line import Line, Teller
 
 MAIN = "__pgqueue_main__"
 PR_SET_PDEATHSIG = 1
-TELL_SECONDS = 0.1
 
 
 def main(connection_fd: int, lifeline: int) -> None:
@@ -40,15 +37,18 @@ def main(connection_fd: int, lifeline: int) -> None:
     show_crashes_and_prints()
     connection = socket.socket(fileno=connection_fd)
     connection.set_inheritable(False)
-    calls = connection.makefile("rb")
-    if worker := receive(calls):
+    line = Line(connection)
+    if worker := line.receive():
         look_like(worker)
-        connection.sendall(pack({}))
-        while call := receive(calls):
-            teller = Teller(connection, call["context"].get("attempt", 1))
+        line.send(pack({}))
+        while call := line.receive():
+            if "jobs" in call:
+                line.send(answer_chunk(call, worker, line))
+                continue
+            teller = Teller(line.send, call["context"].get("attempt", 1))
             reply = answer(call, worker, teller)
             teller.close()
-            connection.sendall(reply)
+            line.send(reply)
 
 
 def die_with_the_worker(lifeline: int) -> None:
@@ -76,16 +76,6 @@ def show_crashes_and_prints() -> None:
         sys.stdout.reconfigure(line_buffering=True)
 
 
-def receive(calls: BinaryIO) -> dict[str, Any] | None:
-    """The next message, None when the worker has hung up."""
-    header = calls.read(LENGTH.size)
-    if len(header) < LENGTH.size:
-        return None
-    (size,) = LENGTH.unpack(header)
-    body = calls.read(size)
-    return json.loads(body) if len(body) == size else None
-
-
 def look_like(worker: dict[str, Any]) -> None:
     """Import from where the worker imports; give programs that a task starts the worker's own PYTHONPATH."""
     sys.path[:] = worker["path"]
@@ -95,41 +85,29 @@ def look_like(worker: dict[str, Any]) -> None:
         os.environ["PYTHONPATH"] = worker["pythonpath"]
 
 
-class Teller:
-    """Sends what a task tells, ten times a second at most, and the rest before the outcome."""
+def answer_chunk(call: dict[str, Any], worker: dict[str, Any], line: Line) -> bytes:
+    try:
+        task = find(call["module"], call["qualname"], worker)
+    except BaseException:
+        return pack({"import_error": traceback.format_exc()})
+    # Only now: a process whose tasks take no chunks needs none of it.
+    from pgqueue.worker.chunkchild import run
 
-    def __init__(self, connection: socket.socket, attempt: int) -> None:
-        self._connection = connection
-        self._lock = threading.Lock()
-        self._closed = False
-        self.journal = Journal(attempt, self._wake)
-
-    def _wake(self, _: Journal) -> None:
-        timer = threading.Timer(TELL_SECONDS, self._send)
-        timer.daemon = True
-        timer.start()
-
-    def _send(self, *, last: bool = False) -> None:
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = last
-            progress, lines = self.journal.take(last=last)
-            if progress or lines:
-                self._connection.sendall(pack_told(progress, lines))
-
-    def close(self) -> None:
-        """What comes later is of a thread that the task has left behind."""
-        self._send(last=True)
+    return concluded(lambda: run(task, call["jobs"], line))
 
 
 def answer(call: dict[str, Any], worker: dict[str, Any], teller: Teller) -> bytes:
     try:
-        run = find(call["module"], call["qualname"], worker)
+        run = find(call["module"], call["qualname"], worker).run_in_child
     except BaseException:
         return pack({"import_error": traceback.format_exc()})
+    return concluded(lambda: pack_outcome(run(call["context"], call["args"], teller.journal)))
+
+
+def concluded(run: Callable[[], bytes]) -> bytes:
+    """What it returns, once all that the task has printed is out."""
     try:
-        reply = pack_outcome(run(call["context"], call["args"], teller.journal))
+        reply = run()
     except BaseException:
         # An orderly exit would wait for the task's threads, and the worker for this process.
         traceback.print_exc()
@@ -140,12 +118,11 @@ def answer(call: dict[str, Any], worker: dict[str, Any], teller: Teller) -> byte
     return reply
 
 
-def find(module: str, qualname: str, worker: dict[str, Any]) -> Callable[[dict[str, Any], str, Journal], Outcome]:
+def find(module: str, qualname: str, worker: dict[str, Any]) -> Any:
     found: Any = main_module(worker) if module == "__main__" else importlib.import_module(module)
     for name in qualname.split("."):
         found = getattr(found, name)
-    run: Callable[[dict[str, Any], str, Journal], Outcome] = found.run_in_child
-    return run
+    return found
 
 
 def main_module(worker: dict[str, Any]) -> Any:

@@ -26,15 +26,17 @@ from typing import Any, Self
 from pgqueue.errors import ConfigurationError, ProcessCrashed
 from pgqueue.journal import LogLine, Progress
 from pgqueue.outcome import Outcome
-from pgqueue.worker.call import LENGTH, Call, pack, read_outcome, read_told
+from pgqueue.worker.call import LENGTH, ON_THE_WAY, Call, ChunkMessage, pack, read_outcome, read_told
 from pgqueue.worker.timeouts import timed_out
 
 Tell = Callable[[Progress | None, list[LogLine]], None]
+Hear = Callable[[dict[str, Any]], None]
+Send = Callable[[bytes], None]
 START_LIMIT = 60.0
 GRACE = 1.0
 
 
-def ignore(progress: Progress | None, lines: list[LogLine]) -> None:
+def ignore(*_: Any) -> None:
     """Where nobody wants to know."""
 
 
@@ -70,11 +72,41 @@ class ProcessSlots:
         when it cannot import the task or cannot start. When this is cancelled, or the slots are closed, the process
         is dead before CancelledError is raised.
         """
+
+        def hear(answer: dict[str, Any]) -> None:
+            on_told(*read_told(answer))
+
+        return read_outcome(await self._ask(call, timeout, hear))
+
+    async def run_chunk(
+        self,
+        call: ChunkMessage,
+        timeout: float | None,
+        hear: Hear,
+        reachable: Callable[[Send], None],
+    ) -> None:
+        """As `run`, for many jobs: `hear` is called with all that the process says of each, also its outcome.
+
+        `reachable` is called with what sends the process a message while it runs the call.
+        """
+        answer = await self._ask(call, timeout, hear, reachable)
+        for ended in answer["ended"]:
+            hear(ended)
+
+    async def _ask(
+        self,
+        call: Call | ChunkMessage,
+        timeout: float | None,
+        hear: Hear,
+        reachable: Callable[[Send], None] | None = None,
+    ) -> dict[str, Any]:
         message = pack(asdict(call))
         async with self._child() as child:
             child.calls += 1
+            if reachable is not None:
+                reachable(child.send)
             try:
-                answer = await child.ask(message, timeout, on_told)
+                answer = await child.ask(message, timeout, hear)
             except TimeoutError:
                 raise timed_out(call.task, timeout) from None
             except ProcessCrashed as crash:
@@ -84,7 +116,7 @@ class ProcessSlots:
                     f"{call.task} cannot be imported in a process of its own; it must be a task at the top level of "
                     f"a module that can be imported without side effects:\n{answer['import_error']}"
                 )
-            return read_outcome(answer)
+            return answer
 
     async def warm(self) -> None:
         """Have a process ready, so that the next call does not wait for one to start."""
@@ -196,9 +228,9 @@ class Child:
             )
             return cls(process, reader, writer, kept.pop_all())
 
-    async def ask(self, message: bytes, timeout: float | None, on_told: Tell = ignore) -> dict[str, Any]:
+    async def ask(self, message: bytes, timeout: float | None, hear: Hear = ignore) -> dict[str, Any]:
         """The answer to a message. Raises TimeoutError, and ProcessCrashed that says how the process ended."""
-        exchange = asyncio.create_task(self._exchange(message, on_told))
+        exchange = asyncio.create_task(self._exchange(message, hear))
         try:
             await asyncio.wait({exchange, self.exit}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if not exchange.done() and not self.exit.done():
@@ -213,15 +245,20 @@ class Child:
         finally:
             exchange.cancel()
 
-    async def _exchange(self, message: bytes, on_told: Tell) -> dict[str, Any]:
+    def send(self, message: bytes) -> None:
+        """Tell it something while it runs a call."""
+        if not self._writer.is_closing():
+            self._writer.write(message)
+
+    async def _exchange(self, message: bytes, hear: Hear) -> dict[str, Any]:
         self._writer.write(message)
         await self._writer.drain()
         while True:
             (size,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))
             answer: dict[str, Any] = json.loads(await self._reader.readexactly(size))
-            if "told" not in answer:
+            if ON_THE_WAY.isdisjoint(answer):
                 return answer
-            on_told(*read_told(answer))
+            hear(answer)
 
     def waits(self) -> bool:
         """Whether it lives and has nothing to say: asks the kernel, since a busy loop has not heard of its end yet."""
