@@ -45,6 +45,7 @@ class Orphan(NamedTuple):
     attempt: int
     max_attempts: int
     crashes: int
+    suspicions: int
     held_for: float
     worker: str = ""
     outcome: Outcome | None = None
@@ -62,7 +63,9 @@ def orphans(schema: str, buried: Mapping[UUID, Buried] | None = None) -> Stateme
     )
 
 
-def rescue(schema: str, delay: Callable[[str, int], float]) -> Operation[list[Orphan]]:
+def rescue(
+    schema: str, delay: Callable[[str, int], float], gathers: Callable[[str], bool] = lambda task: False
+) -> Operation[list[Orphan]]:
     """Bury the workers whose lease has ended; give back, retry or dead-letter what those without a row still hold.
 
     Returns those jobs.
@@ -70,7 +73,8 @@ def rescue(schema: str, delay: Callable[[str, int], float]) -> Operation[list[Or
     A worker that died with one job was running that one alone: the crash is blamed on it, and uses the attempt. Among
     several nobody can tell, so each is given back with its attempt; but a job that must not repeat is never run again.
     Runs in one transaction, so that no second pass sees half of a worker's jobs.
-    `delay(task, attempt)` is the backoff of a blamed job in seconds.
+    `delay(task, attempt)` is the backoff of a blamed job in seconds. A job of a task that `gathers` may have waited for
+    its chunk: it is blamed only when it was a suspect, which does not wait.
     """
     # In the same transaction: who sees that a worker has gone would not know its name.
     buried: list[Buried] = yield bury(schema)
@@ -84,7 +88,8 @@ def rescue(schema: str, delay: Callable[[str, int], float]) -> Operation[list[Or
     given_back: list[Orphan] = []
     ended: list[tuple[Finished, str]] = []
     for row in (row for row in held if row.job_id in free):
-        if row.worker_id in alone or row.max_attempts == 1:
+        had_begun = row.suspicions >= 2 or row.crashes >= 1 or not gathers(row.task)
+        if (row.worker_id in alone and had_begun) or row.max_attempts == 1:
             error = ProcessCrashed(f"worker {row.worker} died while it ran this job")
             outcome = decide(
                 error,

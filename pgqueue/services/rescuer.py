@@ -26,17 +26,20 @@ class Rescuer(Service):
         healthy_for: Callable[[], float],
         delay: Callable[[str, int], float],
         on_rescued: Callable[[Orphan], None],
+        gathers: Callable[[str], bool] = lambda task: False,
     ) -> None:
         super().__init__(runner, schema)
         self._lease = lease
         self._healthy_for = healthy_for
         self._delay = delay
+        self._gathers = gathers
         self._on_rescued = on_rescued
 
     async def run_once(self) -> float:
         pause = self._lease / 4
         if self._healthy_for() < self._lease:
             return pause
-        for orphan in await self.runner.run(rescuing.rescue(self.schema, self._delay), atomic=True):
+        operation = rescuing.rescue(self.schema, self._delay, self._gathers)
+        for orphan in await self.runner.run(operation, atomic=True):
             self._on_rescued(orphan)
         return pause

@@ -169,10 +169,10 @@ def finish(
     return run(conn, finishing.finish(SCHEMA, uuid4(), [finished(one, outcome, **options) for one in jobs]))
 
 
-def rescue(conn: Connection, delay: float = 60.0) -> list[Orphan]:
+def rescue(conn: Connection, delay: float = 60.0, *, gathers: bool = False) -> list[Orphan]:
     """What a rescuer does in a turn: in one transaction, as it does it."""
     with conn.transaction():
-        return run(conn, rescuing.rescue(SCHEMA, lambda task, attempt: delay))
+        return run(conn, rescuing.rescue(SCHEMA, lambda task, attempt: delay, lambda task: gathers))
 
 
 def bury(conn: Connection) -> set[UUID]:

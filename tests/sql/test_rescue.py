@@ -62,6 +62,20 @@ def test_a_job_that_was_alone_is_blamed_retried_and_keeps_the_used_attempt(db: C
     assert value(db, "select count(*) from pgqueue.claims") == 0
 
 
+def test_a_job_that_may_have_waited_for_its_chunk_is_suspected_before_it_is_blamed(db: Connection) -> None:
+    [id_] = add(db)
+    for suspicions in (1, 2):
+        die_with(db, 1)
+        rescue(db, gathers=True)
+        row = job_row(db, id_)
+        assert (row["state"], row["attempt"], row["crashes"]) == ("available", 0, 0)
+        assert row["suspicions"] == suspicions
+    die_with(db, 1)
+    rescue(db, gathers=True)
+    row = job_row(db, id_)
+    assert (row["state"], row["attempt"], row["crashes"]) == ("scheduled", 1, 1)
+
+
 @pytest.mark.parametrize(("name", "called"), [("mail-1", "h:1 (mail-1, {short})"), ("h:1", "h:1 ({short})")])
 def test_the_worker_that_is_buried_and_rescued_from_is_named(db: Connection, name: str, called: str) -> None:
     [id_] = add(db)
