@@ -25,6 +25,7 @@ class Finished:
 
     `limited`: the job may have places at gates, which are freed with it, or `failed`: the breakers that count it. `hit`:
     gates that its outcome closes. `tried`: it may be the one that a breaker tries.
+    `suspected`: it is given back since its process crashed, and that may have been its fault.
     """
 
     id: int
@@ -37,6 +38,7 @@ class Finished:
     hit: tuple[GateName, ...] = ()
     tried: bool = False
     failed: tuple[Of, ...] = ()
+    suspected: bool = False
 
 
 _GROUPS = {Retry: "retry", Snooze: "retry", Failed: "fail", Cancelled: "cancel", type(None): "release"}
@@ -69,9 +71,10 @@ def finish(schema: str, worker: UUID | None, batch: Sequence[Finished]) -> Opera
                 written += count
             case "retry":
                 written += yield from _or_cancelled(schema, worker, group, _retry(schema, worker, group), went)
-            case "release":
+            case "release" | "suspect":
                 ids, fences = [one.id for one in group], [one.fence for one in group]
-                written += yield from _or_cancelled(schema, worker, group, release(schema, ids, fences), set())
+                statement = release(schema, ids, fences, suspected=name == "suspect")
+                written += yield from _or_cancelled(schema, worker, group, statement, set())
             case "fail":
                 rows = yield _fail(schema, worker, group)
                 went.update(id_ for (id_,) in rows)
@@ -79,7 +82,7 @@ def finish(schema: str, worker: UUID | None, batch: Sequence[Finished]) -> Opera
             case _:
                 written += len((yield _cancel(schema, worker, group)))
     if held or closed:
-        again = [one.id for name in ("retry", "release") for one in groups.get(name, ())]
+        again = [one.id for name in ("retry", "release", "suspect") for one in groups.get(name, ())]
         freed = {id_: places for id_, places in held.items() if type(latest[id_].outcome) is not Completed}
         yield from gates.free_held(schema, freed, again, closed)
     if limited:
@@ -106,6 +109,8 @@ def _keeps_places(one: Finished) -> bool:
 def _group(one: Finished) -> str:
     if type(one.outcome) is Completed:
         return "complete" if one.kept else "complete_unkept"
+    if one.suspected:
+        return "suspect"
     return _GROUPS[type(one.outcome)]
 
 

@@ -98,7 +98,9 @@ async def adrain(
     events: list[Event] = []
     async with asyncio.timeout(timeout):
         with _recorded(app, events):
-            async with Worker(app, list(queues or ["*"]), slots=slots, poll_interval=0.1) as worker:
+            worker = Worker(app, list(queues or ["*"]), slots=slots, poll_interval=0.1)
+            worker.hurries = True
+            async with worker:
                 while True:
                     await _until_quiet(app, worker)
                     if not (with_scheduled and await _bring_forward(app, worker)):

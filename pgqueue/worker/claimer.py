@@ -138,6 +138,8 @@ class Claimer:
                 self.is_empty = False
                 began = time.monotonic()
                 found = await self.run_once()
+                if not found or self._held_back is not None:
+                    self._slots.found_nothing()
                 if found:
                     took = time.monotonic() - began
                     await self._busy()
@@ -291,7 +293,7 @@ class Claimer:
         return len((await self._claim_limited(None, count)).ready) if count > 0 else 0
 
     async def _claim_limited(self, lane: limiting.Lane | None, count: int) -> claiming.Scan:
-        slots = min(count, self._slots.idle)
+        slots = min(count, self._slots.claimable)
         scan = await self._hold(
             lambda fence, worker: limiting.claim_limited(
                 self._schema,

@@ -39,6 +39,7 @@ class Duties:
             lease=worker.lease,
             healthy_for=worker.life.unbroken_for,
             delay=self._delay,
+            gathers=lambda task: task in app.tasks and app.tasks[task].chunk is not None,
             on_rescued=self._rescued,
         )
         self.reconciler = Reconciler(
@@ -47,8 +48,8 @@ class Duties:
         self.cancellations = Cancellations(
             runner,
             schema,
-            running=lambda: worker.executor.job_ids,
-            on_cancelled=lambda job_id: worker.executor.interrupt("cancelled", job_id),
+            running=lambda: [*worker.executor.job_ids, *serving.gathered()],
+            on_cancelled=self._cancelled,
         )
         self.latecomers = Latecomers(runner, schema, serving.sweep_all)
         self.gatekeeper = Gatekeeper(runner, schema, serving.has_limits)
@@ -80,6 +81,10 @@ class Duties:
         ]
         if with_scheduler:
             self.all.append(Scheduler.on(runner, app))
+
+    def _cancelled(self, job_id: int) -> None:
+        if not self._worker.serving.cancel_gathered(job_id):
+            self._worker.executor.interrupt("cancelled", job_id)
 
     def _delay(self, task: str, attempt: int) -> float:
         app = self._worker.app

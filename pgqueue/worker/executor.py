@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Protocol
 
 from pgqueue import arguments
 from pgqueue.backoff import DEFAULT
@@ -18,9 +18,11 @@ from pgqueue.middleware import Middleware
 from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome, decide
 from pgqueue.task import Task
 from pgqueue.worker.call import Call
+from pgqueue.worker.chunkruns import ChunkRuns, Ended, Interruption
 from pgqueue.worker.journals import Journals
 from pgqueue.worker.slots import Slots
-from pgqueue.worker.timeouts import bounded, timed_out
+from pgqueue.worker.threads import in_thread
+from pgqueue.worker.timeouts import bounded
 from pgqueue.worker.transactional import Transactions
 from pgqueue.worker.wrapping import Wrapped
 
@@ -29,8 +31,13 @@ logger = logging.getLogger("pgqueue.worker")
 
 COMPLETED = Completed()
 
-Interruption = Literal["released", "cancelled"]
-Finish = Callable[[Task[..., Any], ClaimedJob, Outcome | None, float], None]
+
+class Finish(Protocol):
+    """Takes what an attempt came to, after so many seconds; `suspected` jobs may have crashed their process."""
+
+    def __call__(
+        self, task: Task[..., Any], job: ClaimedJob, outcome: Outcome | None, seconds: float, *, suspected: bool = False
+    ) -> None: ...
 
 
 class Executor:
@@ -53,6 +60,7 @@ class Executor:
         self._on_start = on_start
         self._on_finish = on_finish
         self._layers = tuple(layers)
+        self._chunks = ChunkRuns(transactions, journals, timeout_of)
         # A run starts inside the run that freed its slot: what that one set in its context is none of its business.
         self._context = contextvars.copy_context()
         self._loop = asyncio.get_running_loop()
@@ -73,7 +81,7 @@ class Executor:
     @property
     def job_ids(self) -> Collection[int]:
         """Of the jobs that run."""
-        return [job.id for job in self._runs]
+        return [*(job.id for job in self._runs), *self._chunks.job_ids]
 
     def start(self, slots: Slots, job: ClaimedJob) -> None:
         # With a loop and a name at hand, a task costs half of what `create_task` asks for.
@@ -81,8 +89,25 @@ class Executor:
             self._run(slots, job), loop=self._loop, name=job.task, context=self._context.copy()
         )
 
+    def start_chunk(self, slots: Slots, jobs: Sequence[ClaimedJob]) -> None:
+        """Run these jobs in one call and one slot."""
+        run = self._run_chunk(slots, jobs)
+        self._runs[jobs[0]] = asyncio.Task(run, loop=self._loop, name=jobs[0].task, context=self._context.copy())
+
+    def start_alone(self, slots: Slots, job: ClaimedJob) -> None:
+        """Run it, where its task takes chunks as the only one of its chunk."""
+        if self._tasks[job.task].chunk is None:
+            self.start(slots, job)
+        else:
+            self.start_chunk(slots, [job])
+
     def interrupt(self, why: Interruption, job_id: int | None = None) -> None:
-        """Stop a run, or all: coroutines are cancelled, processes killed, threads told."""
+        """Stop a run, or all: coroutines are cancelled, processes killed, threads told.
+
+        A job that runs in a chunk is told; the call is stopped when none is left in it.
+        """
+        if job_id is not None and (job_id := self._chunks.cancel(job_id)) is None:
+            return
         for job, run in list(self._runs.items()):
             if (job_id is None or job.id == job_id) and self._interrupted.get(job) != why:
                 # One that was cancelled and goes on all the same is stopped again with the rest, and stays cancelled.
@@ -131,6 +156,28 @@ class Executor:
             await self._journals.close(context.journal)
         self._end(slots, task, job, outcome)
 
+    async def _run_chunk(self, slots: Slots, jobs: Sequence[ClaimedJob]) -> None:
+        first, seconds = jobs[0], 0.0
+        task = self._tasks[first.task]
+        ended = [Ended(None)] * len(jobs)
+        if first not in self._interrupted:
+            if self._on_start is not None:
+                for job in jobs:
+                    self._on_start(job)
+            first.began = time.perf_counter()
+            ended = await self._chunks.run(slots, task, jobs, lambda: self._interrupted.get(first))
+            seconds = time.perf_counter() - first.began
+        del self._runs[first]
+        self._interrupted.pop(first, None)
+        slots.ended()
+        for job, (outcome, suspected) in zip(jobs, ended, strict=True):
+            self._on_finish(task, job, outcome, seconds, suspected=suspected)
+        self._tell_changed()
+
+    def end_unstarted(self, job: ClaimedJob, outcome: Outcome) -> None:
+        """What a job came to that had not begun."""
+        self._on_finish(self._tasks[job.task], job, outcome, 0.0)
+
     def _end(self, slots: Slots, task: Task[..., Any], job: ClaimedJob, outcome: Outcome | None) -> None:
         seconds = 0.0 if job.began is None else time.perf_counter() - job.began
         del self._runs[job]
@@ -138,6 +185,10 @@ class Executor:
             self._interrupted.pop(job, None)
         slots.ended()
         self._on_finish(task, job, outcome, seconds)
+        if self._changed is not None:
+            self._tell_changed()
+
+    def _tell_changed(self) -> None:
         if self._changed is not None:
             changed, self._changed = self._changed, None
             changed.set_result(None)
@@ -187,45 +238,12 @@ class Executor:
         timeout: float | None,
     ) -> Outcome:
         def call() -> Outcome:
-            try:
-                if task.options.transactional:
-                    return self._transactions.run(task, job, context, kwargs)
-                value = task.function(**kwargs)
-                return Completed(None if value is None else task.dump_result(value))
-            except StopIteration as error:
-                # A future cannot hold one: the run would never end.
-                raise RuntimeError("the task raised StopIteration") from error
+            if task.options.transactional:
+                return self._transactions.run(task, job, context, kwargs)
+            value = task.function(**kwargs)
+            return Completed(None if value is None else task.dump_result(value))
 
-        future = slots.threads.run(call)
-        try:
-            done, _ = await asyncio.wait({future}, timeout=timeout)
-            if not done:
-                raise timed_out(task.name, timeout)
-        except BaseException:
-            # A thread cannot be stopped: it is told, what it returns is refused, and its slot is taken until it does.
-            context.stop()
-            if not future.done():
-                slots.running += 1
-                slots.lost += 1
-                logger.warning(
-                    "a thread of %s still runs and cannot be stopped: %d of %d slots of queue %s are left; "
-                    "a task with run_in='process' can be killed",
-                    task.name,
-                    slots.count - slots.lost,
-                    slots.count,
-                    slots.queue,
-                )
-                future.add_done_callback(lambda ended: _freed(slots, ended))
-            raise
-        return future.result()
-
-
-def _freed(slots: Slots, ended: asyncio.Future[Any]) -> None:
-    if not ended.cancelled():
-        ended.exception()
-    slots.running -= 1
-    slots.lost -= 1
-    slots.fill()
+        return await in_thread(slots, task.name, call, context.stop, timeout)
 
 
 def _call(task: Task[..., Any], context: Context, job: ClaimedJob) -> Call:

@@ -63,17 +63,18 @@ class Journals:
             self._arrived.clear()
             await self._write(list(self._told))
 
-    async def close(self, journal: Journal) -> None:
+    async def close(self, *journals: Journal) -> None:
         """Write what the run has told last. Waits for a second at most: its outcome matters more."""
         try:
             async with asyncio.timeout(LAST_SECONDS):
-                await self._write([journal], last=True)
+                await self._write(journals, last=True)
         except TimeoutError:
-            job = self._jobs[journal]
+            job = self._jobs[journals[0]]
             logger.warning("the last progress and log lines of job %d (%s) were not written in time", job.id, job.task)
         finally:
-            self._told.discard(journal)
-            del self._jobs[journal]
+            self._told.difference_update(journals)
+            for journal in journals:
+                del self._jobs[journal]
 
     async def _write(self, journals: Collection[Journal], *, last: bool = False) -> None:
         async with self._turn:

@@ -61,6 +61,11 @@ class Quarantine:
             self._waiting = job
             self._standstill = asyncio.create_task(self._stand_still(job, patience))
 
+    def runs_alone(self, job: ClaimedJob) -> bool:
+        """Whether it shares its chunk with no other; in a process of its own a first suspicion is enough for that."""
+        by_itself = self._worker.app.tasks[job.task].run_in == "process"
+        return is_suspect(job) or (by_itself and job.suspicions > 0)
+
     def release(self) -> None:
         """Give back the suspect that waits to be alone."""
         job, self._waiting = self._waiting, None
@@ -130,7 +135,7 @@ class Quarantine:
         logger.warning("job %d (%s) runs alone: workers died while they ran it", job.id, job.task)
         slots = self._worker.serving.slots[job.queue]
         slots.running += 1
-        self._worker.executor.start(slots, job)
+        self._worker.executor.start_alone(slots, job)
         if not await self._quiet(patience):
             logger.info("job %d (%s) has been alone for %g s: others run beside it now", job.id, job.task, patience)
 

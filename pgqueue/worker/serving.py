@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgqueue.breaker import Of
 from pgqueue.job import ClaimedJob
+from pgqueue.outcome import Cancelled
 from pgqueue.queries import claiming, fleet
 from pgqueue.queries.breakers import with_breakers
 from pgqueue.queries.finishing import Finished
@@ -18,6 +19,7 @@ from pgqueue.queries.limiting import gates_of
 from pgqueue.queries.limits import Templates
 from pgqueue.task import Task
 from pgqueue.task.options import PRIORITIES
+from pgqueue.worker.chunks import GatheringSlots
 from pgqueue.worker.claimer import Claimer
 from pgqueue.worker.lanes import Lanes
 from pgqueue.worker.queues import QueueSpec
@@ -219,6 +221,19 @@ class Serving:
         for queue in self.claimers:
             self.wake(queue, sweep=True)
 
+    def gathered(self) -> list[int]:
+        """Ids of the jobs that wait in a chunk."""
+        return [job_id for slots in self.slots.values() if isinstance(slots, GatheringSlots) for job_id in slots.ids()]
+
+    def cancel_gathered(self, job_id: int) -> bool:
+        """End a job that waits in a chunk as cancelled; False where it does not."""
+        for slots in self.slots.values():
+            job = slots.drop(job_id) if isinstance(slots, GatheringSlots) else None
+            if job is not None:
+                self._worker.executor.end_unstarted(job, Cancelled("cancelled before it began"))
+                return True
+        return False
+
     def begin_life(self) -> None:
         """The worker has a new row: no queue is recorded idle there."""
         for claimer in self.claimers.values():
@@ -257,7 +272,7 @@ class Serving:
 
     def _serve(self, queue: str, count: int) -> None:
         worker = self._worker
-        slots = self.slots[queue] = Slots(queue, count, worker.executor.start, self._give_back)
+        slots = self.slots[queue] = self._slots_of(queue, count)
         claimer = self.claimers[queue] = Claimer(
             worker.claiming,
             worker.app.schema,
@@ -274,6 +289,22 @@ class Serving:
             found_nothing=worker.reporter.look_at,
         )
         self._start(claimer.run())
+
+    def _slots_of(self, queue: str, count: int) -> Slots:
+        executor = self._worker.executor
+        chunks = {name: task.chunk for name, task in self._worker.app.tasks.items() if task.chunk is not None}
+        if not chunks:
+            return Slots(queue, count, executor.start, self._give_back)
+        return GatheringSlots(
+            queue,
+            count,
+            executor.start,
+            self._give_back,
+            chunks=chunks,
+            start_chunk=executor.start_chunk,
+            runs_alone=self._worker.quarantine.runs_alone,
+            hurries=lambda: self._worker.hurries,
+        )
 
     async def _record_queues(self) -> None:
         worker = self._worker

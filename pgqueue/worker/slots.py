@@ -60,6 +60,11 @@ class Slots:
         """Slots that a job could start in now."""
         return max(0, self.count - self.running - len(self.buffer)) if self.open else 0
 
+    @property
+    def claimable(self) -> int:
+        """How many jobs with limits may be taken: what could begin now."""
+        return self.idle
+
     def aim(self) -> None:
         """Set `target`, the jobs to hold beyond the slots: a tenth of a second of this queue's own throughput."""
         now = self._clock()
@@ -111,6 +116,9 @@ class Slots:
                 self.room.set()
         elif self.room.is_set():
             self.room.clear()
+
+    def found_nothing(self) -> None:
+        """There is no more to claim for now."""
 
     def _begin_later(self, job: ClaimedJob, due: float) -> None:
         """It has a slot, and begins when its limit lets it."""

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pgqueue.worker.timeouts import timed_out
+
+if TYPE_CHECKING:
+    from pgqueue.worker.slots import Slots
+
+logger = logging.getLogger("pgqueue.worker")
 
 Result = TypeVar("Result")
 
@@ -65,3 +73,49 @@ class Threads:
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
             call()
+
+
+async def in_thread(
+    slots: Slots, task: str, call: Callable[[], Result], stop: Callable[[], None], timeout: float | None
+) -> Result:
+    """Run `call` in a thread of the slots. Raises what it raises, and TaskTimeout after `timeout` seconds.
+
+    A thread cannot be stopped: `stop` tells it, what it returns is refused, and its slot is taken until it does.
+    """
+
+    def guarded() -> Result:
+        try:
+            return call()
+        except StopIteration as error:
+            # A future cannot hold one: the run would never end.
+            raise RuntimeError("the task raised StopIteration") from error
+
+    future = slots.threads.run(guarded)
+    try:
+        done, _ = await asyncio.wait({future}, timeout=timeout)
+        if not done:
+            raise timed_out(task, timeout)
+    except BaseException:
+        stop()
+        if not future.done():
+            slots.running += 1
+            slots.lost += 1
+            logger.warning(
+                "a thread of %s still runs and cannot be stopped: %d of %d slots of queue %s are left; "
+                "a task with run_in='process' can be killed",
+                task,
+                slots.count - slots.lost,
+                slots.count,
+                slots.queue,
+            )
+            future.add_done_callback(lambda ended: _freed(slots, ended))
+        raise
+    return future.result()
+
+
+def _freed(slots: Slots, ended: asyncio.Future[Any]) -> None:
+    if not ended.cancelled():
+        ended.exception()
+    slots.running -= 1
+    slots.lost -= 1
+    slots.fill()

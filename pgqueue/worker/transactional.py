@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
+from pgqueue.chunk import ChunkJob
 from pgqueue.context import Context
 from pgqueue.database import Database, alent, arun, lent, run
 from pgqueue.errors import PgQueueError
@@ -14,6 +15,7 @@ from pgqueue.job import ClaimedJob
 from pgqueue.outcome import Completed
 from pgqueue.queries.finishing import Finished, finish
 from pgqueue.task import Task
+from pgqueue.task.chunkcall import ChunkCall
 
 
 class StaleClaim(PgQueueError):
@@ -37,7 +39,8 @@ class Transactions:
             began = time.monotonic()
             with lent(connection):
                 outcome = Completed(task.dump_result(task.function(**kwargs)))
-            self._check(job, context, run(connection, self._finish(task, job, outcome, time.monotonic() - began)))
+            stale = run(connection, self._finish(task, job, outcome, time.monotonic() - began))
+            self._check(_shown(task, [job]), stale, context.stopped)
         return outcome
 
     async def arun(self, task: Task[..., Any], job: ClaimedJob, context: Context, kwargs: dict[str, Any]) -> Completed:
@@ -46,19 +49,51 @@ class Transactions:
             began = time.monotonic()
             async with alent(connection):
                 outcome = Completed(task.dump_result(await task.function(**kwargs)))
-            self._check(
-                job, context, await arun(connection, self._finish(task, job, outcome, time.monotonic() - began))
-            )
+            stale = await arun(connection, self._finish(task, job, outcome, time.monotonic() - began))
+            self._check(_shown(task, [job]), stale, context.stopped)
         return outcome
 
+    def run_chunk(self, call: ChunkCall, jobs: list[ChunkJob[Any]], held: Sequence[ClaimedJob]) -> None:
+        """As `run`, for the jobs of a chunk: those that the task completes are completed there, all or none."""
+        with self.database.transaction() as connection:
+            call.connect(connection)
+            began = time.monotonic()
+            with lent(connection):
+                call.returned(call.task.function(jobs))
+            if completed := self._finish_chunk(call, held, time.monotonic() - began):
+                self._check(_shown(call.task, held), run(connection, completed), call.stopped)
+
+    async def arun_chunk(self, call: ChunkCall, jobs: list[ChunkJob[Any]], held: Sequence[ClaimedJob]) -> None:
+        """As `run_chunk`."""
+        async with self.database.atransaction() as connection:
+            call.connect(connection)
+            began = time.monotonic()
+            async with alent(connection):
+                call.returned(await call.task.function(jobs))
+            if completed := self._finish_chunk(call, held, time.monotonic() - began):
+                self._check(_shown(call.task, held), await arun(connection, completed), call.stopped)
+
+    def _finish_chunk(self, call: ChunkCall, held: Sequence[ClaimedJob], seconds: float) -> Any:
+        batch = [
+            self._finished(call.task, job, one.outcome, seconds)
+            for job, one in zip(held, call.runs, strict=True)
+            if isinstance(one.outcome, Completed)
+        ]
+        return finish(self._schema, self._worker(), batch) if batch else None
+
     def _finish(self, task: Task[..., Any], job: ClaimedJob, outcome: Completed, seconds: float) -> Any:
+        return finish(self._schema, self._worker(), [self._finished(task, job, outcome, seconds)])
+
+    def _finished(self, task: Task[..., Any], job: ClaimedJob, outcome: Completed, seconds: float) -> Finished:
         kept = task.options.keep_completed and self._keeps_history(job.queue)
-        finished = Finished(job.id, job.fence, job.task, outcome, seconds, kept, job.limited, tried=job.limited)
-        return finish(self._schema, self._worker(), [finished])
+        return Finished(job.id, job.fence, job.task, outcome, seconds, kept, job.limited, tried=job.limited)
 
     @staticmethod
-    def _check(job: ClaimedJob, context: Context, stale: int) -> None:
-        if stale or context.stopped:
-            raise StaleClaim(
-                f"job {job.id} ({job.task}) is no longer held by this worker: its transaction is rolled back"
-            )
+    def _check(what: str, stale: int, stopped: bool) -> None:
+        if stale or stopped:
+            raise StaleClaim(f"{what} is no longer held by this worker: its transaction is rolled back")
+
+
+def _shown(task: Task[..., Any], held: Sequence[ClaimedJob]) -> str:
+    more = f", or one of the {len(held) - 1} others of its chunk," if len(held) > 1 else ""
+    return f"job {held[0].id} ({task.name}){more}"

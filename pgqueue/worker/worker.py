@@ -98,6 +98,8 @@ class Worker:
         self.lease = lease
         self.shutdown_timeout = shutdown_timeout
         self.ended = 0
+        # Whether chunks go as soon as nothing more is there for them.
+        self.hurries = drain
         self._spec = parse_queues(queues, slots) or QueueSpec({"*": slots}, ())
         self._limits = limits.Limits(drain=drain, idle_timeout=idle_timeout, max_jobs=max_jobs, max_memory=max_memory)
         self._with_scheduler = with_scheduler
@@ -302,7 +304,9 @@ class Worker:
                 return
             await asyncio.sleep(0.1)
 
-    def _finished(self, task: Task[..., Any], job: ClaimedJob, outcome: Outcome | None, seconds: float) -> None:
+    def _finished(
+        self, task: Task[..., Any], job: ClaimedJob, outcome: Outcome | None, seconds: float, *, suspected: bool = False
+    ) -> None:
         failed = self.breakers.note(job, outcome) if self.breakers.watched else ()
         if task.options.transactional and isinstance(outcome, Completed):
             self.finisher.settled(job.id, job.fence)
@@ -313,9 +317,10 @@ class Worker:
             hit = self.serving.gates_hit(job, outcome.hit) if type(outcome) is Snooze else ()
             limited = job.limited or bool(hit) or bool(failed)
             tried = job.limited and self.breakers.busy
-            self.finisher.add(
-                Finished(job.id, job.fence, job.task, outcome, seconds, kept, limited, hit, tried, failed)
-            )
+            finished = Finished(job.id, job.fence, job.task, outcome, seconds, kept, limited, hit, tried, failed)
+            if suspected:
+                finished.suspected = True
+            self.finisher.add(finished)
         if outcome is not None:
             self.ended += 1
             if self._limits.was_last(self.ended):

@@ -14,10 +14,11 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pgqueue import Backoff, Breaker, Context, Event, Limit, PgQueue
+from pgqueue import Backoff, Breaker, ChunkJob, Context, Event, Limit, PgQueue
 from pgqueue.worker import Worker
 
 app = PgQueue(backoff=Backoff.fixed(0.1))
@@ -130,6 +131,35 @@ async def fragile(ctx: Context) -> None:
     if is_there(os.environ["SHOP_LEDGER"], "down"):
         raise ConnectionError
     mark("end", str(ctx.job_id), ctx.attempt)
+
+
+@dataclass
+class Piece:
+    """A job of a chunk; one that `kills` takes its worker with it."""
+
+    seconds: float = 0.0
+    kills: bool = False
+
+
+@app.task(queue="orders", chunk=20, wait=0.3)
+async def bulk(jobs: list[ChunkJob[Piece]]) -> None:
+    for job in jobs:
+        note("begin", job.id, job.attempt)
+    if any(job.args.kills for job in jobs):
+        os.kill(os.getpid(), signal.SIGKILL)
+    await asyncio.sleep(max(job.args.seconds for job in jobs))
+    for job in jobs:
+        note("end", job.id, job.attempt)
+
+
+@app.task(queue="orders", chunk=20, wait=0.3, transactional=True)
+def charge_many(jobs: list[ChunkJob[Piece]]) -> None:
+    for job in jobs:
+        note("begin", job.id, job.attempt)
+        job.connection.execute("insert into charges (job_id) values (%s)", [job.id])
+    time.sleep(max(job.args.seconds for job in jobs))
+    for job in jobs:
+        note("end", job.id, job.attempt)
 
 
 @app.task(queue="nothing")

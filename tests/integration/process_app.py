@@ -5,11 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import threading
+import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from pgqueue import Backoff, CancelJob, Context, FailJob, PgQueue, RetryJob, SnoozeJob, current_job
+from pgqueue import Backoff, CancelJob, ChunkJob, Context, FailJob, PgQueue, RetryJob, SnoozeJob, current_job
 
 app = PgQueue(backoff=Backoff.fixed(0))
 
@@ -91,3 +93,64 @@ def wrapped(ctx: Context, then: str) -> Any:
 @app.task(run_in="process", name="process_wrapped", bind=True, max_attempts=2)
 def process_wrapped(ctx: Context, then: str = "return") -> Any:
     return wrapped(ctx, then)
+
+
+@dataclass
+class Item:
+    """The argument of a job of a chunk: what its task is to do with it."""
+
+    n: int
+    do: str = "nothing"
+
+    def __post_init__(self) -> None:
+        if self.n < 0:
+            raise ValueError("n is negative")
+
+
+def act(jobs: list[ChunkJob[Item]]) -> None:
+    """Do with each job what its argument says, one after the other; the last may end the call."""
+    for job in jobs:
+        match job.args.do:
+            case "complete":
+                job.complete([job.args.n, len(jobs), job.attempt])
+            case "retry":
+                if job.attempt == 1:
+                    job.retry(0, "once more")
+                else:
+                    job.complete("at last")
+            case "snooze":
+                job.snooze(3600)
+            case "cancel":
+                job.cancel("not needed")
+            case "fail":
+                job.fail("no use")
+            case "error":
+                job.raised(KeyError(job.args.n))
+            case "raise":
+                raise OSError(f"at job {job.args.n}")
+            case "tell":
+                job.progress(job.args.n, f"item {job.args.n}")
+                job.log(f"attempt {job.attempt} of {job.args.n}")
+            case "crash":
+                ctypes.string_at(0)
+            case "no current job":
+                try:
+                    current_job()
+                except LookupError:
+                    job.complete("none")
+            case "hang":
+                threading.Event().wait()
+            case "until stopped":
+                while not job.stopped:
+                    time.sleep(0.001)
+                job.complete("too late")
+
+
+@app.task(run_in="process", name="process_chunk", chunk=10, wait=3600, max_attempts=3)
+def process_chunk(jobs: list[ChunkJob[Item]]) -> None:
+    act(jobs)
+
+
+@app.task(run_in="process", name="process_returns", chunk=10, wait=3600, max_attempts=1)
+def process_returns(jobs: list[ChunkJob[Item]]) -> list[Any]:
+    return [ValueError(job.args.n) if job.args.n % 2 else job.args.n for job in jobs]

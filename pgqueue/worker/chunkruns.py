@@ -1,0 +1,210 @@
+"""Runs a chunk: one call of its task, and the outcome of each of its jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+from pgqueue import arguments
+from pgqueue.chunk import JobRun
+from pgqueue.context import Context
+from pgqueue.errors import ArgumentError, ProcessCrashed
+from pgqueue.job import ClaimedJob
+from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome
+from pgqueue.task import Task
+from pgqueue.task.chunkcall import ChunkCall, decided_by
+from pgqueue.worker.call import ChunkMessage, pack, read_outcome, read_told
+from pgqueue.worker.journals import Journals
+from pgqueue.worker.slots import Slots
+from pgqueue.worker.threads import in_thread
+from pgqueue.worker.timeouts import bounded
+from pgqueue.worker.transactional import Transactions
+
+logger = logging.getLogger("pgqueue.worker")
+
+Interruption = Literal["released", "cancelled"]
+
+
+class Ended(NamedTuple):
+    """What a job came to; None gives it back, `suspected` of having crashed its process."""
+
+    outcome: Outcome | None
+    suspected: bool = False
+
+
+class ChunkRuns:
+    """The chunks that run in this worker."""
+
+    def __init__(
+        self,
+        transactions: Transactions,
+        journals: Journals,
+        timeout_of: Callable[[Task[..., Any], ClaimedJob], float | None],
+    ) -> None:
+        self._transactions = transactions
+        self._journals = journals
+        self._timeout_of = timeout_of
+        self._running: dict[int, ChunkRun] = {}
+
+    @property
+    def job_ids(self) -> Collection[int]:
+        return self._running
+
+    def cancel(self, job_id: int) -> int | None:
+        """Tell a job of a chunk that it was cancelled. Returns the job by whose id its run is to be stopped now.
+
+        That is itself where it runs in no chunk, none while others of its chunk go on, then the first of them.
+        """
+        run = self._running.get(job_id)
+        return job_id if run is None else run.cancel(job_id)
+
+    async def run(
+        self,
+        slots: Slots,
+        task: Task[..., Any],
+        jobs: Sequence[ClaimedJob],
+        interruption: Callable[[], Interruption | None],
+    ) -> list[Ended]:
+        """Call the task with these jobs; `interruption` tells why the call was cancelled, if it was."""
+        run = ChunkRun(task, jobs, self._journals)
+        self._running.update(dict.fromkeys(run.by_id, run))
+        try:
+            await self._call(slots, run)
+        except asyncio.CancelledError as error:
+            run.interrupted(error, interruption())
+        except BaseException as error:
+            run.raised(error)
+        finally:
+            for job_id in run.by_id:
+                del self._running[job_id]
+        journals = [one.context.journal for one in run.call.runs if one.context.journal is not None]
+        if journals:
+            # What it came to is known: there is nothing left to interrupt.
+            with suppress(asyncio.CancelledError):
+                await self._journals.close(*journals)
+        return run.ended()
+
+    async def _call(self, slots: Slots, run: ChunkRun) -> None:
+        task = run.task
+        # One call has one timeout: the shortest that a job of it has.
+        timeouts = [timeout for job in run.jobs if (timeout := self._timeout_of(task, job)) is not None]
+        timeout = min(timeouts, default=None)
+        if task.run_in == "process":
+            if (message := run.message()).jobs:
+                await slots.processes.run_chunk(message, timeout, run.hear, run.speak_by)
+            return
+        call, jobs = run.call, run.call.read(job.args for job in run.jobs)
+        if not jobs:
+            return
+        if task.run_in == "thread":
+
+            def called() -> None:
+                if task.options.transactional:
+                    self._transactions.run_chunk(call, jobs, run.jobs)
+                else:
+                    call.returned(task.function(jobs))
+
+            await in_thread(slots, task.name, called, call.stop, timeout)
+        elif task.options.transactional:
+            await bounded(self._transactions.arun_chunk(call, jobs, run.jobs), timeout, task.name)
+        else:
+            call.returned(await bounded(task.function(jobs), timeout, task.name))
+
+
+class ChunkRun:
+    """One of them."""
+
+    def __init__(self, task: Task[..., Any], jobs: Sequence[ClaimedJob], journals: Journals) -> None:
+        self.task = task
+        self.jobs = jobs
+        decide = decided_by(task)
+        self.call = ChunkCall(task, [JobRun(_context(job, journals), decide, job.crashes) for job in jobs])
+        self.by_id = dict(zip((job.id for job in jobs), self.call.runs, strict=True))
+        self._speak: Callable[[bytes], None] | None = None
+        for job, run in zip(jobs, self.call.runs, strict=True):
+            try:
+                run.context.headers = arguments.loads(job.headers) if job.headers else {}
+            except ArgumentError as error:
+                run.set_mark(error)
+
+    def cancel(self, job_id: int) -> int | None:
+        """Tell the job; the first of the jobs once all are cancelled, else None."""
+        run = self.by_id[job_id]
+        if not run.cancelled:
+            run.cancelled = True
+            run.context.stop()
+            if self._speak is not None:
+                self._speak(pack({"stop": job_id}))
+        return self.jobs[0].id if all(one.cancelled for one in self.call.runs) else None
+
+    def raised(self, error: BaseException) -> None:
+        """The call came to an end with this error: that of every job which has no outcome yet."""
+        if self.task.options.transactional:
+            self.call.roll_back()
+        if isinstance(error, ProcessCrashed):
+            self._crashed()
+        self.call.raised(error)
+
+    def interrupted(self, error: BaseException, why: Interruption | None) -> None:
+        if why is None:
+            self.raised(error)
+            return
+        self.call.stop()
+        if self.task.options.transactional:
+            self.call.roll_back()
+        for run in self.call.unmarked():
+            if run.context.max_attempts == 1 and not run.cancelled:
+                # It had begun, and must not run twice.
+                run.outcome = Failed("interrupted", AttemptError.of(error))
+
+    def ended(self) -> list[Ended]:
+        return [Ended(self._outcome(run), run.suspected) for run in self.call.runs]
+
+    def _outcome(self, run: JobRun) -> Outcome | None:
+        # What a transaction has completed is in the database.
+        has_committed = self.task.options.transactional and isinstance(run.outcome, Completed)
+        return Cancelled("cancelled while it ran") if run.cancelled and not has_committed else run.outcome
+
+    def _crashed(self) -> None:
+        """Nobody can tell whose fault it was: the jobs are given back, and each runs alone. See docs/decisions/003."""
+        left = self.call.unmarked()
+        if len(left) == 1:
+            return
+        for run in left:
+            # One that must not run twice has the error.
+            run.suspected = run.context.max_attempts > 1
+        logger.warning("the process that ran %d jobs of %s crashed: each runs alone next", len(left), self.task.name)
+
+    def message(self) -> ChunkMessage:
+        """What the process needs that is to run it."""
+        jobs = [
+            {"context": {**run.context.portable(), "crashes": run.crashes}, "args": job.args}
+            for job, run in zip(self.jobs, self.call.runs, strict=True)
+            if run.outcome is None
+        ]
+        return ChunkMessage(self.task.function.__module__, self.task.function.__qualname__, jobs)
+
+    def hear(self, answer: dict[str, Any]) -> None:
+        """What the process says of one of its jobs: what it has told, or what it has come to."""
+        run = self.by_id[answer["job"]]
+        if "told" in answer:
+            run.context.tell(*read_told(answer))
+        else:
+            run.outcome = read_outcome(answer)
+
+    def speak_by(self, send: Callable[[bytes], None]) -> None:
+        """The process can be told by this."""
+        self._speak = send
+        for job_id, run in self.by_id.items():
+            if run.cancelled:
+                send(pack({"stop": job_id}))
+
+
+def _context(job: ClaimedJob, journals: Journals) -> Context:
+    context = Context(job.id, job.task, job.queue, job.attempt, job.max_attempts)
+    context.open_journal = partial(journals.open, job)
+    return context
