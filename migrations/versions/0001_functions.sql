@@ -273,29 +273,30 @@ comment on function {schema}.cancel is 'Cancels jobs by id and returns the state
 
 -- What every verb and listing of failed jobs chooses by.
 create function {schema}.is_failure(
-    job {schema}.failed_jobs, job_ids bigint[], queue text, task text, error text
+    job {schema}.failed_jobs, job_ids bigint[], queue text, task text, error text, fingerprint text
 ) returns boolean language sql immutable as $function$
     select (job_ids is null or job.id = any (job_ids))
        and (queue is null or job.queue = queue) and (task is null or job.task = task)
        and (error is null or error in (job.error_type, job.fingerprint)
-            or right(job.error_type, length(error) + 1) = '.' || error);
+            or right(job.error_type, length(error) + 1) = '.' || error)
+       and (fingerprint is null or job.fingerprint = fingerprint);
 $function$;
 comment on function {schema}.is_failure is
-    'Whether a failed job is one of these ids, this queue, task and error: a class, with or without its module, or a fingerprint.';
+    'Whether a failed job is one of these ids, this queue, task, error (a class, with or without its module, or a fingerprint) and fingerprint.';
 
 -- failed_jobs -> jobs, attempts anew, errors kept: at once, or at a rate. A job whose key is held by a live job stays where it is.
 create function {schema}.redrive(
     job_ids bigint[] default null, queue text default null, task text default null, error text default null, max_jobs bigint default null,
-    everything boolean default false, rate double precision default null, to_queue text default null
+    everything boolean default false, rate double precision default null, to_queue text default null, fingerprint text default null
 ) returns setof bigint language plpgsql as $function$
 declare
     locked bigint[];
     inserted bigint[];
     began timestamptz := clock_timestamp();
 begin
-    if everything is distinct from (num_nonnulls(job_ids, redrive.queue, redrive.task, error) = 0) then
+    if everything is distinct from (num_nonnulls(job_ids, redrive.queue, redrive.task, error, redrive.fingerprint) = 0) then
         raise exception 'it is not said which failed jobs' using errcode = '22023',
-            hint = 'Give job_ids, queue, task or error, or everything => true.';
+            hint = 'Give job_ids, queue, task, error or fingerprint, or everything => true.';
     end if;
     if rate <= 0 or rate > 1000000 then
         raise exception 'rate % cannot be', rate using errcode = '22023', hint = 'Give jobs a second, above 0 and up to a million.';
@@ -306,7 +307,7 @@ begin
     perform pg_current_xact_id();
     locked := array(
         select f.id from {schema}.failed_jobs f
-        where {schema}.is_failure(f, job_ids, redrive.queue, redrive.task, error)
+        where {schema}.is_failure(f, job_ids, redrive.queue, redrive.task, error, redrive.fingerprint)
         order by f.id limit max_jobs for update skip locked);
     with placed as (
         select f.*, coalesce(to_queue, f.queue) as lane,
@@ -331,28 +332,30 @@ begin
     return query select unnest(inserted);
 end
 $function$;
-comment on function {schema}.redrive is 'Sends failed jobs back to their queues or to another, oldest first, at a rate (jobs a second) if given, and returns their ids. Filters: ids, queue, task, error (type or fingerprint).';
+comment on function {schema}.redrive is 'Sends failed jobs back to their queues or to another, oldest first, at a rate (jobs a second) if given, and returns their ids. Filters: ids, queue, task, error (type or fingerprint), fingerprint.';
 
 create function {schema}.purge_failed(
     job_ids bigint[] default null, queue text default null, task text default null, error text default null, max_jobs bigint default null,
-    everything boolean default false
+    everything boolean default false, fingerprint text default null
 ) returns bigint language plpgsql as $function$
 declare
     locked bigint[];
 begin
-    if everything is distinct from (num_nonnulls(job_ids, purge_failed.queue, purge_failed.task, error) = 0) then
+    if everything is distinct from (num_nonnulls(job_ids, purge_failed.queue, purge_failed.task, error, purge_failed.fingerprint) = 0) then
         raise exception 'it is not said which failed jobs' using errcode = '22023',
-            hint = 'Give job_ids, queue, task or error, or everything => true.';
+            hint = 'Give job_ids, queue, task, error or fingerprint, or everything => true.';
     end if;
     locked := array(
         select f.id from {schema}.failed_jobs f
-        where {schema}.is_failure(f, job_ids, purge_failed.queue, purge_failed.task, error)
+        where {schema}.is_failure(f, job_ids, purge_failed.queue, purge_failed.task, error, purge_failed.fingerprint)
         order by f.id limit max_jobs for update skip locked);
     delete from {schema}.failed_jobs f where f.id = any (locked);
+    delete from {schema}.job_logs l where l.job_id = any (locked);
+    delete from {schema}.job_progress p where p.job_id = any (locked);
     return cardinality(locked);
 end
 $function$;
-comment on function {schema}.purge_failed is 'Deletes failed jobs for good and returns how many. Filters as in redrive.';
+comment on function {schema}.purge_failed is 'Deletes failed jobs for good, with their log lines, and returns how many. Filters as in redrive.';
 
 create function {schema}.key_template(key text) returns text language plpgsql immutable as $function$
 begin

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 GROUPS_NAMED = 50
+FILTERS = ("queue", "task", "error", "fingerprint")
 
 
 @click.group("failed")
@@ -29,11 +30,12 @@ def command() -> None:
 
 
 def filters(function: F) -> F:
-    """`--queue --task --error`."""
+    """`--queue --task --error --fingerprint`."""
+    fingerprint = click.option("-f", "--fingerprint", help="With this fingerprint: `pgqueue failed groups` shows them.")
     error = click.option("-e", "--error", metavar="CLASS", help="With this error class, or fingerprint.")
     task = click.option("-t", "--task", help="Of this task.")
     queue = click.option("-q", "--queue", help="Of this queue.")
-    return queue(task(error(function)))
+    return queue(task(error(fingerprint(function))))
 
 
 @command.command("list")
@@ -53,13 +55,17 @@ def list_failed(target: Target, limit: int, watch: float | None, **where: Any) -
 @limit_option
 @watch_option
 @operates
-def stats(target: Target, limit: int, watch: float | None, **where: Any) -> None:
-    """Count failed jobs by error: the same task, class and place in the code are one."""
-    from pgqueue.queries.failures import FailureFilter, failure_groups
+def groups(target: Target, limit: int, watch: float | None, **where: Any) -> None:
+    """Count failed jobs by fingerprint: the same task, class and place in the code are one.
 
+    The 100,000 newest that match are counted.
+
+    \b
+      pgqueue failed groups --queue email
+      pgqueue failed redrive --fingerprint 3f9a0c41b7e2 --dry-run
+    """
     app = target.database_app()
-    groups = failure_groups(app.schema, FailureFilter(**where), limit)
-    FAILURES.show(lambda: app.database.fetch(groups), as_json=target.as_json, watch=watch)
+    FAILURES.show(lambda: app.failed.groups(limit=limit, **where), as_json=target.as_json, watch=watch)
 
 
 @command.command()
@@ -85,7 +91,7 @@ def bulk(*options: Callable[[Any], Any]) -> Callable[[Callable[..., None]], clic
         @wraps(verb)
         def act(target: Target, job_ids: tuple[int, ...], yes: bool, dry_run: bool, **given: Any) -> None:
             app = target.database_app()
-            where = {name: given.pop(name) for name in ("queue", "task", "error")}
+            where = {name: given.pop(name) for name in FILTERS}
             ids = chosen(app, job_ids, everything=given.pop("everything"), limit=given.pop("limit"), **where)
             if dry_run:
                 note(f"{counted(len(ids), 'failed job')} would be meant.")
@@ -140,7 +146,7 @@ def chosen(
     if job_ids and named:
         raise click.UsageError(f"give either ids or --{named[0]}, not both")
     if not job_ids and not named:
-        raise click.UsageError("which failed jobs? give ids, --queue, --task, --error, or --all")
+        raise click.UsageError("which failed jobs? give ids, --queue, --task, --error, --fingerprint, or --all")
     which = FailureFilter(ids=tuple(job_ids) or None, **where)
     found = app.database.fetch(failed_ids(app.schema, which, limit))
     missing = sorted(set(job_ids) - set(found))
@@ -154,7 +160,7 @@ def none_match(app: PgQueue, **where: Any) -> str:
     from pgqueue.cli.errors import did_you_mean
     from pgqueue.queries.failures import FailureFilter, failure_groups
 
-    asked = {name: where[name] for name in ("queue", "task", "error") if where[name] is not None}
+    asked = {name: where[name] for name in FILTERS if where[name] is not None}
     for which in (FailureFilter(queue=where["queue"], task=where["task"]), FailureFilter()):
         groups = app.database.fetch(failure_groups(app.schema, which, GROUPS_NAMED))
         if groups:

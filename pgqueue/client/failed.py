@@ -14,16 +14,16 @@ from pgqueue.job import Job, checked_id, checked_ids
 from pgqueue.limit import per_second
 from pgqueue.names import data_name
 from pgqueue.queries import failures
-from pgqueue.queries.failures import FailureFilter
+from pgqueue.queries.failures import FailureFilter, FailureGroup
 from pgqueue.queries.inspecting import found
 from pgqueue.queries.statement import Statement
 
 
 @dataclass(frozen=True, slots=True)
 class FailedJobs(Part):
-    """`app.failed`: the dead letter queue. Filters are queue, task, error; the verbs need one, or ids, or `all=True`.
+    """`app.failed`: the dead letter queue. Verbs need a filter (queue, task, error, fingerprint), ids, or `all=True`.
 
-    `error` is an error's class, with or without its module, or a fingerprint.
+    `error` is an error's class, with or without its module, or a fingerprint; `fingerprint` is what `groups` tells.
     """
 
     def list(
@@ -32,6 +32,7 @@ class FailedJobs(Part):
         queue: str | None = None,
         task: str | None = None,
         error: str | None = None,
+        fingerprint: str | None = None,
         limit: int = 100,
         before: int | None = None,
     ) -> builtins.list[Job]:
@@ -39,7 +40,7 @@ class FailedJobs(Part):
 
         app.failed.list(queue="email", error="TimeoutError")
         """
-        which = FailureFilter(None, queue, task, error)
+        which = FailureFilter(None, queue, task, error, fingerprint)
         return self._jobs(self.database.fetch(failures.list_failed(self.schema, which, limit, before)))
 
     def get(self, job_id: int) -> Job:
@@ -47,10 +48,36 @@ class FailedJobs(Part):
         rows = self.database.fetch(failures.list_failed(self.schema, FailureFilter((checked_id(job_id),)), 1))
         return found(self._jobs(rows), f"with id {job_id} is in failed_jobs")
 
-    def count(self, *, queue: str | None = None, task: str | None = None, error: str | None = None) -> int:
+    def count(
+        self,
+        *,
+        queue: str | None = None,
+        task: str | None = None,
+        error: str | None = None,
+        fingerprint: str | None = None,
+    ) -> int:
         """How many match."""
-        which = FailureFilter(None, queue, task, error)
+        which = FailureFilter(None, queue, task, error, fingerprint)
         return self.database.fetch(failures.count_failed(self.schema, which))[0]
+
+    def groups(
+        self,
+        *,
+        queue: str | None = None,
+        task: str | None = None,
+        error: str | None = None,
+        fingerprint: str | None = None,
+        limit: int = 100,
+    ) -> builtins.list[FailureGroup]:
+        """Failed jobs by fingerprint, the commonest first: one task, one class of error, one place in the code.
+
+        At most `limit` groups, counted among the 100,000 newest jobs that match.
+
+            for group in app.failed.groups(queue="email"):
+                print(group.jobs, group.task, group.error_type, group.error_message, group.fingerprint)
+        """
+        which = FailureFilter(None, queue, task, error, fingerprint)
+        return self.database.fetch(failures.failure_groups(self.schema, which, limit))
 
     def redrive(
         self,
@@ -59,6 +86,7 @@ class FailedJobs(Part):
         queue: str | None = None,
         task: str | None = None,
         error: str | None = None,
+        fingerprint: str | None = None,
         all: bool = False,
         limit: int | None = None,
         rate: str | float | None = None,
@@ -74,8 +102,9 @@ class FailedJobs(Part):
         Raises ArgumentError without ids, filter or `all=True`, and ConfigurationError for a rate that is none.
 
             app.failed.redrive(queue="email", error="TimeoutError", rate="10/s")
+            app.failed.redrive(fingerprint="3f9a0c41b7e2")
         """
-        which = _chosen("redrive", job_ids, queue, task, error, all)
+        which = _chosen("redrive", job_ids, queue, task, error, fingerprint, all)
         return self.database.fetch(_redriving(self.schema, which, limit, rate, to_queue), using)
 
     async def aredrive(
@@ -85,6 +114,7 @@ class FailedJobs(Part):
         queue: str | None = None,
         task: str | None = None,
         error: str | None = None,
+        fingerprint: str | None = None,
         all: bool = False,
         limit: int | None = None,
         rate: str | float | None = None,
@@ -92,7 +122,7 @@ class FailedJobs(Part):
         using: Any = None,
     ) -> builtins.list[int]:
         """As `redrive`."""
-        which = _chosen("aredrive", job_ids, queue, task, error, all)
+        which = _chosen("aredrive", job_ids, queue, task, error, fingerprint, all)
         return await self.database.afetch(_redriving(self.schema, which, limit, rate, to_queue), using)
 
     def purge(
@@ -102,11 +132,12 @@ class FailedJobs(Part):
         queue: str | None = None,
         task: str | None = None,
         error: str | None = None,
+        fingerprint: str | None = None,
         all: bool = False,
         limit: int | None = None,
     ) -> int:
         """Delete failed jobs for good; returns how many. Raises ArgumentError as `redrive`."""
-        which = _chosen("purge", job_ids, queue, task, error, all)
+        which = _chosen("purge", job_ids, queue, task, error, fingerprint, all)
         return self.database.fetch(failures.purge_failed(self.schema, which, limit))[0]
 
     def _jobs(self, rows: builtins.list[Job]) -> builtins.list[Job]:
@@ -122,9 +153,15 @@ def _redriving(
 
 
 def _chosen(
-    verb: str, ids: Sequence[int] | None, queue: str | None, task: str | None, error: str | None, everything: bool
+    verb: str,
+    ids: Sequence[int] | None,
+    queue: str | None,
+    task: str | None,
+    error: str | None,
+    fingerprint: str | None,
+    everything: bool,
 ) -> FailureFilter:
-    which = FailureFilter(None if ids is None else checked_ids(ids), queue, task, error)
+    which = FailureFilter(None if ids is None else checked_ids(ids), queue, task, error, fingerprint)
     if everything is not (which == FailureFilter()):
-        raise ArgumentError(f"{verb} takes ids, queue=, task= and error=, or all=True")
+        raise ArgumentError(f"{verb} takes ids, queue=, task=, error= and fingerprint=, or all=True")
     return which

@@ -12,7 +12,8 @@ from pgqueue.queries.reading import moment
 from pgqueue.queries.statement import Statement, inline
 
 # The one definition is the SQL function, which `redrive` and `purge_failed` use too.
-MATCHES = "{schema}.is_failure(f, %(ids)s::bigint[], %(queue)s, %(task)s, %(error)s)"
+MATCHES = "{schema}.is_failure(f, %(ids)s::bigint[], %(queue)s, %(task)s, %(error)s, %(fingerprint)s)"
+COUNTED = 100_000
 COLUMNS = (
     f"id, queue, task, args::text, 'failed', priority, attempt, max_attempts, {moment('run_at')}, created_at, unique_key, serial_key, tags, "
     "headers::text, errors::text, null, reason, started_at, failed_at"
@@ -27,15 +28,22 @@ class FailureFilter:
     queue: str | None = None
     task: str | None = None
     error: str | None = None
+    fingerprint: str | None = None
 
     def params(self) -> dict[str, object]:
         ids = None if self.ids is None else list(self.ids)
-        return {"ids": ids, "queue": self.queue, "task": self.task, "error": self.error}
+        return {
+            "ids": ids,
+            "queue": self.queue,
+            "task": self.task,
+            "error": self.error,
+            "fingerprint": self.fingerprint,
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class FailureGroup:
-    """Failed jobs of one fingerprint; the message is the newest one's."""
+    """Failed jobs of one fingerprint; the message is the newest one's, its first 1,000 characters."""
 
     fingerprint: str
     queues: tuple[str, ...]
@@ -78,16 +86,17 @@ def failed_ids(schema: str, which: FailureFilter, limit: int | None = None) -> S
 
 
 def failure_groups(schema: str, which: FailureFilter, limit: int) -> Statement[FailureGroup]:
-    """The commonest first."""
+    """The commonest first, among the newest COUNTED that match: one look must not read millions."""
     return Statement(
         inline(
             "select fingerprint, array_agg(distinct queue), task, error_type, "
-            "(array_agg(error_message order by failed_at desc))[1], "
-            f"count(*), min(failed_at), max(failed_at) from {{schema}}.failed_jobs f where {MATCHES} "
+            "(array_agg(message order by failed_at desc))[1], count(*), min(failed_at), max(failed_at) "
+            "from (select fingerprint, queue, task, error_type, left(error_message, 1000) as message, failed_at "
+            f"from {{schema}}.failed_jobs f where {MATCHES} order by id desc limit %(counted)s) f "
             "group by fingerprint, task, error_type order by count(*) desc, max(failed_at) desc limit %(limit)s",
             schema,
         ),
-        {**which.params(), "limit": limit},
+        {**which.params(), "limit": limit, "counted": COUNTED},
         lambda row: FailureGroup(row[0], tuple(row[1]), *row[2:]),
     )
 
@@ -110,7 +119,8 @@ def _verb(
     given = "".join(f", {option} => %({option})s" for option in more)
     return Statement(
         inline(
-            f"select {{schema}}.{name}(%(ids)s::bigint[], %(queue)s, %(task)s, %(error)s, %(limit)s, %(everything)s{given})",
+            f"select {{schema}}.{name}(%(ids)s::bigint[], %(queue)s, %(task)s, %(error)s, %(limit)s, %(everything)s, "
+            f"fingerprint => %(fingerprint)s{given})",
             schema,
         ),
         {**which.params(), "limit": limit, "everything": which == FailureFilter(), **more},

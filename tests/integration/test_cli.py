@@ -243,8 +243,11 @@ def test_failed_jobs_are_listed_counted_and_shown(invoke: Invoke, app: PgQueue, 
     ids = failed(app, dsn, 3)
     assert [row["id"] for row in records(invoke("failed", "list", "--json", "-e", "Declined"))] == ids[::-1]
     assert records(invoke("failed", "list", "--json", "-e", "Timeout")) == []
-    [group] = records(invoke("failed", "stats", "--json"))
+    [group] = records(invoke("failed", "groups", "--json"))
     assert (group["jobs"], group["fingerprint"], group["error_message"]) == (3, "f00d", "no money")
+    assert [row["id"] for row in records(invoke("failed", "list", "--json", "-f", "f00d"))] == ids[::-1]
+    assert "3 failed jobs would be meant" in invoke("failed", "redrive", "-f", "f00d", "--dry-run").stderr
+    assert "no failed job matches --fingerprint beef" in invoke("failed", "redrive", "-f", "beef").stderr.lower()
     assert "line 1" in invoke("failed", "show", ids[0]).stdout
     invoke("failed", "show", 10**9, exit_code=3)
 

@@ -188,7 +188,7 @@ def test_purging_deletes_for_good(app: PgQueue, fails: Task[[str], None]) -> Non
 async def test_without_a_filter_nothing_is_redriven_or_purged(app: PgQueue, fails: Task[[str], None]) -> None:
     for verb in (app.failed.redrive, app.failed.purge):
         for options in ({}, {"limit": 1}, {"all": True, "queue": "default"}):
-            with pytest.raises(ArgumentError, match="takes ids, queue=, task= and error=, or all=True"):
+            with pytest.raises(ArgumentError, match="takes ids, queue=, task=, error= and fingerprint=, or all=True"):
                 verb(**options)
     with pytest.raises(ArgumentError, match="all=True"):
         await app.failed.aredrive()
@@ -227,3 +227,47 @@ def test_a_redrive_that_cannot_be_is_refused(app: PgQueue, fails: Task[[str], No
 def test_sql_refuses_a_redrive_that_cannot_be(app: PgQueue, dsn: str, wrong: str) -> None:
     with psycopg.connect(dsn) as conn, pytest.raises(psycopg.errors.InvalidParameterValue):
         conn.execute(f"select pgqueue.redrive(everything => true, {wrong})".encode())
+
+
+def test_failed_jobs_are_grouped_by_fingerprint_the_commonest_first(app: PgQueue, fails: Task[[str], None]) -> None:
+    declined = all_fail(app, fails, "declined", "declined")
+    all_fail(app, fails, "declined", queue="other")
+    [key] = all_fail(app, fails, "key")
+    most, least = app.failed.groups()
+    assert (most.jobs, most.queues, most.task, most.error_message) == (3, ("default", "other"), "charge", "no funds")
+    assert most.error_type.endswith("test_failed.CardDeclined")
+    assert least.first_failed_at == least.last_failed_at == app.failed.get(key).ended_at
+    assert [(group.jobs, group.fingerprint) for group in app.failed.groups(queue="default", limit=1)] == [
+        (2, most.fingerprint)
+    ]
+    assert [group.jobs for group in app.failed.groups(error="KeyError")] == [1]
+    assert app.failed.groups(fingerprint="none") == []
+    assert [job.id for job in app.failed.list(fingerprint=most.fingerprint, queue="default")] == declined[::-1]
+    assert app.failed.count(fingerprint=most.fingerprint) == 3
+
+
+def test_a_group_is_redriven_and_purged_by_its_fingerprint(app: PgQueue, fails: Task[[str], None], dsn: str) -> None:
+    first, second, third, _ = all_fail(app, fails, *["declined"] * 3, "key")
+    same, different = (group.fingerprint for group in app.failed.groups())
+    assert app.failed.redrive(fingerprint=same, limit=1) == [first]
+    with psycopg.connect(dsn) as connection:
+        redriven = connection.execute("select pgqueue.redrive(fingerprint => %s, max_jobs => 1)", [same]).fetchall()
+        assert redriven == [(second,)]
+    assert app.failed.purge(fingerprint=different) == 1
+    assert [job.id for job in app.failed.list()] == [third]
+    with psycopg.connect(dsn) as connection:
+        assert connection.execute("select pgqueue.purge_failed(fingerprint => %s)", [same]).fetchone() == (1,)
+    assert app.failed.count() == 0
+
+
+def test_what_is_purged_takes_its_log_lines_and_progress_along(app: PgQueue, dsn: str) -> None:
+    @app.task(name="tells", bind=True, max_attempts=1)
+    def tells(ctx: Context) -> None:
+        ctx.log("a line")
+        ctx.progress(50)
+        raise KeyError("k")
+
+    jobs = [tells.enqueue() for _ in range(2)]
+    drain(app)
+    assert app.failed.purge([jobs[0].id]) == 1
+    assert [(len(app.jobs.logs(job.id)), app.jobs.progress(job.id) is None) for job in jobs] == [(0, True), (1, False)]
