@@ -23,7 +23,7 @@ from pgqueue.names import data_name, schema_name
 from pgqueue.queries.fleet import QueueRow
 from pgqueue.schedule import Cron, Every
 from pgqueue.schedules import Schedule
-from pgqueue.task import Errors, RunIn, Task, Unique, ageing_of, filled, new_job, task_options
+from pgqueue.task import Errors, Hook, RunIn, Task, Unique, ageing_of, filled, hook_name, new_job, task_options
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -43,8 +43,9 @@ class PgQueue:
     """Tasks, queues and schedules of an application, and its connection to PostgreSQL.
 
     Without arguments the DSN comes from `PGQUEUE_DSN`, `pgqueue.toml`, `DATABASE_URL` or libpq's variables, and is
-    looked up at the first use. `engine` shares a SQLAlchemy engine (sync or async) instead. Own pools hold up to
-    `pool_size` connections, opened when needed. `pooler=True` is for PgBouncer in transaction mode: no session
+    looked up at the first use. `engine` shares a SQLAlchemy engine (sync or async) instead. `on_failed` names the task
+    that is told of failed jobs where neither their task nor their queue says. Own pools hold up to `pool_size`
+    connections, opened when needed. `pooler=True` is for PgBouncer in transaction mode: no session
     settings, no prepared statements, polling in place of LISTEN.
 
         app = PgQueue("postgresql:///shop")
@@ -62,6 +63,7 @@ class PgQueue:
         max_attempts: int = MAX_ATTEMPTS,
         backoff: Backoff | None = None,
         timeout: float | timedelta | None = None,
+        on_failed: str | None = None,
         pool_size: int = 4,
         pooler: bool = False,
     ) -> None:
@@ -72,6 +74,7 @@ class PgQueue:
         self.max_attempts = max_attempts
         self.backoff = backoff or Backoff.default()
         self.timeout = None if timeout is None else seconds(timeout, "timeout")
+        self.on_failed = hook_name(on_failed, "on_failed of the app")
         self.tasks: dict[str, Task[..., Any]] = {}
         self.declared_queues: dict[str, QueueRow] = {}
         self.declared_schedules: dict[str, Schedule] = {}
@@ -142,6 +145,7 @@ class PgQueue:
         limit: Limit | Sequence[Limit] | None = None,
         breaker: Breaker | None = None,
         keep_completed: bool = True,
+        on_failed: Hook | None = None,
         transactional: bool = False,
         run_in: RunIn | None = None,
     ) -> Callable[[Callable[Concatenate[Context, P], R]], Task[P, R]]: ...
@@ -164,6 +168,7 @@ class PgQueue:
         limit: Limit | Sequence[Limit] | None = None,
         breaker: Breaker | None = None,
         keep_completed: bool = True,
+        on_failed: Hook | None = None,
         transactional: bool = False,
         bind: Literal[False] = False,
         run_in: RunIn | None = None,
@@ -176,8 +181,9 @@ class PgQueue:
         Jobs whose `serial_key`, a template of arguments, comes out the same run one at a time, in order. A `breaker`
         stops the task while it fails. `bind` passes the Context first. `run_in` is 'coroutine', 'thread' or 'process';
         by default it follows from the function.
-        `keep_completed=False` keeps no history of jobs that completed. `transactional` runs the task in the transaction
-        that completes the job: `ctx.connection`.
+        `keep_completed=False` keeps no history of jobs that completed. `on_failed` is a task, or its name, that is
+        enqueued with each job that goes to `failed_jobs`; False for none. `transactional` runs the task in the
+        transaction that completes the job: `ctx.connection`.
 
         With `chunk` a call gets that many jobs, or what has been there for `wait` seconds (1 without it), as a list of
         ChunkJob; each is enqueued by itself and has an outcome of its own. Its `timeout` is that of the call.
@@ -251,13 +257,14 @@ class PgQueue:
         ageing: float | timedelta | None = None,
         ageing_floor: int | None = None,
         keep_completed: timedelta | None = None,
+        on_failed: Hook | None = None,
     ) -> None:
         """Declare a queue's defaults; workers write them to the table `queues` at their start.
 
         `lifo` runs the newest job first within a priority. For each time `ageing` (seconds or timedelta) that a job has
         waited its priority is one sooner, down to `ageing_floor`, or to the soonest at which jobs of the queue wait or
-        run. A `breaker` stops the queue while its jobs fail. `keep_completed` is how long ended jobs are kept. Raises
-        ConfigurationError for a queue that is declared twice and differently.
+        run. A `breaker` stops the queue while its jobs fail. `keep_completed` is how long ended jobs are kept.
+        `on_failed` is as in `task`. Raises ConfigurationError for a queue that is declared twice and differently.
 
             app.queue("email", max_attempts=5, limit=Limit(rate="100/min"), keep_completed=timedelta(hours=24))
         """
@@ -274,6 +281,7 @@ class PgQueue:
             limits,
             checked(breaker, f"queue {name}"),
             *ageing_of(ageing, ageing_floor, f"queue {name}"),
+            hook_name(on_failed, f"on_failed of queue {name}"),
         )
         before = self.declared_queues.setdefault(name, declared)
         if before != declared:

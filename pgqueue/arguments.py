@@ -151,6 +151,10 @@ class Signature:
             raise self._refused(name, too_deep()) from None
         return given
 
+    def check_names(self, names: Iterable[str], what: str, fix: str) -> None:
+        """Raises ArgumentError, which says `what` and the `fix`, where a call with these arguments would not fit."""
+        self._check_names(dict.fromkeys(names), what, fix)
+
     def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The values of a call by name, as they were given, with the defaults of those that were not."""
         self._check_call(args, kwargs)

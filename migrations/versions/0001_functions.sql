@@ -357,6 +357,52 @@ end
 $function$;
 comment on function {schema}.purge_failed is 'Deletes failed jobs for good, with their log lines, and returns how many. Filters as in redrive.';
 
+-- Called by the statement that moved the jobs: whatever sends jobs to failed_jobs calls it with their ids.
+create function {schema}.enqueue_on_failed(job_ids bigint[]) returns bigint strict language plpgsql as $function$
+declare
+    told bigint;
+    lanes bigint;
+begin
+    perform pg_current_xact_id();
+    with failed as (
+        select f.id, coalesce(t.on_failed, q.on_failed, t.app_defaults ->> 'on_failed') as hook,
+               jsonb_build_object(
+                   'job_id', f.id, 'task', f.task, 'queue', f.queue, 'args', f.args, 'reason', f.reason, 'fingerprint', f.fingerprint,
+                   'error', jsonb_build_object('type', f.error_type, 'message', f.error_message,
+                                               'traceback', coalesce(f.errors -> -1 ->> 'traceback', ''))) as args
+        from {schema}.failed_jobs f
+        left join {schema}.tasks t on t.name = f.task
+        left join {schema}.queues q on q.name = f.queue
+        -- What tells of a failure, and fails itself, would tell of itself for ever.
+        where f.id = any (job_ids) and not coalesce(f.headers ? 'failed_job', false)),
+    resolved as (
+        select f.id, f.hook, coalesce(h.queue, 'default') as lane, coalesce(h.priority, q.priority, 0) as rank,
+               coalesce(h.max_attempts, q.max_attempts, 25) as attempts,
+               -- One level down: arguments that are as deep as they may be would be too deep there.
+               case when {schema}.too_deep(f.args) then f.args || '{{"args": null}}' else f.args end as args,
+               case when h.serial_key !~ '[{{](?!(job_id|task|queue|reason|fingerprint)[}}])'
+                    then left({schema}.fill_key(h.serial_key, f.args - 'args' - 'error'), 500) end as serial_key
+        from failed f
+        left join {schema}.tasks h on h.name = f.hook
+        left join {schema}.queues q on q.name = coalesce(h.queue, 'default')
+        where f.hook <> ''),
+    numbered as materialized (
+        select r.*, nextval('{schema}.jobs_position') as position from (select * from resolved order by id) r),
+    made as (
+        -- Without a unique key: nothing may keep a job from being moved.
+        insert into {schema}.jobs (queue, task, args, state, priority, position, max_attempts, serial_key, headers)
+        select lane, hook, args, 'available', rank, position, attempts, serial_key, jsonb_build_object('failed_job', id)
+        from numbered order by position
+        returning id),
+    woken as (
+        select pg_notify('{channel}', format('available %s %s %s', lane, rank, min(position))) from numbered n
+        where exists (select from {schema}.idle_workers w where w.queue = n.lane) group by lane, rank)
+    select (select count(*) from made), (select count(*) from woken) into told, lanes;
+    return told;
+end
+$function$;
+comment on function {schema}.enqueue_on_failed is 'Enqueues the on_failed tasks of these failed jobs, in the transaction that has moved them to failed_jobs; returns how many.';
+
 create function {schema}.key_template(key text) returns text language plpgsql immutable as $function$
 begin
     if key !~ '^[^{{}}]*([{{][A-Za-z_][A-Za-z0-9_]*[}}][^{{}}]*)+$' then

@@ -22,6 +22,7 @@ FUNCTIONS = (
     "is_failure",
     "redrive",
     "purge_failed",
+    "enqueue_on_failed",
     "pause",
     "resume",
     "gate_name",

@@ -327,6 +327,8 @@ create table {schema}.tasks (
     serial_key text,
     on_conflict text,
     keep_key interval,
+    on_failed text,
+    app_defaults jsonb,
     last_seen_at timestamptz not null default clock_timestamp(),
     constraint tasks_pkey primary key (name)
 );
@@ -340,6 +342,8 @@ comment on column {schema}.tasks.unique_key is 'Template of its unique key: {{na
 comment on column {schema}.tasks.serial_key is 'Template of its serial key.';
 comment on column {schema}.tasks.on_conflict is 'What an enqueue does while a job holds its unique key: skip (null), replace, reschedule, keep_last_if_running or error.';
 comment on column {schema}.tasks.keep_key is 'How long its unique key stays used after an enqueue, also when the job has ended before; null: until it has ended.';
+comment on column {schema}.tasks.on_failed is 'Task that is enqueued with each of its jobs that goes to failed_jobs; null for the queue''s, empty for none.';
+comment on column {schema}.tasks.app_defaults is 'What its app says for all of its tasks, where neither the task nor the queue does: on_failed.';
 comment on column {schema}.tasks.last_seen_at is 'When a worker last registered it.';
 
 create table {schema}.queues (
@@ -352,6 +356,7 @@ create table {schema}.queues (
     keep_completed interval,
     ageing interval,
     ageing_floor smallint,
+    on_failed text,
     updated_at timestamptz not null default clock_timestamp(),
     constraint queues_pkey primary key (name),
     constraint queues_max_attempts_check check (max_attempts >= 1),
@@ -367,6 +372,7 @@ comment on column {schema}.queues.timeout is 'Default of its jobs in seconds, af
 comment on column {schema}.queues.keep_completed is 'How long ended jobs of the queue are kept; null for the default, 0 for not at all.';
 comment on column {schema}.queues.ageing is 'For each such time that an available job has waited, its priority is one sooner; null: it stays.';
 comment on column {schema}.queues.ageing_floor is 'No priority ages beyond this one; null: beyond the soonest at which jobs of the queue wait or run.';
+comment on column {schema}.queues.on_failed is 'Task that is enqueued with each job of the queue that goes to failed_jobs, where the job''s task names none; null for the app''s, empty for none.';
 comment on column {schema}.queues.updated_at is 'Last change of the settings.';
 
 create table {schema}.schedules (

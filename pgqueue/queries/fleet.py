@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -27,6 +27,7 @@ class TaskRow:
     serial_key: str | None = None
     on_conflict: str | None = None
     keep_key: timedelta | None = None
+    on_failed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,19 @@ class QueueRow:
     breaker: Breaker | None = None
     ageing: timedelta | None = None
     ageing_floor: int | None = None
+    on_failed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AppDefaults:
+    """What an app says for all of its tasks, where neither they nor their queues do."""
+
+    on_failed: str | None = None
+
+    def dump(self) -> str | None:
+        """As `tasks.app_defaults` keeps it."""
+        said = {name: value for name, value in asdict(self).items() if value is not None}
+        return json.dumps(said) if said else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +111,19 @@ def register_worker(
     )
 
 
-def register_tasks(schema: str, tasks: Iterable[TaskRow]) -> Statement[Any]:
+def register_tasks(schema: str, tasks: Iterable[TaskRow], defaults: AppDefaults | None = None) -> Statement[Any]:
+    """What the code declares takes the place of what was there."""
     rows = sorted(tasks, key=lambda task: task.name)
     return Statement(
         inline(
-            "insert into {schema}.tasks (name, queue, priority, max_attempts, timeout, unique_key, serial_key, on_conflict, keep_key) "
-            "select * from unnest(%(names)s::text[], %(queues)s::text[], %(priorities)s::smallint[], %(attempts)s::int[], "
+            "insert into {schema}.tasks (name, queue, priority, max_attempts, timeout, unique_key, serial_key, on_conflict, keep_key, on_failed, app_defaults) "
+            "select g.*, %(defaults)s::jsonb from unnest(%(names)s::text[], %(queues)s::text[], %(priorities)s::smallint[], %(attempts)s::int[], "
             "%(timeouts)s::float8[], %(keys)s::text[], %(serial_keys)s::text[], "
-            "%(conflicts)s::text[], %(keeps)s::interval[]) "
+            "%(conflicts)s::text[], %(keeps)s::interval[], %(hooks)s::text[]) g "
             "on conflict (name) do update set queue = excluded.queue, priority = excluded.priority, "
             "max_attempts = excluded.max_attempts, timeout = excluded.timeout, unique_key = excluded.unique_key, "
             "serial_key = excluded.serial_key, on_conflict = excluded.on_conflict, keep_key = excluded.keep_key, "
+            "on_failed = excluded.on_failed, app_defaults = excluded.app_defaults, "
             "last_seen_at = clock_timestamp() returning name",
             schema,
         ),
@@ -121,6 +137,8 @@ def register_tasks(schema: str, tasks: Iterable[TaskRow]) -> Statement[Any]:
             "serial_keys": [task.serial_key for task in rows],
             "conflicts": [task.on_conflict for task in rows],
             "keeps": [task.keep_key for task in rows],
+            "hooks": [task.on_failed for task in rows],
+            "defaults": None if defaults is None else defaults.dump(),
         },
     )
 
@@ -130,16 +148,16 @@ def register_queues(schema: str, queues: Iterable[QueueRow]) -> Statement[Any]:
     rows = sorted(queues, key=lambda queue: queue.name)
     return Statement(
         inline(
-            "insert into {schema}.queues as q (name, priority, max_attempts, timeout, lifo, keep_completed, ageing, ageing_floor) "
-            "select n, p, a, t, coalesce(l, false), k, e, f from unnest(%(names)s::text[], %(priorities)s::smallint[], %(attempts)s::int[], "
-            "%(timeouts)s::float8[], %(lifos)s::bool[], %(keeps)s::interval[], %(ageing)s::interval[], %(floors)s::smallint[]) "
-            "g (n, p, a, t, l, k, e, f) "
+            "insert into {schema}.queues as q (name, priority, max_attempts, timeout, lifo, keep_completed, ageing, ageing_floor, on_failed) "
+            "select n, p, a, t, coalesce(l, false), k, e, f, h from unnest(%(names)s::text[], %(priorities)s::smallint[], %(attempts)s::int[], "
+            "%(timeouts)s::float8[], %(lifos)s::bool[], %(keeps)s::interval[], %(ageing)s::interval[], %(floors)s::smallint[], "
+            "%(hooks)s::text[]) g (n, p, a, t, l, k, e, f, h) "
             "on conflict (name) do update set priority = coalesce(excluded.priority, q.priority), "
             "max_attempts = coalesce(excluded.max_attempts, q.max_attempts), timeout = coalesce(excluded.timeout, q.timeout), "
             "lifo = case when excluded.name = any (%(declared)s) then excluded.lifo else q.lifo end, "
             "keep_completed = coalesce(excluded.keep_completed, q.keep_completed), ageing = coalesce(excluded.ageing, q.ageing), "
             "ageing_floor = case when excluded.ageing is null then q.ageing_floor else excluded.ageing_floor end, "
-            "updated_at = clock_timestamp() returning name",
+            "on_failed = coalesce(excluded.on_failed, q.on_failed), updated_at = clock_timestamp() returning name",
             schema,
         ),
         {
@@ -151,6 +169,7 @@ def register_queues(schema: str, queues: Iterable[QueueRow]) -> Statement[Any]:
             "keeps": [queue.keep_completed for queue in rows],
             "ageing": [queue.ageing for queue in rows],
             "floors": [queue.ageing_floor for queue in rows],
+            "hooks": [queue.on_failed for queue in rows],
             "declared": [queue.name for queue in rows if queue.lifo is not None],
         },
     )

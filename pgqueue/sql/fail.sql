@@ -1,4 +1,4 @@
--- running -> failed: whole into failed_jobs, with every attempt's error.
+-- running -> failed: whole into failed_jobs, with every attempt's error; the on_failed tasks of these jobs -> available.
 with gone as (
     delete from {schema}.jobs where id = any (%(ids)s::bigint[]) and claim_id = any (%(fences)s::bigint[])
     returning *),
@@ -15,5 +15,12 @@ kept as (
     from gone
     join (select job_id, duration, crashed, reason, fingerprint, error::jsonb
           from unnest(%(ids)s::bigint[], %(durations)s::float8[], %(crashes)s::int[], %(reasons)s::text[], %(fingerprints)s::text[],
-                      %(errors)s::text[]) u (job_id, duration, crashed, reason, fingerprint, error)) g on job_id = id)
-select id from gone
+                      %(errors)s::text[]) u (job_id, duration, crashed, reason, fingerprint, error)) g on job_id = id
+    returning id, queue, task),
+told as (
+    select {schema}.enqueue_on_failed(array_agg(k.id)) from kept k
+    left join {schema}.tasks t on t.name = k.task
+    left join {schema}.queues q on q.name = k.queue
+    where coalesce(t.on_failed, q.on_failed, t.app_defaults ->> 'on_failed') <> '')
+-- Not a left join: the planner would leave it out, and the on_failed tasks with it.
+select gone.id from gone cross join (select count(*) from told) t

@@ -31,6 +31,17 @@ def tasks(metadata: sa.MetaData) -> sa.Table:
             "How long its unique key stays used after an enqueue, also when the job has ended before; null: until it "
             "has ended.",
         ),
+        nullable(
+            "on_failed",
+            TEXT,
+            "Task that is enqueued with each of its jobs that goes to failed_jobs; null for the queue's, empty for "
+            "none.",
+        ),
+        nullable(
+            "app_defaults",
+            JSONB,
+            "What its app says for all of its tasks, where neither the task nor the queue does: on_failed.",
+        ),
         column("last_seen_at", TIME, "When a worker last registered it.", NOW),
         sa.PrimaryKeyConstraint("name", name="tasks_pkey"),
         comment="What workers have registered, so that an enqueue from SQL knows a task's defaults.",
@@ -61,6 +72,12 @@ def queues(metadata: sa.MetaData) -> sa.Table:
             "ageing_floor",
             SMALLINT,
             "No priority ages beyond this one; null: beyond the soonest at which jobs of the queue wait or run.",
+        ),
+        nullable(
+            "on_failed",
+            TEXT,
+            "Task that is enqueued with each job of the queue that goes to failed_jobs, where the job's task names "
+            "none; null for the app's, empty for none.",
         ),
         column("updated_at", TIME, "Last change of the settings.", NOW),
         sa.PrimaryKeyConstraint("name", name="queues_pkey"),

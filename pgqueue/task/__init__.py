@@ -1,6 +1,7 @@
 """A registered function: how it is declared, called, enqueued, and run."""
 
 from pgqueue.task.ageing import ageing_of
+from pgqueue.task.hooks import Hook, check_called, hook_name
 from pgqueue.task.options import Errors, RunIn, TaskOptions, Unique, filled, new_job, task_options
 from pgqueue.task.task import App, ArgumentsDoNotFit, BoundTask, Task
 
@@ -9,12 +10,15 @@ __all__ = [
     "ArgumentsDoNotFit",
     "BoundTask",
     "Errors",
+    "Hook",
     "RunIn",
     "Task",
     "TaskOptions",
     "Unique",
     "ageing_of",
+    "check_called",
     "filled",
+    "hook_name",
     "new_job",
     "task_options",
 ]

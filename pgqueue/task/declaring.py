@@ -11,6 +11,7 @@ from typing import Any
 from pgqueue.breaker import checked
 from pgqueue.errors import ArgumentError, ConfigurationError
 from pgqueue.limit import limits_of
+from pgqueue.task.hooks import hook_name
 from pgqueue.task.options import RunIn, TaskOptions, names_in, new_job
 
 LAST = "keep_last_if_running"
@@ -67,6 +68,7 @@ def check(name: str, options: TaskOptions, arguments: Collection[str] | None) ->
                 f"task {name}: {option}={given!r} must be an exception class or a tuple of some, such as OSError"
             )
     checked(options.breaker, f"task {name}")
+    hook_name(options.on_failed, f"on_failed of task {name}")
     if options.transactional and options.run_in == "process":
         raise ConfigurationError(
             f"task {name}: a transactional task cannot run in a process, which has no part in the worker's transaction"

@@ -119,6 +119,7 @@ class TaskOptions:
     limit: Limit | Sequence[Limit] | None = None
     breaker: Breaker | None = None
     keep_completed: bool = True
+    on_failed: Any = None
     transactional: bool = False
     bind: bool = False
     run_in: RunIn | None = None

@@ -17,10 +17,11 @@ from pgqueue.limit import limits_of
 from pgqueue.queries import breakers as breaker_rows
 from pgqueue.queries import fleet
 from pgqueue.queries import limits as limit_rows
-from pgqueue.queries.fleet import QueueRow, TaskRow
-from pgqueue.task import Task
+from pgqueue.queries.fleet import AppDefaults, QueueRow, TaskRow
+from pgqueue.task import Task, hook_name
 from pgqueue.version import VERSION
 from pgqueue.worker.heartbeat import Heartbeat
+from pgqueue.worker.hooks import check_hooks
 
 if TYPE_CHECKING:
     from pgqueue.worker.worker import Worker
@@ -43,7 +44,9 @@ class Life:
         """Write the tasks and queues that the app declares."""
         worker = self._worker
         tasks = [task_row(task) for task in worker.app.tasks.values()]
-        await worker.services.insist(fleet.register_tasks(worker.app.schema, tasks))
+        check_hooks(worker.app)
+        defaults = AppDefaults(on_failed=worker.app.on_failed)
+        await worker.services.insist(fleet.register_tasks(worker.app.schema, tasks, defaults))
         declared = worker.app.declared_queues
         rows = list(declared.values()) + [QueueRow(name) for name in {task.queue for task in tasks} - set(declared)]
         await worker.services.insist(fleet.register_queues(worker.app.schema, rows))
@@ -138,4 +141,5 @@ def task_row(task: Task[..., Any]) -> TaskRow:
         options.serial_key,
         None if unique is None else unique.conflict,
         None if unique is None else unique.keep_key,
+        hook_name(options.on_failed, f"on_failed of task {task.name}"),
     )

@@ -54,6 +54,23 @@ async def wait_for(ctx: Context, path: str) -> int:
     return os.getpid()
 
 
+@app.task(queue="orders")
+async def told(job_id: int, **rest: Any) -> None:
+    note("told", job_id, 0)
+
+
+@app.task(bind=True, queue="orders", max_attempts=1, on_failed=told)
+async def fragile(ctx: Context, gate: str = "", seconds: float = 0.0) -> None:
+    """Must not run twice; every third fails by itself."""
+    note("begin", ctx.job_id, ctx.attempt)
+    while gate and not is_there(gate):  # noqa: ASYNC110 - it is made by another process
+        await asyncio.sleep(0.005)
+    await asyncio.sleep(seconds)
+    note("end", ctx.job_id, ctx.attempt)
+    if ctx.job_id % 3 == 0:
+        raise ValueError("every third fails")
+
+
 @app.task(bind=True, queue="orders")
 async def kill_own_worker(ctx: Context, others: int) -> None:
     """Waits until this worker runs so many others, the first times: so that they die with it."""
