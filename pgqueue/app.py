@@ -21,6 +21,7 @@ from pgqueue.limit import Limit, limits_of
 from pgqueue.middleware import Middleware, Stack
 from pgqueue.names import data_name, schema_name
 from pgqueue.queries.fleet import QueueRow
+from pgqueue.retention import DAY, Keep, retention
 from pgqueue.schedule import Cron, Every
 from pgqueue.schedules import Schedule
 from pgqueue.task import Errors, Hook, RunIn, Task, Unique, ageing_of, filled, hook_name, new_job, task_options
@@ -44,8 +45,9 @@ class PgQueue:
 
     Without arguments the DSN comes from `PGQUEUE_DSN`, `pgqueue.toml`, `DATABASE_URL` or libpq's variables, and is
     looked up at the first use. `engine` shares a SQLAlchemy engine (sync or async) instead. `on_failed` names the task
-    that is told of failed jobs where neither their task nor their queue says. Own pools hold up to `pool_size`
-    connections, opened when needed. `pooler=True` is for PgBouncer in transaction mode: no session
+    that is told of failed jobs, `keep_completed` (24 hours) and `keep_failed` (until they are purged) how long ended
+    jobs are kept, where neither their task nor their queue says. Own pools hold up to `pool_size` connections, opened
+    when needed. `pooler=True` is for PgBouncer in transaction mode: no session
     settings, no prepared statements, polling in place of LISTEN.
 
         app = PgQueue("postgresql:///shop")
@@ -64,6 +66,8 @@ class PgQueue:
         backoff: Backoff | None = None,
         timeout: float | timedelta | None = None,
         on_failed: str | None = None,
+        keep_completed: Keep | None = None,
+        keep_failed: Keep | None = None,
         pool_size: int = 4,
         pooler: bool = False,
     ) -> None:
@@ -74,6 +78,8 @@ class PgQueue:
         self.max_attempts = max_attempts
         self.backoff = backoff or Backoff.default()
         self.timeout = None if timeout is None else seconds(timeout, "timeout")
+        self.keep_completed = retention(keep_completed, "keep_completed of the app") or DAY
+        self.keep_failed = retention(keep_failed, "keep_failed of the app")
         self.on_failed = hook_name(on_failed, "on_failed of the app")
         self.tasks: dict[str, Task[..., Any]] = {}
         self.declared_queues: dict[str, QueueRow] = {}
@@ -144,7 +150,8 @@ class PgQueue:
         serial_key: str | None = None,
         limit: Limit | Sequence[Limit] | None = None,
         breaker: Breaker | None = None,
-        keep_completed: bool = True,
+        keep_completed: Keep | None = None,
+        keep_failed: Keep | None = None,
         on_failed: Hook | None = None,
         transactional: bool = False,
         run_in: RunIn | None = None,
@@ -167,7 +174,8 @@ class PgQueue:
         serial_key: str | None = None,
         limit: Limit | Sequence[Limit] | None = None,
         breaker: Breaker | None = None,
-        keep_completed: bool = True,
+        keep_completed: Keep | None = None,
+        keep_failed: Keep | None = None,
         on_failed: Hook | None = None,
         transactional: bool = False,
         bind: Literal[False] = False,
@@ -180,8 +188,8 @@ class PgQueue:
         these; others send the job to `failed_jobs` at once. `timeout` is in seconds. `unique` gives its jobs a key.
         Jobs whose `serial_key`, a template of arguments, comes out the same run one at a time, in order. A `breaker`
         stops the task while it fails. `bind` passes the Context first. `run_in` is 'coroutine', 'thread' or 'process';
-        by default it follows from the function.
-        `keep_completed=False` keeps no history of jobs that completed. `on_failed` is a task, or its name, that is
+        by default it follows from the function. `keep_completed` and `keep_failed` say how long ended jobs are kept: an
+        age, the newest so many, 0 or False for none. `on_failed` is a task, or its name, that is
         enqueued with each job that goes to `failed_jobs`; False for none. `transactional` runs the task in the
         transaction that completes the job: `ctx.connection`.
 
@@ -256,15 +264,16 @@ class PgQueue:
         breaker: Breaker | None = None,
         ageing: float | timedelta | None = None,
         ageing_floor: int | None = None,
-        keep_completed: timedelta | None = None,
+        keep_completed: Keep | None = None,
+        keep_failed: Keep | None = None,
         on_failed: Hook | None = None,
     ) -> None:
         """Declare a queue's defaults; workers write them to the table `queues` at their start.
 
         `lifo` runs the newest job first within a priority. For each time `ageing` (seconds or timedelta) that a job has
         waited its priority is one sooner, down to `ageing_floor`, or to the soonest at which jobs of the queue wait or
-        run. A `breaker` stops the queue while its jobs fail. `keep_completed` is how long ended jobs are kept.
-        `on_failed` is as in `task`. Raises ConfigurationError for a queue that is declared twice and differently.
+        run. A `breaker` stops the queue while its jobs fail. `keep_completed`, `keep_failed` and `on_failed` are as in
+        `task`. Raises ConfigurationError for a queue that is declared twice and differently.
 
             app.queue("email", max_attempts=5, limit=Limit(rate="100/min"), keep_completed=timedelta(hours=24))
         """
@@ -277,11 +286,12 @@ class PgQueue:
             max_attempts,
             bound,
             lifo,
-            keep_completed,
+            retention(keep_completed, f"keep_completed of queue {name}"),
             limits,
             checked(breaker, f"queue {name}"),
             *ageing_of(ageing, ageing_floor, f"queue {name}"),
             hook_name(on_failed, f"on_failed of queue {name}"),
+            retention(keep_failed, f"keep_failed of queue {name}"),
         )
         before = self.declared_queues.setdefault(name, declared)
         if before != declared:

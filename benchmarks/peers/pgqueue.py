@@ -26,7 +26,7 @@ class PgQueueContender(Contender):
 
             self.app = images.app
 
-        @self.app.task(name="noop", keep_completed=self.options["history"])
+        @self.app.task(name="noop", keep_completed=None if self.options["history"] else 0)
         async def noop(id: int, pad: str = "") -> None:
             try:
                 pause = hit(id)

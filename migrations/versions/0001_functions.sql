@@ -257,9 +257,11 @@ begin
     held := array(select j from {schema}.jobs j where j.id = any (job_ids) and j.state <> 'running' and j.places is not null);
     with gone as (delete from {schema}.jobs j where j.id = any (job_ids) and j.state <> 'running' returning j.*)
     insert into {schema}.completed_jobs (id, run_at, created_at, attempt, max_attempts, priority, state, queue, task,
-                                         unique_key, serial_key, reason, args, headers, errors, tags)
+                                         unique_key, serial_key, reason, args, headers, errors, tags, own_retention)
     select g.id, g.run_at, g.created_at, g.attempt, g.max_attempts, g.priority, 'cancelled', g.queue, g.task,
-           g.unique_key, g.serial_key, why, g.args, g.headers, g.errors, g.tags
+           g.unique_key, g.serial_key, why, g.args, g.headers, g.errors, g.tags,
+           case when exists (select from {schema}.tasks t
+                             where t.name = g.task and num_nonnulls(t.keep_completed, t.keep_completed_count) > 0) then true end
     from gone g;
     with freed as (
         insert into {schema}.freed_places (gate, loose)

@@ -328,6 +328,10 @@ create table {schema}.tasks (
     on_conflict text,
     keep_key interval,
     on_failed text,
+    keep_completed interval,
+    keep_completed_count integer,
+    keep_failed interval,
+    keep_failed_count integer,
     app_defaults jsonb,
     last_seen_at timestamptz not null default clock_timestamp(),
     constraint tasks_pkey primary key (name)
@@ -343,7 +347,11 @@ comment on column {schema}.tasks.serial_key is 'Template of its serial key.';
 comment on column {schema}.tasks.on_conflict is 'What an enqueue does while a job holds its unique key: skip (null), replace, reschedule, keep_last_if_running or error.';
 comment on column {schema}.tasks.keep_key is 'How long its unique key stays used after an enqueue, also when the job has ended before; null: until it has ended.';
 comment on column {schema}.tasks.on_failed is 'Task that is enqueued with each of its jobs that goes to failed_jobs; null for the queue''s, empty for none.';
-comment on column {schema}.tasks.app_defaults is 'What its app says for all of its tasks, where neither the task nor the queue does: on_failed.';
+comment on column {schema}.tasks.keep_completed is 'How long its completed and cancelled jobs are kept; null for the queue''s, 0 for not at all.';
+comment on column {schema}.tasks.keep_completed_count is 'How many of them are kept in each queue, the newest.';
+comment on column {schema}.tasks.keep_failed is 'How long its failed jobs are kept; null for the queue''s.';
+comment on column {schema}.tasks.keep_failed_count is 'How many of them are kept in each queue, the newest.';
+comment on column {schema}.tasks.app_defaults is 'What its app says for all of its tasks, where neither the task nor the queue does: on_failed; keep_completed and keep_failed in seconds, keep_completed_count and keep_failed_count.';
 comment on column {schema}.tasks.last_seen_at is 'When a worker last registered it.';
 
 create table {schema}.queues (
@@ -354,13 +362,17 @@ create table {schema}.queues (
     max_attempts integer,
     timeout double precision,
     keep_completed interval,
+    keep_completed_count integer,
+    keep_failed interval,
+    keep_failed_count integer,
     ageing interval,
     ageing_floor smallint,
     on_failed text,
     updated_at timestamptz not null default clock_timestamp(),
     constraint queues_pkey primary key (name),
     constraint queues_max_attempts_check check (max_attempts >= 1),
-    constraint queues_ageing_check check (ageing >= interval '1 second')
+    constraint queues_ageing_check check (ageing >= interval '1 second'),
+    constraint queues_keep_check check (keep_completed_count >= 1 and keep_failed_count >= 1)
 );
 comment on table {schema}.queues is 'Settings of queues; a queue needs no row to be used.';
 comment on column {schema}.queues.name is 'Letters, digits and . _ -';
@@ -369,7 +381,10 @@ comment on column {schema}.queues.lifo is 'Newest first within a priority.';
 comment on column {schema}.queues.priority is 'Default of its jobs, after job and task.';
 comment on column {schema}.queues.max_attempts is 'Default of its jobs, after job and task.';
 comment on column {schema}.queues.timeout is 'Default of its jobs in seconds, after job and task.';
-comment on column {schema}.queues.keep_completed is 'How long ended jobs of the queue are kept; null for the default, 0 for not at all.';
+comment on column {schema}.queues.keep_completed is 'How long completed and cancelled jobs of the queue are kept, of tasks that do not say themselves; null for the app''s, 0 for not at all.';
+comment on column {schema}.queues.keep_completed_count is 'How many ended jobs of the queue are kept, the newest, of tasks that do not say themselves.';
+comment on column {schema}.queues.keep_failed is 'How long failed jobs of the queue are kept, of tasks that do not say themselves; null for the app''s, which is until they are purged.';
+comment on column {schema}.queues.keep_failed_count is 'How many of them are kept, the newest.';
 comment on column {schema}.queues.ageing is 'For each such time that an available job has waited, its priority is one sooner; null: it stays.';
 comment on column {schema}.queues.ageing_floor is 'No priority ages beyond this one; null: beyond the soonest at which jobs of the queue wait or run.';
 comment on column {schema}.queues.on_failed is 'Task that is enqueued with each job of the queue that goes to failed_jobs, where the job''s task names none; null for the app''s, empty for none.';
@@ -430,10 +445,12 @@ create table {schema}.completed_jobs (
     errors jsonb,
     result jsonb,
     tags text[],
+    own_retention boolean,
     constraint completed_jobs_state_check check (state in ('completed', 'cancelled'))
 ) partition by range (finished_at);
 create index completed_jobs_id on {schema}.completed_jobs (id);
-create index completed_jobs_queue on {schema}.completed_jobs (queue, finished_at);
+create index completed_jobs_queue on {schema}.completed_jobs (queue, finished_at) where own_retention is null;
+create index completed_jobs_task on {schema}.completed_jobs (queue, task, finished_at) where own_retention;
 comment on table {schema}.completed_jobs is 'History of jobs that completed or were cancelled; one partition a day (UTC).';
 comment on column {schema}.completed_jobs.id is 'As in jobs.';
 comment on column {schema}.completed_jobs.run_at is 'From when on the last attempt could run.';
@@ -455,6 +472,7 @@ comment on column {schema}.completed_jobs.headers is 'As in jobs.';
 comment on column {schema}.completed_jobs.errors is 'Errors of the attempts before.';
 comment on column {schema}.completed_jobs.result is 'What the task returned; null when that was None.';
 comment on column {schema}.completed_jobs.tags is 'As in jobs.';
+comment on column {schema}.completed_jobs.own_retention is 'True where the task says how long its jobs are kept; else null.';
 
 create table {schema}.failed_jobs (
     id bigint not null,
@@ -482,7 +500,7 @@ create table {schema}.failed_jobs (
     tags text[],
     constraint failed_jobs_pkey primary key (id)
 );
-create index failed_jobs_queue on {schema}.failed_jobs (queue, failed_at);
+create index failed_jobs_task on {schema}.failed_jobs (queue, task, failed_at);
 comment on table {schema}.failed_jobs is 'The dead letter queue: jobs that cannot succeed, whole, until they are redriven or purged.';
 comment on column {schema}.failed_jobs.id is 'As in jobs.';
 comment on column {schema}.failed_jobs.run_at is 'From when on the last attempt could run.';

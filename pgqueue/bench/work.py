@@ -40,7 +40,7 @@ class Noop:
         self.ledger = ledger = Ledger(jobs)
         self.all_ran = all_ran = asyncio.Event()
 
-        @self.app.task(name=bare.TASK, keep_completed=kept)
+        @self.app.task(name=bare.TASK, keep_completed=None if kept else 0)
         async def noop(number: int) -> None:
             if ledger.hit(number):
                 all_ran.set()

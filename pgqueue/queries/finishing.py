@@ -26,6 +26,7 @@ class Finished:
     `limited`: the job may have places at gates, which are freed with it, or `failed`: the breakers that count it. `hit`:
     gates that its outcome closes. `tried`: it may be the one that a breaker tries.
     `suspected`: it is given back since its process crashed, and that may have been its fault.
+    `own_retention`: its task says how long its history is kept.
     """
 
     id: int
@@ -39,6 +40,7 @@ class Finished:
     tried: bool = False
     failed: tuple[Of, ...] = ()
     suspected: bool = False
+    own_retention: bool = False
 
 
 _GROUPS = {Retry: "retry", Snooze: "retry", Failed: "fail", Cancelled: "cancel", type(None): "release"}
@@ -66,7 +68,7 @@ def finish(schema: str, worker: UUID | None, batch: Sequence[Finished]) -> Opera
                 closed |= {gate: max(closed.get(gate, 0.0), one.outcome.delay) for gate in one.hit}
     for name, group in sorted(groups.items()):
         match name:
-            case "complete" | "complete_unkept":
+            case "complete" | "complete_own" | "complete_unkept":
                 [(count,)] = yield _complete(schema, worker, group, name)
                 written += count
             case "retry":
@@ -108,7 +110,7 @@ def _keeps_places(one: Finished) -> bool:
 
 def _group(one: Finished) -> str:
     if type(one.outcome) is Completed:
-        return "complete" if one.kept else "complete_unkept"
+        return ("complete_own" if one.own_retention else "complete") if one.kept else "complete_unkept"
     if one.suspected:
         return "suspect"
     return _GROUPS[type(one.outcome)]
@@ -141,10 +143,12 @@ def _durations(group: list[Finished]) -> str:
 
 def _complete(schema: str, worker: UUID | None, group: list[Finished], name: str) -> Statement[Any]:
     params = _common(worker, group)
-    if name == "complete":
-        params["durations"] = _durations(group)
-        params["results"] = texts(one.outcome.result for one in group if isinstance(one.outcome, Completed))
-    return Statement(text(name, schema), params)
+    if name == "complete_unkept":
+        return Statement(text(name, schema), params)
+    params["durations"] = _durations(group)
+    params["results"] = texts(one.outcome.result for one in group if isinstance(one.outcome, Completed))
+    params["own"] = True if name == "complete_own" else None
+    return Statement(text("complete", schema), params)
 
 
 def _retry(schema: str, worker: UUID | None, group: list[Finished]) -> Statement[Any]:

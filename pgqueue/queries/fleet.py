@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -12,6 +12,13 @@ from uuid import UUID
 from pgqueue.breaker import Breaker
 from pgqueue.limit import Limit
 from pgqueue.queries.statement import Statement, inline, text
+from pgqueue.retention import Retention
+
+ANY = Retention()
+KEPT = ("keep_completed", "keep_failed")
+KEEPS = (
+    "%(completed_ages)s::interval[], %(completed_counts)s::int[], %(failed_ages)s::interval[], %(failed_counts)s::int[]"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +35,8 @@ class TaskRow:
     on_conflict: str | None = None
     keep_key: timedelta | None = None
     on_failed: str | None = None
+    keep_completed: Retention | None = None
+    keep_failed: Retention | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +48,13 @@ class QueueRow:
     max_attempts: int | None = None
     timeout: float | None = None
     lifo: bool | None = None
-    keep_completed: timedelta | None = None
+    keep_completed: Retention | None = None
     limits: tuple[Limit, ...] = ()
     breaker: Breaker | None = None
     ageing: timedelta | None = None
     ageing_floor: int | None = None
     on_failed: str | None = None
+    keep_failed: Retention | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +62,18 @@ class AppDefaults:
     """What an app says for all of its tasks, where neither they nor their queues do."""
 
     on_failed: str | None = None
+    keep_completed: Retention | None = None
+    keep_failed: Retention | None = None
 
     def dump(self) -> str | None:
-        """As `tasks.app_defaults` keeps it."""
-        said = {name: value for name, value in asdict(self).items() if value is not None}
-        return json.dumps(said) if said else None
+        """As `tasks.app_defaults` keeps it: ages in seconds."""
+        said: dict[str, Any] = {"on_failed": self.on_failed}
+        for name, keep in (("keep_completed", self.keep_completed), ("keep_failed", self.keep_failed)):
+            if keep is not None:
+                said[name] = None if keep.age is None else keep.age.total_seconds()
+                said[f"{name}_count"] = keep.count
+        known = {name: value for name, value in said.items() if value is not None}
+        return json.dumps(known) if known else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +133,17 @@ def register_tasks(schema: str, tasks: Iterable[TaskRow], defaults: AppDefaults 
     rows = sorted(tasks, key=lambda task: task.name)
     return Statement(
         inline(
-            "insert into {schema}.tasks (name, queue, priority, max_attempts, timeout, unique_key, serial_key, on_conflict, keep_key, on_failed, app_defaults) "
+            "insert into {schema}.tasks (name, queue, priority, max_attempts, timeout, unique_key, serial_key, on_conflict, keep_key, on_failed, "
+            "keep_completed, keep_completed_count, keep_failed, keep_failed_count, app_defaults) "
             "select g.*, %(defaults)s::jsonb from unnest(%(names)s::text[], %(queues)s::text[], %(priorities)s::smallint[], %(attempts)s::int[], "
             "%(timeouts)s::float8[], %(keys)s::text[], %(serial_keys)s::text[], "
-            "%(conflicts)s::text[], %(keeps)s::interval[], %(hooks)s::text[]) g "
+            "%(conflicts)s::text[], %(keeps)s::interval[], %(hooks)s::text[], "
+            f"{KEEPS}) g "
             "on conflict (name) do update set queue = excluded.queue, priority = excluded.priority, "
             "max_attempts = excluded.max_attempts, timeout = excluded.timeout, unique_key = excluded.unique_key, "
             "serial_key = excluded.serial_key, on_conflict = excluded.on_conflict, keep_key = excluded.keep_key, "
-            "on_failed = excluded.on_failed, app_defaults = excluded.app_defaults, "
+            "on_failed = excluded.on_failed, keep_completed = excluded.keep_completed, keep_completed_count = excluded.keep_completed_count, "
+            "keep_failed = excluded.keep_failed, keep_failed_count = excluded.keep_failed_count, app_defaults = excluded.app_defaults, "
             "last_seen_at = clock_timestamp() returning name",
             schema,
         ),
@@ -138,6 +158,7 @@ def register_tasks(schema: str, tasks: Iterable[TaskRow], defaults: AppDefaults 
             "conflicts": [task.on_conflict for task in rows],
             "keeps": [task.keep_key for task in rows],
             "hooks": [task.on_failed for task in rows],
+            **_keeps(rows),
             "defaults": None if defaults is None else defaults.dump(),
         },
     )
@@ -148,14 +169,15 @@ def register_queues(schema: str, queues: Iterable[QueueRow]) -> Statement[Any]:
     rows = sorted(queues, key=lambda queue: queue.name)
     return Statement(
         inline(
-            "insert into {schema}.queues as q (name, priority, max_attempts, timeout, lifo, keep_completed, ageing, ageing_floor, on_failed) "
-            "select n, p, a, t, coalesce(l, false), k, e, f, h from unnest(%(names)s::text[], %(priorities)s::smallint[], %(attempts)s::int[], "
-            "%(timeouts)s::float8[], %(lifos)s::bool[], %(keeps)s::interval[], %(ageing)s::interval[], %(floors)s::smallint[], "
-            "%(hooks)s::text[]) g (n, p, a, t, l, k, e, f, h) "
+            "insert into {schema}.queues as q (name, priority, max_attempts, timeout, lifo, ageing, ageing_floor, on_failed, "
+            "keep_completed, keep_completed_count, keep_failed, keep_failed_count) "
+            "select n, p, a, t, coalesce(l, false), e, f, h, kc, kcc, kf, kfc from unnest(%(names)s::text[], %(priorities)s::smallint[], "
+            "%(attempts)s::int[], %(timeouts)s::float8[], %(lifos)s::bool[], %(ageing)s::interval[], %(floors)s::smallint[], "
+            f"%(hooks)s::text[], {KEEPS}) g (n, p, a, t, l, e, f, h, kc, kcc, kf, kfc) "
             "on conflict (name) do update set priority = coalesce(excluded.priority, q.priority), "
             "max_attempts = coalesce(excluded.max_attempts, q.max_attempts), timeout = coalesce(excluded.timeout, q.timeout), "
             "lifo = case when excluded.name = any (%(declared)s) then excluded.lifo else q.lifo end, "
-            "keep_completed = coalesce(excluded.keep_completed, q.keep_completed), ageing = coalesce(excluded.ageing, q.ageing), "
+            f"{', '.join(_kept(option) for option in KEPT)}, ageing = coalesce(excluded.ageing, q.ageing), "
             "ageing_floor = case when excluded.ageing is null then q.ageing_floor else excluded.ageing_floor end, "
             "on_failed = coalesce(excluded.on_failed, q.on_failed), updated_at = clock_timestamp() returning name",
             schema,
@@ -166,19 +188,46 @@ def register_queues(schema: str, queues: Iterable[QueueRow]) -> Statement[Any]:
             "attempts": [queue.max_attempts for queue in rows],
             "timeouts": [queue.timeout for queue in rows],
             "lifos": [queue.lifo for queue in rows],
-            "keeps": [queue.keep_completed for queue in rows],
             "ageing": [queue.ageing for queue in rows],
             "floors": [queue.ageing_floor for queue in rows],
             "hooks": [queue.on_failed for queue in rows],
+            **_keeps(rows),
             "declared": [queue.name for queue in rows if queue.lifo is not None],
         },
     )
 
 
+def _keeps(rows: Iterable[TaskRow | QueueRow]) -> dict[str, Any]:
+    """What KEEPS takes."""
+    completed, failed = zip(*[(row.keep_completed or ANY, row.keep_failed or ANY) for row in rows], strict=True)
+    return {
+        "completed_ages": [keep.age for keep in completed],
+        "completed_counts": [keep.count for keep in completed],
+        "failed_ages": [keep.age for keep in failed],
+        "failed_counts": [keep.count for keep in failed],
+    }
+
+
+def _kept(option: str) -> str:
+    said = f"num_nonnulls(excluded.{option}, excluded.{option}_count) > 0"
+    return ", ".join(
+        f"{column} = case when {said} then excluded.{column} else q.{column} end"
+        for column in (option, f"{option}_count")
+    )
+
+
 def queue_settings(schema: str) -> Statement[Any]:
-    """(name, paused, lifo, timeout, keep_completed, ageing, ageing_floor) of every queue that has a row."""
-    columns = "name, paused, lifo, timeout, keep_completed, ageing, ageing_floor"
-    return Statement(inline(f"select {columns} from {{schema}}.queues", schema))
+    """(name, paused, lifo, timeout, whether history is kept or None where it does not say, ageing, ageing_floor).
+
+    Of every queue that has a row.
+    """
+    return Statement(
+        inline(
+            "select name, paused, lifo, timeout, case when num_nonnulls(keep_completed, keep_completed_count) > 0 "
+            "then coalesce(keep_completed > interval '0', true) end, ageing, ageing_floor from {schema}.queues",
+            schema,
+        )
+    )
 
 
 def queue_names(schema: str) -> Statement[str]:

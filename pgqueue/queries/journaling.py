@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -61,18 +60,4 @@ def logs(schema: str, job_id: int, limit: int) -> Statement[LogLine]:
         ),
         {"id": job_id, "limit": limit},
         lambda row: LogLine(*row),
-    )
-
-
-def forget(schema: str, table: str, column: str, keep: timedelta, count: int) -> Statement[int]:
-    """Delete rows older than `keep` of jobs that have ended, up to so many; returns how many."""
-    return Statement(
-        inline(
-            f"with gone as (delete from {{schema}}.{table} where ctid = any (array(select o.ctid from {{schema}}.{table} o "
-            f"where o.{column} < clock_timestamp() - %(keep)s and not exists (select from {{schema}}.jobs j where j.id = o.job_id) "
-            "limit %(count)s)) returning 1) select count(*) from gone",
-            schema,
-        ),
-        {"keep": keep, "count": count},
-        lambda row: row[0],
     )

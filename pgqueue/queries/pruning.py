@@ -1,4 +1,4 @@
-"""Retention: partitions of `completed_jobs` by the day, and narrower rules in batches."""
+"""Retention by the day: partitions of `completed_jobs`, made ahead and dropped; what is kept for less is in `retaining`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from psycopg import sql
 from pgqueue.queries.statement import Statement, inline
 
 ENDED = "Past its retention: pgqueue drops it."
-LONGEST = "with longest as (select greatest(%(keep)s::interval, max(keep_completed)) as keep from {schema}.queues)"
+LONGEST = (
+    "with longest as (select greatest(%(keep)s::interval, (select max(coalesce(keep_completed, interval '1 day')) from {schema}.queues "
+    "where num_nonnulls(keep_completed, keep_completed_count) > 0), "
+    "(select max(greatest(case when num_nonnulls(keep_completed, keep_completed_count) > 0 then coalesce(keep_completed, interval '1 day') end, "
+    "make_interval(secs => (app_defaults ->> 'keep_completed')::float8))) from {schema}.tasks)) as keep)"
+)
 DAY = "'^completed_jobs_[0-9]{{8}}$'"
 IS_PAST = "((right(c.relname, 8))::date + 1)::timestamp at time zone 'UTC' < clock_timestamp() - longest.keep"
 
@@ -108,33 +113,6 @@ def _ddl(text: str, schema: str, name: str) -> Statement[Any]:
         parent=sql.Identifier(schema, "completed_jobs"), partition=sql.Identifier(schema, name)
     )
     return Statement(query.as_string())
-
-
-def retentions(schema: str, keep: timedelta) -> Statement[Any]:
-    """(queue, how long its history is kept) where partitions are kept for longer than that; workers register queues."""
-    return Statement(
-        inline(
-            f"{LONGEST} select name, coalesce(keep_completed, %(keep)s::interval) from {schema}.queues, longest "
-            "where coalesce(keep_completed, %(keep)s::interval) < longest.keep order by name",
-            schema,
-        ),
-        {"keep": keep},
-    )
-
-
-def prune_queue(schema: str, queue: str, keep: timedelta, count: int) -> Statement[int]:
-    """Rows: how many were deleted, at most `count`."""
-    return Statement(
-        inline(
-            "with old as (select ctid, tableoid from {schema}.completed_jobs where queue = %(queue)s "
-            "and finished_at < clock_timestamp() - %(keep)s::interval order by finished_at limit %(count)s), "
-            "gone as (delete from {schema}.completed_jobs c using old where c.ctid = old.ctid and c.tableoid = old.tableoid returning 1) "
-            "select count(*)::int from gone",
-            schema,
-        ),
-        {"queue": queue, "keep": keep, "count": count},
-        lambda row: row[0],
-    )
 
 
 def forget_keys(schema: str, count: int) -> Statement[int]:

@@ -1,35 +1,47 @@
-"""Deletes history that is past its retention, and makes the partitions of the days to come."""
+"""Deletes ended jobs that are past their retention, and makes the partitions of the days to come."""
 
 from __future__ import annotations
 
 import logging
 import random
 from datetime import timedelta
-from typing import Any
+from itertools import count
+from typing import Any, Literal
 
 import psycopg
 
 from pgqueue.errors import SchemaOutOfDate
-from pgqueue.queries import journaling, pruning
+from pgqueue.queries import pruning, retaining
+from pgqueue.queries.retaining import Rule
 from pgqueue.queries.statement import Statement
+from pgqueue.retention import DAY, Retention
 from pgqueue.services.service import Runner, Service
 
 logger = logging.getLogger("pgqueue.services")
 
 KEEP_LANES = timedelta(days=7)
-KEEP_COMPLETED = timedelta(hours=24)
+KEEP_COMPLETED = timedelta(days=1)
 BATCH = 5_000
+SWEEPS = 2
 INTERVAL = 60.0
 
 
 class Pruner(Service):
-    """Whole days leave as partitions; what a queue keeps for less in bounded batches; marks of lanes long unused."""
+    """Whole days leave as partitions; what a queue or task keeps for less, or fewer, in bounded batches; log lines with
+    their jobs; and marks of lanes long unused.
+
+    `keep_completed` and `keep_failed` are the app's own, for tasks that no worker has registered.
+    """
 
     name = "pruner"
 
-    def __init__(self, runner: Runner, schema: str, keep_completed: timedelta = KEEP_COMPLETED) -> None:
+    def __init__(
+        self, runner: Runner, schema: str, keep_completed: Retention = DAY, keep_failed: Retention | None = None
+    ) -> None:
         super().__init__(runner, schema)
-        self._keep = keep_completed
+        self._keep = keep_completed.age if keep_completed.age is not None else KEEP_COMPLETED
+        self._keep_failed = None if keep_failed is None else keep_failed.age
+        self._swept: dict[str, int] = {}
 
     async def run_once(self) -> float:
         await self.runner.fetch(pruning.make_partitions(self.schema))
@@ -40,16 +52,38 @@ class Pruner(Service):
         for name in await self.runner.fetch(pruning.detached_partitions(self.schema, self._keep)):
             await self.runner.fetch(pruning.drop_partition(self.schema, name))
             logger.info("dropped %s", name)
-        for queue, keep in await self.runner.fetch(pruning.retentions(self.schema, self._keep)):
-            while await self.runner.fetch(pruning.prune_queue(self.schema, queue, keep, BATCH)) == [BATCH]:
-                pass
+            # The log lines of its jobs are the oldest.
+            self._swept.clear()
+        for rules in (
+            retaining.queue_rules(self.schema, self._keep),
+            retaining.task_rules(self.schema, self._keep),
+            retaining.failed_rules(self.schema, self._keep_failed),
+        ):
+            for rule in await self.runner.fetch(rules):
+                await self._prune(rule)
+        await self._sweep("job_logs")
+        await self._sweep("job_progress")
         await self.runner.fetch(pruning.forget_lanes(self.schema, KEEP_LANES))
-        for table, column in (("job_logs", "logged_at"), ("job_progress", "updated_at")):
-            while await self.runner.fetch(journaling.forget(self.schema, table, column, self._keep, BATCH)) == [BATCH]:
-                pass
         while await self.runner.fetch(pruning.forget_keys(self.schema, BATCH)) == [BATCH]:
             pass
         return INTERVAL * random.uniform(0.8, 1.2)
+
+    async def _prune(self, rule: Rule) -> None:
+        kept = [] if rule.count is None else await self.runner.fetch(retaining.oldest_kept(self.schema, rule))
+        if rule.age is None and not kept:
+            return
+        before = kept[0] if kept else None
+        for task in rule.tasks:
+            while await self.runner.fetch(retaining.prune(self.schema, rule, task, before, BATCH)) == [BATCH]:
+                pass
+
+    async def _sweep(self, table: Literal["job_logs", "job_progress"]) -> None:
+        """Look at some rows each time, from where the last turn ended; at more, as long as many are to go."""
+        for turn in count(1):
+            [swept] = await self.runner.fetch(retaining.sweep(self.schema, table, self._swept.get(table, 0), BATCH))
+            self._swept[table] = swept.last if swept.seen == BATCH else 0
+            if swept.seen < BATCH or (turn >= SWEEPS and swept.gone < BATCH // 2):
+                return
 
     async def _detach(self, name: str, pending: bool) -> None:
         if pending or await self._alter(pruning.mark_ended(self.schema, name)):

@@ -4,9 +4,11 @@ with gone as (
     returning *),
 kept as (
     insert into {schema}.completed_jobs (id, run_at, created_at, started_at, worker_id, attempt, max_attempts, priority, state, queue,
-                                         task, unique_key, serial_key, reason, args, headers, errors, tags)
+                                         task, unique_key, serial_key, reason, args, headers, errors, tags, own_retention)
     select id, run_at, created_at, clock_timestamp() - make_interval(secs => duration),
            %(worker)s::uuid, attempt, max_attempts, priority, 'cancelled', queue, task, unique_key, serial_key,
-           coalesce(g.reason, case when cancel_requested then 'cancelled while it ran' else 'a later job with its key took its place' end), args, headers, errors, tags
+           coalesce(g.reason, case when cancel_requested then 'cancelled while it ran' else 'a later job with its key took its place' end), args, headers, errors, tags,
+           case when exists (select from {schema}.tasks t
+                             where t.name = task and num_nonnulls(t.keep_completed, t.keep_completed_count) > 0) then true end
     from gone join unnest(%(ids)s::bigint[], %(durations)s::float8[], %(reasons)s::text[]) g (job_id, duration, reason) on job_id = id)
 select id from gone

@@ -4,10 +4,11 @@ with gone as (
     returning *),
 kept as (
     insert into {schema}.completed_jobs (id, run_at, created_at, started_at, worker_id, attempt, max_attempts, priority, state, queue,
-                                         task, unique_key, serial_key, args, headers, errors, result, tags)
+                                         task, unique_key, serial_key, args, headers, errors, result, tags,
+                                         own_retention)
     select id, run_at, created_at, clock_timestamp() - make_interval(secs => duration),
            %(worker)s::uuid, attempt, max_attempts, priority, 'completed', queue, task, unique_key, serial_key, args, headers, errors,
-           result::jsonb, tags
+           result::jsonb, tags, %(own)s::boolean
     from gone join unnest(%(ids)s::bigint[], %(durations)s::float8[], %(results)s::text[]) g (job_id, duration, result) on job_id = id),
 freed as (
     insert into {schema}.freed_places (gate, loose, places)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import BIGINT, DOUBLE_PRECISION, INTEGER, JSONB, SMALLINT, TEXT, UUID
+from sqlalchemy.dialects.postgresql import BIGINT, BOOLEAN, DOUBLE_PRECISION, INTEGER, JSONB, SMALLINT, TEXT, UUID
 
 from pgqueue.tables.columns import NOW, TEXTS, TIME, VACUUM_OFTEN, column, nullable
 
@@ -32,9 +32,11 @@ def completed_jobs(metadata: sa.MetaData) -> sa.Table:
         nullable("errors", JSONB, "Errors of the attempts before."),
         nullable("result", JSONB, "What the task returned; null when that was None."),
         nullable("tags", TEXTS, "As in jobs."),
+        nullable("own_retention", BOOLEAN, "True where the task says how long its jobs are kept; else null."),
         sa.CheckConstraint("state in ('completed', 'cancelled')", name="completed_jobs_state_check"),
         sa.Index("completed_jobs_id", "id"),
-        sa.Index("completed_jobs_queue", "queue", "finished_at"),
+        sa.Index("completed_jobs_queue", "queue", "finished_at", postgresql_where=sa.text("own_retention is null")),
+        sa.Index("completed_jobs_task", "queue", "task", "finished_at", postgresql_where=sa.text("own_retention")),
         comment="History of jobs that completed or were cancelled; one partition a day (UTC).",
         postgresql_partition_by="RANGE (finished_at)",
     )
@@ -68,7 +70,7 @@ def failed_jobs(metadata: sa.MetaData) -> sa.Table:
         column("errors", JSONB, "Error of every attempt, as in jobs."),
         nullable("tags", TEXTS, "As in jobs."),
         sa.PrimaryKeyConstraint("id", name="failed_jobs_pkey"),
-        sa.Index("failed_jobs_queue", "queue", "failed_at"),
+        sa.Index("failed_jobs_task", "queue", "task", "failed_at"),
         comment="The dead letter queue: jobs that cannot succeed, whole, until they are redriven or purged.",
     )
 

@@ -38,9 +38,18 @@ def tasks(metadata: sa.MetaData) -> sa.Table:
             "none.",
         ),
         nullable(
+            "keep_completed",
+            INTERVAL,
+            "How long its completed and cancelled jobs are kept; null for the queue's, 0 for not at all.",
+        ),
+        nullable("keep_completed_count", INTEGER, "How many of them are kept in each queue, the newest."),
+        nullable("keep_failed", INTERVAL, "How long its failed jobs are kept; null for the queue's."),
+        nullable("keep_failed_count", INTEGER, "How many of them are kept in each queue, the newest."),
+        nullable(
             "app_defaults",
             JSONB,
-            "What its app says for all of its tasks, where neither the task nor the queue does: on_failed.",
+            "What its app says for all of its tasks, where neither the task nor the queue does: on_failed; "
+            "keep_completed and keep_failed in seconds, keep_completed_count and keep_failed_count.",
         ),
         column("last_seen_at", TIME, "When a worker last registered it.", NOW),
         sa.PrimaryKeyConstraint("name", name="tasks_pkey"),
@@ -61,8 +70,21 @@ def queues(metadata: sa.MetaData) -> sa.Table:
         nullable(
             "keep_completed",
             INTERVAL,
-            "How long ended jobs of the queue are kept; null for the default, 0 for not at all.",
+            "How long completed and cancelled jobs of the queue are kept, of tasks that do not say themselves; null "
+            "for the app's, 0 for not at all.",
         ),
+        nullable(
+            "keep_completed_count",
+            INTEGER,
+            "How many ended jobs of the queue are kept, the newest, of tasks that do not say themselves.",
+        ),
+        nullable(
+            "keep_failed",
+            INTERVAL,
+            "How long failed jobs of the queue are kept, of tasks that do not say themselves; null for the app's, "
+            "which is until they are purged.",
+        ),
+        nullable("keep_failed_count", INTEGER, "How many of them are kept, the newest."),
         nullable(
             "ageing",
             INTERVAL,
@@ -83,6 +105,7 @@ def queues(metadata: sa.MetaData) -> sa.Table:
         sa.PrimaryKeyConstraint("name", name="queues_pkey"),
         sa.CheckConstraint("max_attempts >= 1", name="queues_max_attempts_check"),
         sa.CheckConstraint("ageing >= interval '1 second'", name="queues_ageing_check"),
+        sa.CheckConstraint("keep_completed_count >= 1 and keep_failed_count >= 1", name="queues_keep_check"),
         comment="Settings of queues; a queue needs no row to be used.",
     )
 

@@ -17,6 +17,7 @@ from pgqueue.errors import ArgumentError, ConfigurationError, seconds
 from pgqueue.job import NewJob, checked_key, checked_time
 from pgqueue.limit import Limit
 from pgqueue.names import data_name
+from pgqueue.retention import Retention, retention
 
 OnConflict = Literal["skip", "replace", "reschedule", "keep_last_if_running", "error"]
 Errors = type[BaseException] | tuple[type[BaseException], ...]
@@ -118,7 +119,8 @@ class TaskOptions:
     serial_key: str | None = None
     limit: Limit | Sequence[Limit] | None = None
     breaker: Breaker | None = None
-    keep_completed: bool = True
+    keep_completed: Retention | None = None
+    keep_failed: Retention | None = None
     on_failed: Any = None
     transactional: bool = False
     bind: bool = False
@@ -140,6 +142,8 @@ def task_options(**given: Any) -> TaskOptions:
             near = get_close_matches(name, known, n=1)
             fix = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
             raise ConfigurationError(f"@app.task has no option {name!r}: {fix}")
+    for name in ("keep_completed", "keep_failed"):
+        given[name] = retention(given.get(name), f"{name} of @app.task")
     return TaskOptions(**given)
 
 

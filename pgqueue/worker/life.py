@@ -45,7 +45,8 @@ class Life:
         worker = self._worker
         tasks = [task_row(task) for task in worker.app.tasks.values()]
         check_hooks(worker.app)
-        defaults = AppDefaults(on_failed=worker.app.on_failed)
+        app = worker.app
+        defaults = AppDefaults(app.on_failed, app.keep_completed, app.keep_failed)
         await worker.services.insist(fleet.register_tasks(worker.app.schema, tasks, defaults))
         declared = worker.app.declared_queues
         rows = list(declared.values()) + [QueueRow(name) for name in {task.queue for task in tasks} - set(declared)]
@@ -142,4 +143,6 @@ def task_row(task: Task[..., Any]) -> TaskRow:
         None if unique is None else unique.conflict,
         None if unique is None else unique.keep_key,
         hook_name(options.on_failed, f"on_failed of task {task.name}"),
+        options.keep_completed,
+        options.keep_failed,
     )

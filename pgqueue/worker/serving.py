@@ -57,7 +57,8 @@ class Serving:
         self._settings: dict[str, QueueSettings] = {}
         self._templates: Templates = {}
         self._breakers: frozenset[Of] = frozenset()
-        self._without_history: frozenset[str] = frozenset()
+        self._keeps_history = worker.app.keep_completed.keeps
+        self._otherwise: frozenset[str] = frozenset()
         self.known_at_start: set[str] = set()
         self.slots: dict[str, Slots] = {}
         self.claimers: dict[str, Claimer] = {}
@@ -69,7 +70,9 @@ class Serving:
         if self._worker.life.heartbeat is not None:
             self._worker.reporter.paused_are(self.slots, before, self.paused())
         self._templates = templates
-        self._without_history = frozenset(name for name, one in settings.items() if not one.keeps_history)
+        self._otherwise = frozenset(
+            name for name, one in settings.items() if one.keeps_history not in (None, self._keeps_history)
+        )
         served = len(self.slots)
         for queue, count in self._spec.resolve(self.known_queues(names)).items():
             if queue not in self.slots and not self._worker.stopping:
@@ -116,8 +119,10 @@ class Serving:
         """Of the queues that the code knows."""
         return sum(self._spec.resolve(self.known_queues(set())).values())
 
-    def keeps_history(self, queue: str) -> bool:
-        return queue not in self._without_history
+    def keeps_history(self, task: Task[..., Any], queue: str) -> bool:
+        """Whether anything is kept of a job that completed: its task says, else its queue, else the app."""
+        own = task.options.keep_completed
+        return (queue in self._otherwise) is not self._keeps_history if own is None else own.keeps
 
     def gates_hit(self, job: ClaimedJob, key: str | None) -> tuple[GateName, ...]:
         """The gates of a job at limits with this key; none for None."""

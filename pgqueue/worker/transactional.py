@@ -26,7 +26,11 @@ class Transactions:
     """Runs a task with `ctx.connection`, and completes its job there. StaleClaim rolls everything back."""
 
     def __init__(
-        self, database: Database, schema: str, worker: Callable[[], UUID], keeps_history: Callable[[str], bool]
+        self,
+        database: Database,
+        schema: str,
+        worker: Callable[[], UUID],
+        keeps_history: Callable[[Task[..., Any], str], bool],
     ) -> None:
         self.database = database
         self._keeps_history = keeps_history
@@ -85,8 +89,18 @@ class Transactions:
         return finish(self._schema, self._worker(), [self._finished(task, job, outcome, seconds)])
 
     def _finished(self, task: Task[..., Any], job: ClaimedJob, outcome: Completed, seconds: float) -> Finished:
-        kept = task.options.keep_completed and self._keeps_history(job.queue)
-        return Finished(job.id, job.fence, job.task, outcome, seconds, kept, job.limited, tried=job.limited)
+        kept, own = self._keeps_history(task, job.queue), task.options.keep_completed is not None
+        return Finished(
+            job.id,
+            job.fence,
+            job.task,
+            outcome,
+            seconds,
+            kept,
+            job.limited,
+            tried=job.limited,
+            own_retention=own,
+        )
 
     @staticmethod
     def _check(what: str, stale: int, stopped: bool) -> None:

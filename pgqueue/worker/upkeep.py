@@ -8,7 +8,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -35,18 +34,14 @@ UNKNOWN_INTERVAL = 60.0
 
 @dataclass(frozen=True, slots=True)
 class QueueSettings:
-    """What the table `queues` says of one queue. `timeout` is in seconds."""
+    """What the table `queues` says of one queue. `timeout` is in seconds; `keeps_history` None: as the app says."""
 
     paused: bool = False
     lifo: bool = False
     timeout: float | None = None
-    keep_completed: timedelta | None = None
+    keeps_history: bool | None = None
     ageing: timedelta | None = None
     ageing_floor: int | None = None
-
-    @property
-    def keeps_history(self) -> bool:
-        return self.keep_completed is None or self.keep_completed > timedelta()
 
 
 class SettingsReader(Service):

@@ -313,11 +313,12 @@ class Worker:
             if job.limited:
                 self._freed()
         else:
-            kept = task.options.keep_completed and self.serving.keeps_history(job.queue)
+            kept, own = self.serving.keeps_history(task, job.queue), task.options.keep_completed is not None
             hit = self.serving.gates_hit(job, outcome.hit) if type(outcome) is Snooze else ()
             limited = job.limited or bool(hit) or bool(failed)
             tried = job.limited and self.breakers.busy
             finished = Finished(job.id, job.fence, job.task, outcome, seconds, kept, limited, hit, tried, failed)
+            finished.own_retention = own
             if suspected:
                 finished.suspected = True
             self.finisher.add(finished)

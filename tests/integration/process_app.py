@@ -8,14 +8,12 @@ import signal
 import threading
 import time
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from pgqueue import Backoff, CancelJob, ChunkJob, Context, FailJob, PgQueue, RetryJob, SnoozeJob, current_job
 
 app = PgQueue(backoff=Backoff.fixed(0))
-
-A_DAY = timedelta(days=1)
 
 
 @dataclass

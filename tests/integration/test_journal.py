@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -12,7 +11,7 @@ import pytest
 
 from pgqueue import ArgumentError, Backoff, Context, JobLogHandler, PgQueue, Task, current_job
 from pgqueue.journal import LINE_LENGTH, LINES, Journal, Progress
-from pgqueue.queries import journaling
+from pgqueue.queries import retaining
 from pgqueue.testing import adrain
 from tests.integration import process_app
 from tests.integration.waiting import until
@@ -188,11 +187,9 @@ async def test_what_ended_jobs_told_is_forgotten_with_their_history(app: PgQueue
             "values (%s, 1, now(), 'info', 'y')",
             [live.id],
         )
-        conn.execute("update pgqueue.job_logs set logged_at = now() - interval '2 days'")
-        conn.execute("update pgqueue.job_progress set updated_at = now() - interval '2 days'")
-    forget: Callable[..., Any] = journaling.forget
-    for table, column in (("job_logs", "logged_at"), ("job_progress", "updated_at")):
-        assert app.database.fetch(forget("pgqueue", table, column, process_app.A_DAY, 10)) == [1]
-        assert app.database.fetch(forget("pgqueue", table, column, process_app.A_DAY, 10)) == [0]
+        conn.execute("delete from pgqueue.completed_jobs")
+    for table in ("job_logs", "job_progress"):
+        assert [swept.gone for swept in app.database.fetch(retaining.sweep("pgqueue", table, 0, 10))] == [1]
+        assert [swept.gone for swept in app.database.fetch(retaining.sweep("pgqueue", table, 0, 10))] == [0]
     assert app.jobs.logs(ended.id) == []
     assert [line.message for line in app.jobs.logs(live.id)] == ["y"]

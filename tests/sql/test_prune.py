@@ -1,4 +1,4 @@
-"""Retention: days of history leave as partitions, narrower rules delete in batches."""
+"""Retention by the day: history leaves as partitions. What is kept for less is in `test_retaining`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from psycopg import errors as pg_errors
 from pgqueue.database import Database, afetch, arun, fetch
 from pgqueue.queries import pruning
 from pgqueue.queries.statement import Operation, Statement
+from pgqueue.retention import Retention
 from pgqueue.services.pruner import INTERVAL, Pruner
 from pgqueue.services.service import Runner
 from tests.sql.rows import SCHEMA, Connection, connect, open_transaction, rows, until, value
@@ -62,7 +63,7 @@ async def prune(dsn: str, kept: timedelta) -> float:
     async with await psycopg.AsyncConnection.connect(
         dsn, autocommit=True, **Database(dsn).session_options("test")
     ) as conn:
-        return await Pruner(Runner(lambda statement: afetch(conn, statement), run), SCHEMA, kept).run_once()
+        return await Pruner(Runner(lambda statement: afetch(conn, statement), run), SCHEMA, Retention(kept)).run_once()
 
 
 def begin_detaching(conn: Connection, dsn: str, partition: str) -> None:
@@ -152,7 +153,7 @@ async def test_a_pruner_that_comes_to_a_partition_after_another_dropped_it_goes_
         return await afetch(conn, statement)
 
     async with await psycopg.AsyncConnection.connect(fresh_dsn, autocommit=True) as conn:
-        assert await Pruner(Runner(fetch_late, None), SCHEMA, 4 * DAY).run_once() > 0  # type: ignore[arg-type]
+        assert await Pruner(Runner(fetch_late, None), SCHEMA, Retention(4 * DAY)).run_once() > 0  # type: ignore[arg-type]
     assert overtaken == 1
     assert partitions(old)[0] == day(old, 4)
 
@@ -167,12 +168,6 @@ async def test_a_queue_that_keeps_its_history_for_less_loses_only_its_own_old_ro
     await prune(fresh_dsn, 2 * DAY)
     kept = rows(old, "select queue, count(*)::int as jobs from pgqueue.completed_jobs group by queue order by queue")
     assert kept == [{"queue": "brief", "jobs": 3}, {"queue": "mail", "jobs": 7}]
-
-
-def test_a_batch_deletes_no_more_than_it_may(db: Connection) -> None:
-    history(db, "mail", 10, timedelta())
-    assert fetch(db, pruning.prune_queue(SCHEMA, "mail", timedelta(), 4)) == [4]
-    assert value(db, "select count(*) from pgqueue.completed_jobs") == 6
 
 
 async def test_a_day_that_somebody_detached_to_keep_it_is_not_dropped(old: Connection, fresh_dsn: str) -> None:
