@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pgqueue.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from pgqueue.alert import Alert
     from pgqueue.app import PgQueue
     from pgqueue.backoff import Backoff
     from pgqueue.breaker import Breaker
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "Alert",
     "ArgumentError",
     "Backoff",
     "Breaker",
@@ -90,6 +92,7 @@ __all__ = [
 
 # A name is imported when it is first asked for: `pgqueue --help` passes here too, and must not wait for the driver.
 _MODULES = {
+    "Alert": "alert",
     "Backoff": "backoff",
     "Breaker": "breaker",
     "ChunkJob": "chunk",

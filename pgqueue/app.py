@@ -8,10 +8,23 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from pgqueue import arguments, config
+from pgqueue.alert import REPEAT, TOLD, Alert, AlertRule, Severity, alert_rule
 from pgqueue.backoff import Backoff
 from pgqueue.breaker import Breaker, checked
 from pgqueue.chunk import ChunkJob
-from pgqueue.client import Breakers, FailedJobs, Inserter, Jobs, Limits, Queues, Schedules, Watch, Workers, staggered
+from pgqueue.client import (
+    Alerts,
+    Breakers,
+    FailedJobs,
+    Inserter,
+    Jobs,
+    Limits,
+    Queues,
+    Schedules,
+    Watch,
+    Workers,
+    staggered,
+)
 from pgqueue.context import Context
 from pgqueue.database import Database
 from pgqueue.errors import ArgumentError, ConfigurationError, seconds
@@ -24,7 +37,19 @@ from pgqueue.queries.fleet import QueueRow
 from pgqueue.retention import DAY, Keep, retention
 from pgqueue.schedule import Cron, Every
 from pgqueue.schedules import Schedule
-from pgqueue.task import Errors, Hook, RunIn, Task, Unique, ageing_of, filled, hook_name, new_job, task_options
+from pgqueue.task import (
+    Called,
+    Errors,
+    Hook,
+    RunIn,
+    Task,
+    Unique,
+    ageing_of,
+    filled,
+    hook_name,
+    new_job,
+    task_options,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -84,6 +109,7 @@ class PgQueue:
         self.tasks: dict[str, Task[..., Any]] = {}
         self.declared_queues: dict[str, QueueRow] = {}
         self.declared_schedules: dict[str, Schedule] = {}
+        self.declared_alerts: dict[str, AlertRule] = {}
         self.subscribers = Subscribers()
         # Closes what tasks have opened in an event loop: at a worker's end, and with `aclose`.
         self.at_close: list[Callable[[], Awaitable[Any]]] = []
@@ -95,6 +121,7 @@ class PgQueue:
         self.breakers = Breakers(self.database, self.schema)
         self.schedules = Schedules(self.database, self.schema)
         self.workers = Workers(self.database, self.schema)
+        self.alerts = Alerts(self.database, self.schema)
         self.inserter = Inserter(
             self.database,
             self.schema,
@@ -300,6 +327,33 @@ class PgQueue:
             raise ConfigurationError(
                 f"queue {name} is declared twice: with {first}, then with {second}; declare it once"
             )
+
+    def alert(
+        self,
+        name: str,
+        alert: Alert,
+        *,
+        severity: Severity = "warning",
+        runbook: str | None = None,
+        to: Called | str | Sequence[Called | str] | None = None,
+        repeat: float | timedelta | None = REPEAT,
+    ) -> None:
+        """Declare what is to be said when something is wrong: in the log, and by jobs of the tasks `to`.
+
+        It is said once in the fleet when it begins, again every `repeat` (seconds or timedelta; None for not again),
+        and when it is over. Tasks are called with alert, status ("firing", "still_firing" or "resolved"), severity,
+        message, runbook, value and since. Workers and schedulers look every 15 seconds. Raises ConfigurationError.
+
+            app.alert("card-errors", Alert.failures(10, within=300, queue="money"), severity="critical", to=page)
+        """
+        targets: Any = () if to is None else to if isinstance(to, list | tuple) else (to,)
+        names = [hook_name(target, f"to of alert {name}", TOLD) for target in targets]
+        if not all(names):
+            raise ConfigurationError(f"alert {name}: to={to!r} must be a task, the name of one, or a list of them")
+        rule = alert_rule(name, alert, severity, runbook, tuple(map(str, names)), repeat)
+        if rule.name in self.declared_alerts:
+            raise ConfigurationError(f"two alerts are named {rule.name}: give one of them another name")
+        self.declared_alerts[rule.name] = rule
 
     def enqueue(
         self, task: str, args: Mapping[str, Any] | None = None, *, using: Using | None = None, **options: Any

@@ -59,6 +59,8 @@ TABLES = (
     "schedules",
     "completed_jobs",
     "failed_jobs",
+    "alerts",
+    "rescues",
 )
 
 

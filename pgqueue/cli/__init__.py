@@ -21,6 +21,7 @@ COMMANDS = [
     Entry("breakers", "List, set, open, close and reset circuit breakers.", "Operate"),
     Entry("schedules", "List, run, pause and remove schedules.", "Operate"),
     Entry("migrate", "Create or upgrade the tables.", "Operate"),
+    Entry("alerts", "List alerts and their state.", "Look"),
     Entry("workers", "List the worker processes.", "Look"),
     Entry("tasks", "List the tasks that workers have registered.", "Look"),
     Entry("ping", "Check the connection and the tables, for health checks.", "Look"),

@@ -24,6 +24,7 @@ from pgqueue.cli.output import (
 if TYPE_CHECKING:
     from pgqueue.client.breakers import BreakerRow
     from pgqueue.job import Job
+    from pgqueue.queries.alerting import AlertRow
     from pgqueue.queries.failures import FailureGroup
     from pgqueue.queries.fleet import WorkerInfo
     from pgqueue.queries.inspecting import QueueStats
@@ -226,6 +227,24 @@ UPCOMING: Listing[tuple[str, datetime]] = Listing(
     ],
     lambda row: {"schedule": row[0], "run_at": row[1]},
     "Nothing is scheduled.",
+)
+
+
+ALERT_STATES = {"firing": STATES["failed"], "pending": STATES["blocked"], "ok": STATES["completed"], "unknown": ""}
+ALERTS: Listing[AlertRow] = Listing(
+    [
+        Column("Alert", lambda row: row.name, shrinks=True),
+        Column("State", lambda row: styled(row.state, ALERT_STATES[row.state])),
+        Column("Since", lambda row: row.since),
+        Column("Severity", lambda row: row.severity, from_width=90),
+        Column("Now", lambda row: row.message, shrinks=True),
+        Column("When", lambda row: row.rule, from_width=130, shrinks=True),
+        Column("Said", lambda row: row.delivered_at, from_width=110),
+        Column("To", lambda row: ", ".join(row.to), from_width=150, shrinks=True),
+        Column("Runbook", lambda row: row.runbook, from_width=150, shrinks=True),
+    ],
+    asdict,
+    "No alerts: declare them with app.alert(…), and start a worker.",
 )
 
 

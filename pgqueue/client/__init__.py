@@ -1,5 +1,6 @@
-"""Inspecting and operating: jobs, failed jobs, queues, schedules, workers. Thin over the queries, sync and async."""
+"""Inspecting and operating: jobs, queues, schedules, workers, alerts. Thin over the queries, sync and async."""
 
+from pgqueue.client.alerts import Alerts
 from pgqueue.client.breakers import Breakers
 from pgqueue.client.failed import FailedJobs
 from pgqueue.client.fleet import Queue, Queues, Schedules, Workers
@@ -9,6 +10,7 @@ from pgqueue.client.limits import Limits
 from pgqueue.client.watching import Watch
 
 __all__ = [
+    "Alerts",
     "Breakers",
     "FailedJobs",
     "Inserter",

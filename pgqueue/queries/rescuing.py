@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pgqueue.errors import ProcessCrashed
 from pgqueue.outcome import Outcome, decide
-from pgqueue.queries import breakers, claiming, gates
+from pgqueue.queries import alerting, breakers, claiming, gates
 from pgqueue.queries.finishing import Finished, finish, lock_claimed
 from pgqueue.queries.statement import Operation, Statement, text
 
@@ -119,5 +119,9 @@ def rescue(
         yield claiming.give_claims_to(schema, NOBODY, sorted(left))
     if rows:
         yield claiming.drop_claims(schema, sorted({row.fence for row in rows}))
-    outcomes = {one.id: one.outcome for one in ended}
-    return [row._replace(outcome=outcomes.get(row.job_id or 0)) for row in held if row.job_id in free]
+    rescued = [row for row in held if row.job_id in free]
+    if rescued:
+        counts = Counter((row.worker_id, row.queue) for row in rescued)
+        yield alerting.record_rescues(schema, [(*of, jobs) for of, jobs in counts.items()])
+    outcomes = {one.id: one.outcome for one, _ in ended}
+    return [row._replace(outcome=outcomes.get(row.job_id or 0)) for row in rescued]

@@ -8,18 +8,16 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-import psycopg
-
 from pgqueue import arguments
-from pgqueue.database import Database
-from pgqueue.errors import ArgumentError, ConnectionFailed, PgQueueError, SchemaOutOfDate
+from pgqueue.errors import ArgumentError, PgQueueError
 from pgqueue.events import Subscribers, tell_enqueued
 from pgqueue.job import NewJob
 from pgqueue.middleware import Stack
 from pgqueue.queries import scheduling
 from pgqueue.queries.scheduling import ScheduleRow
 from pgqueue.schedules import Schedule, rule_of
-from pgqueue.services.service import RETRY_AFTER, Runner, Service
+from pgqueue.services.alerter import Alerter
+from pgqueue.services.service import RETRY_AFTER, Runner, Service, is_everyones, runner_of
 from pgqueue.task import new_job
 
 if TYPE_CHECKING:
@@ -94,7 +92,7 @@ class Scheduler(Service):
             await self._fire(row, now)
             self._failing.discard(row.name)
         except Exception as error:
-            if _is_everyones(error):
+            if is_everyones(error):
                 raise
             if row.name not in self._failing:
                 why = str(error).strip().partition("\n")[0] or type(error).__name__
@@ -145,23 +143,16 @@ def job_of(row: ScheduleRow, nominal: datetime, declared: Schedule | None = None
     return declared.job._replace(args=text, queue=row.queue or declared.job.queue, headers=made.headers)
 
 
-def _is_everyones(error: Exception) -> bool:
-    """Whether the next schedule would meet the same: no connection, no tables."""
-    cause = getattr(error, "orig", None) or error
-    lost = isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError) and cause.sqlstate is None
-    return lost or isinstance(error, ConnectionFailed | SchemaOutOfDate)
-
-
-def runner_of(database: Database) -> Runner:
-    return Runner(database.afetch, database.arun)
-
-
 async def run_scheduler(app: PgQueue, stop: asyncio.Event) -> None:
-    """Run the app's scheduler until `stop` is set."""
-    service = asyncio.create_task(Scheduler.of(app).run())
+    """Run the app's scheduler until `stop` is set, and look at its alerts: one may be that no worker runs."""
+    services: list[Service] = [Scheduler.of(app)]
+    if app.declared_alerts:
+        services.append(Alerter.of(app))
+    running = [asyncio.create_task(service.run()) for service in services]
     try:
         await stop.wait()
     finally:
-        service.cancel()
-        await asyncio.gather(service, return_exceptions=True)
+        for service in running:
+            service.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
         await app.aclose()

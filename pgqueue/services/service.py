@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from pgqueue.errors import SchemaOutOfDate
+from pgqueue.database import Database
+from pgqueue.errors import ConnectionFailed, SchemaOutOfDate
 from pgqueue.queries.statement import Operation, Statement
 
 logger = logging.getLogger("pgqueue.services")
@@ -74,3 +75,15 @@ class Service(ABC):
                     await self._woken.wait()
             except TimeoutError:
                 continue
+
+
+def runner_of(database: Database) -> Runner:
+    """One on the pool of an app."""
+    return Runner(database.afetch, database.arun)
+
+
+def is_everyones(error: Exception) -> bool:
+    """Whether the next statement would meet the same: no connection, no tables."""
+    cause = getattr(error, "orig", None) or error
+    lost = isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError) and cause.sqlstate is None
+    return lost or isinstance(error, ConnectionFailed | SchemaOutOfDate)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import BIGINT, BOOLEAN, INTERVAL, TEXT
 
 from pgqueue.names import schema_name
-from pgqueue.tables import breakers, ended, live, settings
+from pgqueue.tables import alerts, breakers, ended, live, settings
 from pgqueue.tables.columns import TIME
 
 _ALL_JOBS = """
@@ -48,6 +48,8 @@ class Tables:
     failed_jobs: sa.Table
     job_progress: sa.Table
     job_logs: sa.Table
+    alerts: sa.Table
+    rescues: sa.Table
     all_jobs: sa.Table
     running_jobs: sa.Table
     queue_stats: sa.Table
@@ -104,6 +106,8 @@ def _of(schema: str) -> Tables:
         failed_jobs=ended.failed_jobs(made),
         job_progress=ended.job_progress(made),
         job_logs=ended.job_logs(made),
+        alerts=alerts.alerts(made),
+        rescues=alerts.rescues(made),
         all_jobs=_view(views, "all_jobs", _ALL_JOBS, jobs, completed, ended_at=TIME),
         running_jobs=_view(
             views,

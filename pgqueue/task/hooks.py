@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from pgqueue.alert import TOLD
 from pgqueue.errors import ArgumentError, ConfigurationError
 from pgqueue.names import data_name
 from pgqueue.task.options import TaskOptions, names_in
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 FAILED_JOB = ("job_id", "task", "queue", "args", "reason", "error", "fingerprint")
 """What an `on_failed` task is called with; `enqueue_on_failed` in SQL makes it."""
 # A serial key is filled in SQL, with what can stand in a key.
-PLAIN = frozenset(FAILED_JOB) - {"args", "error"}
+PLAIN = (frozenset(FAILED_JOB) | frozenset(TOLD)) - {"args", "error"}
 
 NONE = ""
 """In the tables: none, where a level above names one."""

@@ -98,7 +98,7 @@ async def adrain(
     events: list[Event] = []
     async with asyncio.timeout(timeout):
         with _recorded(app, events):
-            worker = Worker(app, list(queues or ["*"]), slots=slots, poll_interval=0.1)
+            worker = Worker(app, list(queues or ["*"]), slots=slots, poll_interval=0.1, with_alerts=False)
             worker.hurries = True
             async with worker:
                 while True:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pgqueue.queries.rescuing import Orphan
 from pgqueue.services.ageing import Ageing
+from pgqueue.services.alerter import Alerter
 from pgqueue.services.breakers import BreakerKeeper
 from pgqueue.services.gatekeeper import Gatekeeper
 from pgqueue.services.promoter import Promoter
@@ -28,7 +29,7 @@ SETTINGS_INTERVAL = 2.0
 class Duties:
     """Made at the start of `worker`; `all` are to be run. `globs`: queues that appear later may be its own too."""
 
-    def __init__(self, worker: Worker, *, globs: bool, with_scheduler: bool) -> None:
+    def __init__(self, worker: Worker, *, globs: bool, with_scheduler: bool, with_alerts: bool) -> None:
         self._worker = worker
         app, serving, schema = worker.app, worker.serving, worker.app.schema
         runner = Runner(worker.services.fetch, worker.services.run)
@@ -79,6 +80,9 @@ class Duties:
             Ageing(runner, schema, serving.ageing, serving.aged),
             pruner,
         ]
+        if with_alerts and app.declared_alerts:
+            # Beside the pruner: what it counts takes longer than what the promoter asks.
+            self.all.append(Alerter(pruner.runner, schema, app.declared_alerts, app.max_attempts))
         if with_scheduler:
             self.all.append(Scheduler.on(runner, app))
 

@@ -56,10 +56,11 @@ class Worker:
     `queues` maps names or globs to slots, or lists specs such as `email:10`, `thumb*` and `-slow`; None serves every
     queue of the app with `slots` each. `lease` is in seconds: after this much silence others take its jobs. `drain`
     stops when nothing is left to do, `idle_timeout` after so many seconds without a job, `max_jobs` after so many
-    jobs, `max_memory` (bytes) when the process has grown beyond. `shutdown_timeout` bounds the graceful stop. Without
-    `listen` it only polls, every `poll_interval` seconds. After `blocked_limit` seconds in which its event loop stood
-    still it counts as hung, and others take its jobs. `publish_events` tells `app.watch()` in other processes what
-    happens here. Raises ConfigurationError for a setting that cannot work.
+    jobs, `max_memory` (bytes) when the process has grown beyond. `shutdown_timeout` bounds the graceful stop. Beside
+    its jobs it looks at the app's alerts, unless `with_alerts` is False. Without `listen` it only polls, every
+    `poll_interval` seconds. After `blocked_limit` seconds in which its event loop stood still it counts as hung, and
+    others take its jobs. `publish_events` tells `app.watch()` in other processes what happens here. Raises
+    ConfigurationError for a setting that cannot work.
 
         async with app.worker(queues={"email": 10}):
             ...
@@ -79,6 +80,7 @@ class Worker:
         max_memory: int | None = None,
         shutdown_timeout: float = 30.0,
         with_scheduler: bool = False,
+        with_alerts: bool = True,
         listen: bool = True,
         poll_interval: float = 1.0,
         blocked_limit: float = BLOCKED_LIMIT,
@@ -103,6 +105,7 @@ class Worker:
         self._spec = parse_queues(queues, slots) or QueueSpec({"*": slots}, ())
         self._limits = limits.Limits(drain=drain, idle_timeout=idle_timeout, max_jobs=max_jobs, max_memory=max_memory)
         self._with_scheduler = with_scheduler
+        self._with_alerts = with_alerts
         self._listen = listen and not app.database.pooler
         self._publish_events = publish_events
         self.poll_interval = poll_interval
@@ -193,7 +196,12 @@ class Worker:
         check_revision(await self.services.insist(inspecting.revision(self.app.schema)), self.app.schema)
         await self.life.register_code()
         # Claimers begin with the settings of their queues, and wake a service when a claim fails.
-        self.duties = Duties(self, globs=self.serving.takes_up_queues, with_scheduler=self._with_scheduler)
+        self.duties = Duties(
+            self,
+            globs=self.serving.takes_up_queues,
+            with_scheduler=self._with_scheduler,
+            with_alerts=self._with_alerts,
+        )
         names = set(await self.services.insist(fleet.queue_names(self.app.schema)))
         settings = await self.services.insist(fleet.queue_settings(self.app.schema))
         self.serving.known_at_start = self.serving.known_queues(names)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pgqueue import Backoff, Breaker, ChunkJob, Context, Event, Limit, PgQueue
+from pgqueue import Alert, Backoff, Breaker, ChunkJob, Context, Event, Limit, PgQueue, current_job
 from pgqueue.worker import Worker
 
 app = PgQueue(backoff=Backoff.fixed(0.1))
@@ -59,8 +59,13 @@ async def told(job_id: int, **rest: Any) -> None:
     note("told", job_id, 0)
 
 
+@app.task(queue="alerts")
+async def page(**told: Any) -> None:
+    note("paged", current_job().job_id, current_job().attempt)
+
+
 @app.task(bind=True, queue="orders", max_attempts=1, on_failed=told)
-async def fragile(ctx: Context, gate: str = "", seconds: float = 0.0) -> None:
+async def only_once(ctx: Context, gate: str = "", seconds: float = 0.0) -> None:
     """Must not run twice; every third fails by itself."""
     note("begin", ctx.job_id, ctx.attempt)
     while gate and not is_there(gate):  # noqa: ASYNC110 - it is made by another process
@@ -212,6 +217,8 @@ def rescued(event: Event) -> None:
 
 async def serve(options: dict[str, Any]) -> None:
     app.on("rescued", rescued)
+    if options.pop("alerts", False):
+        app.alert("deaths", Alert.rescues(0, within=3600), to=page)
     worker = Worker(app, options.pop("queues", ["orders:20"]), **options)
     signals = 0
 

@@ -10,7 +10,7 @@ import pytest
 
 from pgqueue import PgQueue
 from tests.crash.fleet import LONG, Fleet, eventually
-from tests.crash.shop import fragile
+from tests.crash.shop import only_once
 from tests.crash.storm import storm
 from tests.integration.waiting import until
 
@@ -21,7 +21,7 @@ TOLD = "select (headers ->> 'failed_job')::bigint from {schema}.all_jobs where h
 
 async def test_the_worker_of_another_app_tells_of_a_job_that_died_with_its_worker(fleet: Fleet, tmp_path: Path) -> None:
     worker = fleet.start(lease=1.0)
-    job = (await fragile.aenqueue(str(tmp_path / "never"))).id
+    job = (await only_once.aenqueue(str(tmp_path / "never"))).id
     await asyncio.to_thread(eventually, lambda: fleet.noted("begin", job), "the job has not begun")
     worker.kill()
 
@@ -42,9 +42,9 @@ async def test_the_worker_of_another_app_tells_of_a_job_that_died_with_its_worke
 
 
 def test_every_job_that_failed_while_workers_were_killed_is_told_once(fleet: Fleet) -> None:
-    storm(fleet, lambda: [fragile.job(seconds=0.06) for _ in range(60)], kills=30 if LONG else 6)
+    storm(fleet, lambda: [only_once.job(seconds=0.06) for _ in range(60)], kills=30 if LONG else 6)
 
     eventually(lambda: fleet.live() == 0, "jobs are left")
-    failed = fleet.query("select id from {schema}.failed_jobs where task = %s", fragile.name)
+    failed = fleet.query("select id from {schema}.failed_jobs where task = %s", only_once.name)
     assert failed
     assert Counter(fleet.query(TOLD)) == Counter(failed)

@@ -11,7 +11,7 @@ import pytest
 
 from pgqueue import CancelJob, Context, JobNotFound, PgQueue
 from pgqueue.services.pruner import Pruner
-from pgqueue.services.scheduler import runner_of
+from pgqueue.services.service import runner_of
 from pgqueue.testing import adrain
 
 AGE = timedelta(hours=1)

@@ -42,6 +42,8 @@ TABLES = (
     "schedules",
     "completed_jobs",
     "failed_jobs",
+    "alerts",
+    "rescues",
 )
 VIEWS = ("all_jobs", "running_jobs", "queue_stats")
 DEADLINE = 20.0
