@@ -14,10 +14,12 @@ from pgqueue.chunk import JobRun
 from pgqueue.context import Context
 from pgqueue.errors import ArgumentError, ProcessCrashed
 from pgqueue.job import ClaimedJob
+from pgqueue.middleware import Middleware
 from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome
 from pgqueue.task import Task
 from pgqueue.task.chunkcall import ChunkCall, decided_by
 from pgqueue.worker.call import ChunkMessage, pack, read_outcome, read_told
+from pgqueue.worker.chunklayers import JobLayers
 from pgqueue.worker.journals import Journals
 from pgqueue.worker.slots import Slots
 from pgqueue.worker.threads import in_thread
@@ -44,10 +46,12 @@ class ChunkRuns:
         transactions: Transactions,
         journals: Journals,
         timeout_of: Callable[[Task[..., Any], ClaimedJob], float | None],
+        layers: Sequence[Middleware] = (),
     ) -> None:
         self._transactions = transactions
         self._journals = journals
         self._timeout_of = timeout_of
+        self._layers = layers
         self._running: dict[int, ChunkRun] = {}
 
     @property
@@ -72,15 +76,21 @@ class ChunkRuns:
         """Call the task with these jobs; `interruption` tells why the call was cancelled, if it was."""
         run = ChunkRun(task, jobs, self._journals)
         self._running.update(dict.fromkeys(run.by_id, run))
+        around = run.wrapped(self._layers)
         try:
+            for one in around:
+                await one.entered()
             await self._call(slots, run)
         except asyncio.CancelledError as error:
             run.interrupted(error, interruption())
         except BaseException as error:
             run.raised(error)
-        finally:
-            for job_id in run.by_id:
-                del self._running[job_id]
+        if around:
+            run.tell(around)
+            if await JobLayers.left(around):
+                run.give_up_unmarked(asyncio.CancelledError())
+        for job_id in run.by_id:
+            del self._running[job_id]
         journals = [one.context.journal for one in run.call.runs if one.context.journal is not None]
         if journals:
             # What it came to is known: there is nothing left to interrupt.
@@ -125,6 +135,8 @@ class ChunkRun:
         self.call = ChunkCall(task, [JobRun(_context(job, journals), decide, job.crashes) for job in jobs])
         self.by_id = dict(zip((job.id for job in jobs), self.call.runs, strict=True))
         self._speak: Callable[[bytes], None] | None = None
+        self._error: BaseException | None = None
+        self._interrupted = False
         for job, run in zip(jobs, self.call.runs, strict=True):
             try:
                 run.context.headers = arguments.loads(job.headers) if job.headers else {}
@@ -147,19 +159,43 @@ class ChunkRun:
             self.call.roll_back()
         if isinstance(error, ProcessCrashed):
             self._crashed()
+        self._error = error
         self.call.raised(error)
 
     def interrupted(self, error: BaseException, why: Interruption | None) -> None:
         if why is None:
             self.raised(error)
             return
+        self._interrupted = True
         self.call.stop()
         if self.task.options.transactional:
             self.call.roll_back()
+        self.give_up_unmarked(error)
+
+    def give_up_unmarked(self, error: BaseException) -> None:
+        """End those that had begun, and must not run twice."""
         for run in self.call.unmarked():
             if run.context.max_attempts == 1 and not run.cancelled:
-                # It had begun, and must not run twice.
                 run.outcome = Failed("interrupted", AttemptError.of(error))
+
+    def wrapped(self, layers: Sequence[Middleware]) -> list[JobLayers]:
+        """Each job that is to be called within these layers, which begin now."""
+        if not layers:
+            return []
+        decide, commits = decided_by(self.task), self.task.options.transactional
+        return [
+            JobLayers(layers, run, partial(decide, run), commits=commits)
+            for run in self.call.runs
+            if run.outcome is None
+        ]
+
+    def tell(self, around: Sequence[JobLayers]) -> None:
+        """Tell the layers of each job what it came to."""
+        for one in around:
+            run = one.run
+            marked = run.mark if isinstance(run.mark, BaseException) else None
+            outcome = None if run.mark is None and self._interrupted else self._outcome(run)
+            one.tell(outcome, marked or (self._error if run.mark is None else None))
 
     def ended(self) -> list[Ended]:
         return [Ended(self._outcome(run), run.suspected) for run in self.call.runs]

@@ -60,7 +60,7 @@ class Executor:
         self._on_start = on_start
         self._on_finish = on_finish
         self._layers = tuple(layers)
-        self._chunks = ChunkRuns(transactions, journals, timeout_of)
+        self._chunks = ChunkRuns(transactions, journals, timeout_of, self._layers)
         # A run starts inside the run that freed its slot: what that one set in its context is none of its business.
         self._context = contextvars.copy_context()
         self._loop = asyncio.get_running_loop()
