@@ -45,8 +45,8 @@ class Middleware:
         and so does a transactional task's completion. RetryJob, SnoozeJob, CancelJob and FailJob mean what they mean
         in a task. A run that is interrupted raises asyncio.CancelledError at the `yield`, and stays interrupted.
 
-        Each job of a chunk is wrapped by itself, and what is set here is not seen by the call, which has them all; a job
-        that is ended before the `yield` is not in it.
+        Each job of a chunk is wrapped by itself. The call has them all, and does not see what is set for one of them; a
+        job that is ended before the `yield` is not in it.
 
         `context.error` is what the run raised; None where it completed, and for an error in a process of its own, of
         which the outcome has the text.

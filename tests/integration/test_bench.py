@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from pgqueue.bench.server import has_pooler
 from pgqueue.bench.work import Noop
 from pgqueue.cli import pgqueue
 from pgqueue.cli.benchview import PICKUP, RATES
+from tests.foreground import python_in_the_foreground
 from tests.integration.bouncer import bouncer, program
 
 DEADLINE = 30.0
@@ -49,13 +49,6 @@ SAME = """
 select queue, task, args, state, priority, max_attempts, attempt, position is not null, unique_key, options, headers,
        tags
 from pgqueue_bench.jobs
-"""
-
-# A shell starts what runs in the background with SIGINT turned off, which a process hands on to those that it starts.
-IN_THE_FOREGROUND = """
-import os, signal, sys
-signal.signal(signal.SIGINT, signal.SIG_DFL)
-os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 
 Invoke = Callable[..., Result]
@@ -102,8 +95,7 @@ def until(holds: Callable[[], Any]) -> None:
 def running(dsn: str, *args: str) -> Iterator[subprocess.Popen[str]]:
     """A `pgqueue bench` that has begun to measure."""
     environ = {**os.environ, "PGQUEUE_DSN": dsn, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    begin = [sys.executable, "-c", IN_THE_FOREGROUND]
-    command = [*begin, "-m", "pgqueue", "bench", "--jobs", "5000", "--rounds", "100", *args]
+    command = python_in_the_foreground("-m", "pgqueue", "bench", "--jobs", "5000", "--rounds", "100", *args)
     process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         until(lambda: SCHEMA in schemas(dsn) and connected(dsn) > 1)

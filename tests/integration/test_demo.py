@@ -32,6 +32,7 @@ from pgqueue.demo.outside import REFUSED_CUSTOMER, Outside
 from pgqueue.demo.reading import flaw
 from pgqueue.demo.records import Records
 from pgqueue.errors import ConfigurationError
+from tests.foreground import python_in_the_foreground
 
 BALANCED = Records(
     placed=frozenset({1, 2, 4}),
@@ -188,7 +189,7 @@ def demo(*options: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
         "DATABASE_URL": "postgresql:///other",
         "http_proxy": "http://[::1]:9",
     }
-    command = [sys.executable, "-m", "pgqueue", "demo", *options]
+    command = python_in_the_foreground("-m", "pgqueue", "demo", *options)
     environ = {**os.environ, **misleading, "TMPDIR": str(folder), "COLUMNS": "120"}
     process = subprocess.Popen(
         command, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
