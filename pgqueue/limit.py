@@ -72,11 +72,10 @@ class Limit:
 
 def limits_of(given: Limit | Sequence[Limit] | None, what: str) -> tuple[Limit, ...]:
     """One limit or several, each with a key of its own, as `what` declares them. Raises ConfigurationError."""
-    limits = () if given is None else (given,) if isinstance(given, Limit) else tuple(given)
-    for limit in limits:
-        kind: object = limit
-        if not isinstance(kind, Limit):
-            raise ConfigurationError(f"{what}: limit={given!r} must be a Limit, or a list of them")
+    several: object = () if given is None else (given,) if isinstance(given, Limit) else given
+    if not isinstance(several, Sequence) or not all(isinstance(limit, Limit) for limit in several):
+        raise ConfigurationError(f"{what}: limit={given!r} must be a Limit, or a list of them")
+    limits: tuple[Limit, ...] = tuple(several)
     keys = [limit.key for limit in limits]
     for key in keys:
         if keys.count(key) > 1:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
+
+import psycopg
 
 from pgqueue.chunk import ChunkJob
 from pgqueue.context import Context
 from pgqueue.database import Database, alent, arun, lent, run
-from pgqueue.errors import PgQueueError
+from pgqueue.errors import PgQueueError, RetryJob
 from pgqueue.job import ClaimedJob
 from pgqueue.outcome import Completed
 from pgqueue.queries.finishing import Finished, finish
@@ -20,6 +23,34 @@ from pgqueue.task.chunkcall import ChunkCall
 
 class StaleClaim(PgQueueError):
     """The job belongs to another worker now: nothing that this run wrote may commit."""
+
+
+class Around:
+    """Tells what fails around a task from what the task raises: the former is no error that a task could give up on."""
+
+    def __init__(self) -> None:
+        self._in_task = False
+
+    @contextmanager
+    def task(self) -> Iterator[None]:
+        self._in_task = True
+        yield
+        self._in_task = False
+
+    @contextmanager
+    def retried(self) -> Iterator[None]:
+        """Raises RetryJob from what fails outside of `task`; a constraint that a commit finds broken is the task's."""
+        try:
+            yield
+        except Exception as error:
+            if self._in_task or _is_of_a_constraint(error):
+                raise
+            raise RetryJob from error
+
+
+def _is_of_a_constraint(error: Exception) -> bool:
+    # SQLAlchemy has the driver's error in `orig`.
+    return isinstance(getattr(error, "orig", error), psycopg.IntegrityError)
 
 
 class Transactions:
@@ -38,44 +69,52 @@ class Transactions:
         self._worker = worker
 
     def run(self, task: Task[..., Any], job: ClaimedJob, context: Context, kwargs: dict[str, Any]) -> Completed:
-        with self.database.transaction() as connection:
+        around = Around()
+        with around.retried(), self.database.transaction() as connection:
             context.connection = connection
             began = time.monotonic()
-            with lent(connection):
+            with lent(connection), around.task():
                 outcome = Completed(task.dump_result(task.function(**kwargs)))
             stale = run(connection, self._finish(task, job, outcome, time.monotonic() - began))
             self._check(_shown(task, [job]), stale, context.stopped)
         return outcome
 
     async def arun(self, task: Task[..., Any], job: ClaimedJob, context: Context, kwargs: dict[str, Any]) -> Completed:
-        async with self.database.atransaction() as connection:
-            context.connection = connection
-            began = time.monotonic()
-            async with alent(connection):
-                outcome = Completed(task.dump_result(await task.function(**kwargs)))
-            stale = await arun(connection, self._finish(task, job, outcome, time.monotonic() - began))
-            self._check(_shown(task, [job]), stale, context.stopped)
+        around = Around()
+        with around.retried():
+            async with self.database.atransaction() as connection:
+                context.connection = connection
+                began = time.monotonic()
+                async with alent(connection):
+                    with around.task():
+                        outcome = Completed(task.dump_result(await task.function(**kwargs)))
+                stale = await arun(connection, self._finish(task, job, outcome, time.monotonic() - began))
+                self._check(_shown(task, [job]), stale, context.stopped)
         return outcome
 
     def run_chunk(self, call: ChunkCall, jobs: list[ChunkJob[Any]], held: Sequence[ClaimedJob]) -> None:
         """As `run`, for the jobs of a chunk: those that the task completes are completed there, all or none."""
-        with self.database.transaction() as connection:
+        around = Around()
+        with around.retried(), self.database.transaction() as connection:
             call.connect(connection)
             began = time.monotonic()
-            with lent(connection):
+            with lent(connection), around.task():
                 call.returned(call.task.function(jobs))
             if completed := self._finish_chunk(call, held, time.monotonic() - began):
                 self._check(_shown(call.task, held), run(connection, completed), call.stopped)
 
     async def arun_chunk(self, call: ChunkCall, jobs: list[ChunkJob[Any]], held: Sequence[ClaimedJob]) -> None:
         """As `run_chunk`."""
-        async with self.database.atransaction() as connection:
-            call.connect(connection)
-            began = time.monotonic()
-            async with alent(connection):
-                call.returned(await call.task.function(jobs))
-            if completed := self._finish_chunk(call, held, time.monotonic() - began):
-                self._check(_shown(call.task, held), await arun(connection, completed), call.stopped)
+        around = Around()
+        with around.retried():
+            async with self.database.atransaction() as connection:
+                call.connect(connection)
+                began = time.monotonic()
+                async with alent(connection):
+                    with around.task():
+                        call.returned(await call.task.function(jobs))
+                if completed := self._finish_chunk(call, held, time.monotonic() - began):
+                    self._check(_shown(call.task, held), await arun(connection, completed), call.stopped)
 
     def _finish_chunk(self, call: ChunkCall, held: Sequence[ClaimedJob], seconds: float) -> Any:
         batch = [

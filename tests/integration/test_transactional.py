@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
@@ -147,6 +148,42 @@ async def test_a_stale_claim_rolls_the_write_back(bank: PgQueue, kind: str) -> N
     assert charges(bank) == 0
     after = await job.arefresh()
     assert (after.state, after.errors) == ("running", ())
+
+
+@kinds
+async def test_a_completion_that_fails_is_retried_whatever_errors_the_task_gives_up_on(
+    bank: PgQueue, kind: str
+) -> None:
+    def lose_the_connection_once(ctx: Context) -> str:
+        if ctx.attempt == 1:
+            with psycopg.connect(bank.database.dsn, autocommit=True) as other:
+                other.execute(
+                    "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = current_database() "
+                    "and state = 'idle in transaction' and query like '%insert into charges%'"
+                )
+        return "charged"
+
+    job = await declare(
+        bank, kind, lose_the_connection_once, retry_on=ZeroDivisionError, give_up_on=Exception
+    ).aenqueue()
+    report = await adrain(bank, with_scheduled=True)
+    assert (report.retried, report.failed, report.completed) == (1, 0, 1)
+    assert charges(bank) == 1
+    assert (await job.arefresh()).attempt == 2
+
+
+@kinds
+async def test_a_constraint_that_is_broken_at_the_commit_is_an_error_of_the_task(bank: PgQueue, kind: str) -> None:
+    with psycopg.connect(bank.database.dsn) as connection:
+        connection.execute("alter table charges add constraint late unique (order_id) deferrable initially deferred")
+        connection.execute("alter table charges drop constraint charges_pkey")
+        connection.execute(INSERT)
+    errors = (psycopg.IntegrityError, IntegrityError)
+    job = await declare(bank, kind, give_up_on=errors).aenqueue()
+    await adrain(bank)
+    after = await job.arefresh()
+    assert (after.state, after.attempt) == ("failed", 1)
+    assert charges(bank) == 1
 
 
 @kinds

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pgqueue.errors import ConfigurationError
-from pgqueue.limit import Limit, fill, per_second
+from pgqueue.limit import Limit, fill, limits_of, per_second
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,9 @@ def test_a_key_is_filled_with_arguments_as_text_and_bounded() -> None:
     assert fill("{a}", {}) == ""
     assert fill("{{x}}{a}", {"a": "{b}"}) == "{x}{b}"
     assert len(fill("{a}", {"a": "x" * 1000})) == 400
+
+
+@pytest.mark.parametrize("given", [7, "10/s", {"rate": 1}, [7], [Limit(rate=1), None]])
+def test_what_is_no_limit_is_refused_where_it_is_declared(given: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"queue email: limit=.* must be a Limit, or a list of them"):
+        limits_of(given, "queue email")
