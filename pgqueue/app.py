@@ -154,7 +154,9 @@ class PgQueue:
         serial_key: str | None = None,
         limit: Limit | Sequence[Limit] | None = None,
         breaker: Breaker | None = None,
-        keep_completed: bool = True,
+        keep_completed: Keep | None = None,
+        keep_failed: Keep | None = None,
+        on_failed: Hook | None = None,
         transactional: bool = False,
         run_in: RunIn | None = None,
     ) -> Callable[[Callable[[list[ChunkJob[A]]], R]], Task[..., R]]: ...

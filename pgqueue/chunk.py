@@ -59,11 +59,18 @@ class JobRun:
                 )
             outcome = self.decide(self, mark)
             self.mark, self.outcome = mark, outcome
-        if self.heard is not None:
-            self.heard(self)
+            if self.heard is not None:
+                self.heard(self)
+
+    def is_stopped(self) -> bool:
+        """Whether it was told to stop, or the call has ended, of which nothing more is heard then."""
+        if self.context.stopped or self.asks is None:
+            return self.context.stopped
+        with self._lock:
+            return self.is_over or self.asks()
 
     def end(self) -> None:
-        """Take no more marks."""
+        """Take no more marks, and ask no more."""
         with self._lock:
             self.is_over = True
 
@@ -121,8 +128,7 @@ class ChunkJob(Generic[Args]):
     @property
     def stopped(self) -> bool:
         """Whether its cancel was asked for, or the whole call was told to stop. Its outcome is of no use then."""
-        run = self._run
-        return run.context.stopped or (run.asks is not None and run.asks())
+        return self._run.is_stopped()
 
     def progress(self, percent: float, message: str | None = None) -> None:
         """As `Context.progress`. Raises ArgumentError."""

@@ -55,6 +55,8 @@ class Watch:
         return self
 
     def __next__(self) -> Event:
+        if self._is_over():
+            raise StopIteration
         while not self._heard:
             told = list(self._opened(psycopg.Connection).notifies(timeout=self._left(), stop_after=1))
             if not self._take(told):
@@ -65,6 +67,8 @@ class Watch:
         return self
 
     async def __anext__(self) -> Event:
+        if self._is_over():
+            raise StopAsyncIteration
         while not self._heard:
             connection = self._opened(psycopg.AsyncConnection)
             told = [one async for one in connection.notifies(timeout=self._left(), stop_after=1)]
@@ -75,6 +79,10 @@ class Watch:
     def _begin(self, connection: Any) -> None:
         self._connection = connection
         self._deadline = None if self._timeout is None else time.monotonic() + self._timeout
+
+    def _is_over(self) -> bool:
+        """Also where more is there than can be read in its time."""
+        return self._left() == 0
 
     def _left(self) -> float | None:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())

@@ -167,15 +167,24 @@ def record_rescues(schema: str, rescued: Iterable[tuple[Any, str, int]]) -> Stat
 
 
 def forget(schema: str) -> Statement[str]:
-    """Delete what nobody has looked at for a day, since no code declares it any more, and old rescues. Rows: names."""
+    """Delete what nobody has looked at for a day, since no code declares it any more. Rows: names."""
     return Statement(
         inline(
-            f"with old as (delete from {{schema}}.rescues where rescued_at < clock_timestamp() - interval '{KEEP_RESCUES}') "
             "delete from {schema}.alerts where greatest(evaluated_at, declared_at) < clock_timestamp() - interval '1 day' returning name",
             schema,
         ),
         {},
         lambda row: row[0],
+    )
+
+
+def forget_rescues(schema: str) -> Statement[Any]:
+    """Delete old ones: those that no alert asks for any more."""
+    return Statement(
+        inline(
+            f"delete from {{schema}}.rescues where rescued_at < clock_timestamp() - interval '{KEEP_RESCUES}' returning id",
+            schema,
+        )
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -111,6 +111,19 @@ def keep_mark(schema: str, *, queue: str, priority: int, proven: int, least: int
     """
     params = {"queue": queue, "priority": priority, "proven": proven, "least": least, "whole": whole}
     return Statement(text("keep_mark", schema), params, lambda row: row[0])
+
+
+def lock_held(schema: str, ids: Iterable[int], fences: Iterable[int]) -> Statement[int]:
+    """Ids of those running jobs that these claims still hold, locked until the end of the transaction."""
+    return Statement(
+        inline(
+            "select id from {schema}.jobs where id = any (%(ids)s::bigint[]) and claim_id = any (%(fences)s::bigint[]) "
+            "order by id for update",
+            schema,
+        ),
+        {"ids": array(ids), "fences": array({*fences})},
+        lambda row: row[0],
+    )
 
 
 def release(schema: str, ids: Sequence[int], fences: Sequence[int], *, suspected: bool = False) -> Statement[Any]:

@@ -56,12 +56,19 @@ def queue_rules(schema: str, keep: timedelta) -> Statement[Rule]:
     """Of completed jobs whose tasks say nothing themselves, where a queue keeps less than the partitions do."""
     return Statement(
         inline(
-            f"{LONGEST}, rules as (select q.name, coalesce(q.keep_completed, d.age, %(keep)s) as age, "
+            # Of the queues that there is something of: they need no row. Several apps may share one, and a queue that is
+            # no task's own may be anybody's: the one that keeps the most decides.
+            "with recursive found (name) as ((select queue from {schema}.completed_jobs where own_retention is null order by queue limit 1) "
+            "union all select n.queue from found f cross join lateral (select c.queue from {schema}.completed_jobs c "
+            "where c.own_retention is null and c.queue > f.name order by c.queue limit 1) n), "
+            f"{LONGEST.removeprefix('with ')}, apps as (select t.queue as name, "
+            "max(coalesce(make_interval(secs => (t.app_defaults ->> 'keep_completed')::float8), %(keep)s)) as age, "
+            "case when count(*) = count(t.app_defaults ->> 'keep_completed_count') "
+            "then max((t.app_defaults ->> 'keep_completed_count')::int) end as count from {schema}.tasks t group by rollup (t.queue)), "
+            "rules as (select f.name, coalesce(q.keep_completed, d.age, %(keep)s) as age, "
             "case when num_nonnulls(q.keep_completed, q.keep_completed_count) > 0 then q.keep_completed_count else d.count end as count "
-            # Several apps may have tasks in one queue: the one that keeps the most decides.
-            "from {schema}.queues q left join lateral ("
-            "select max(make_interval(secs => (t.app_defaults ->> 'keep_completed')::float8)) as age, "
-            "max((t.app_defaults ->> 'keep_completed_count')::int) as count from {schema}.tasks t where t.queue = q.name) d on true) "
+            "from found f left join {schema}.queues q on q.name = f.name left join lateral ("
+            "select a.age, a.count from apps a where a.name = f.name or a.name is null order by a.name nulls last limit 1) d on true) "
             f"select name, {_COMPLETED}, count from rules, longest where age < {BY_DAYS} or count is not null order by name",
             schema,
         ),

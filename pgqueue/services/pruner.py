@@ -11,7 +11,7 @@ from typing import Any, Literal
 import psycopg
 
 from pgqueue.errors import SchemaOutOfDate
-from pgqueue.queries import pruning, retaining
+from pgqueue.queries import alerting, pruning, retaining
 from pgqueue.queries.retaining import Rule
 from pgqueue.queries.statement import Statement
 from pgqueue.retention import DAY, Retention
@@ -63,6 +63,7 @@ class Pruner(Service):
                 await self._prune(rule)
         await self._sweep("job_logs")
         await self._sweep("job_progress")
+        await self.runner.fetch(alerting.forget_rescues(self.schema))
         await self.runner.fetch(pruning.forget_lanes(self.schema, KEEP_LANES))
         while await self.runner.fetch(pruning.forget_keys(self.schema, BATCH)) == [BATCH]:
             pass

@@ -144,15 +144,22 @@ def job_of(row: ScheduleRow, nominal: datetime, declared: Schedule | None = None
 
 
 async def run_scheduler(app: PgQueue, stop: asyncio.Event) -> None:
-    """Run the app's scheduler until `stop` is set, and look at its alerts: one may be that no worker runs."""
+    """Run the app's scheduler until `stop` is set, and look at its alerts: one may be that no worker runs.
+
+    Raises what it cannot go on after, SchemaOutOfDate.
+    """
     services: list[Service] = [Scheduler.of(app)]
     if app.declared_alerts:
         services.append(Alerter.of(app))
     running = [asyncio.create_task(service.run()) for service in services]
+    stopped = asyncio.create_task(stop.wait())
     try:
-        await stop.wait()
+        ended, _ = await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
+        for service in ended - {stopped}:
+            # None ends by itself but with an error that it cannot go on after.
+            await service
     finally:
-        for service in running:
+        for service in (stopped, *running):
             service.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(stopped, *running, return_exceptions=True)
         await app.aclose()

@@ -55,8 +55,7 @@ class ChunkCall:
     def raised(self, error: BaseException) -> None:
         """Give each job that is not marked this error. Those that are alike in their attempts are retried together."""
         decided: dict[tuple[int, int, int], Outcome] = {}
-        for run in self.runs:
-            run.end()
+        self.end()
         for run in self.unmarked():
             like = run.context.attempt, run.context.max_attempts, run.crashes
             if like not in decided:
@@ -73,11 +72,16 @@ class ChunkCall:
             if isinstance(run.outcome, Completed):
                 run.mark = run.outcome = None
 
+    def end(self) -> None:
+        """Take no more marks."""
+        for run in self.runs:
+            run.end()
+
     def stop(self) -> None:
         """Tell every job to stop, and take no more marks."""
         for run in self.runs:
             run.context.stop()
-            run.end()
+        self.end()
 
     def connect(self, connection: Any) -> None:
         """The transaction of the call."""
@@ -152,7 +156,8 @@ def _results(task: Task[..., Any], ids: list[int], value: Any) -> Mapping[int, A
             f"task {task.name} returned {type(value).__name__}: return None, a list with a result for each job, or a "
             "dict by job.id"
         )
-    strange = [key for key in value if key not in ids]
+    known = {*ids}
+    strange = [key for key in value if key not in known]
     if strange:
         raise ConfigurationError(
             f"task {task.name} returned a result for {strange[0]!r}, which is the id of none of its jobs"

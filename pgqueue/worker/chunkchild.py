@@ -37,6 +37,9 @@ def run(task: Task[..., Any], jobs: list[dict[str, Any]], line: Line) -> bytes:
             call.returned(value)
     except BaseException as error:
         call.raised(error)
+    for one in runs:
+        # A thread that the task has left behind is to read and write nothing of the next call.
+        one.end()
     for teller in tellers:
         teller.close()
     line.stopped.clear()

@@ -74,6 +74,7 @@ class JobLayers:
                     one.interrupt()
         for one in around:
             outcome = one._task.result()
-            if outcome is not None or interrupted:
+            # What the task marked a job with is final, also where only its layers were interrupted.
+            if outcome is not None or (interrupted and one.run.mark is None):
                 one.run.outcome = outcome
         return interrupted

@@ -80,6 +80,7 @@ class ChunkRuns:
         try:
             for one in around:
                 await one.entered()
+            run.leave_out_cancelled()
             await self._call(slots, run)
         except asyncio.CancelledError as error:
             run.interrupted(error, interruption())
@@ -90,7 +91,9 @@ class ChunkRuns:
             if await JobLayers.left(around):
                 run.give_up_unmarked(asyncio.CancelledError())
         for job_id in run.by_id:
-            del self._running[job_id]
+            # Its claim may have been lost, and another call of this worker have the job by now.
+            if self._running.get(job_id) is run:
+                del self._running[job_id]
         journals = [one.context.journal for one in run.call.runs if one.context.journal is not None]
         if journals:
             # What it came to is known: there is nothing left to interrupt.
@@ -151,11 +154,20 @@ class ChunkRun:
             run.context.stop()
             if self._speak is not None:
                 self._speak(pack({"stop": job_id}))
-        return self.jobs[0].id if all(one.cancelled for one in self.call.runs) else None
+        final = not self.task.options.transactional
+        over = all(one.cancelled or (final and one.outcome is not None) for one in self.call.runs)
+        return self.jobs[0].id if over else None
+
+    def leave_out_cancelled(self) -> None:
+        """What was cancelled before the call is not in it."""
+        for run in self.call.unmarked():
+            if run.cancelled:
+                run.outcome = Cancelled("cancelled before it ran")
 
     def raised(self, error: BaseException) -> None:
         """The call came to an end with this error: that of every job which has no outcome yet."""
         if self.task.options.transactional:
+            self.call.end()
             self.call.roll_back()
         if isinstance(error, ProcessCrashed):
             self._crashed()
@@ -208,7 +220,7 @@ class ChunkRun:
     def _crashed(self) -> None:
         """Nobody can tell whose fault it was: the jobs are given back, and each runs alone. See docs/decisions/003."""
         left = self.call.unmarked()
-        if len(left) == 1:
+        if len(left) <= 1:
             return
         for run in left:
             # One that must not run twice has the error.

@@ -160,19 +160,21 @@ class Executor:
         first, seconds = jobs[0], 0.0
         task = self._tasks[first.task]
         ended = [Ended(None)] * len(jobs)
-        if first not in self._interrupted:
-            if self._on_start is not None:
-                for job in jobs:
-                    self._on_start(job)
-            first.began = time.perf_counter()
-            ended = await self._chunks.run(slots, task, jobs, lambda: self._interrupted.get(first))
-            seconds = time.perf_counter() - first.began
-        del self._runs[first]
-        self._interrupted.pop(first, None)
-        slots.ended()
-        for job, (outcome, suspected) in zip(jobs, ended, strict=True):
-            self._on_finish(task, job, outcome, seconds, suspected=suspected)
-        self._tell_changed()
+        try:
+            if first not in self._interrupted:
+                if self._on_start is not None:
+                    for job in jobs:
+                        self._on_start(job)
+                first.began = time.perf_counter()
+                ended = await self._chunks.run(slots, task, jobs, lambda: self._interrupted.get(first))
+                seconds = time.perf_counter() - first.began
+        finally:
+            del self._runs[first]
+            self._interrupted.pop(first, None)
+            slots.ended()
+            for job, (outcome, suspected) in zip(jobs, ended, strict=True):
+                self._on_finish(task, job, outcome, seconds, suspected=suspected)
+            self._tell_changed()
 
     def end_unstarted(self, job: ClaimedJob, outcome: Outcome) -> None:
         """What a job came to that had not begun."""

@@ -69,6 +69,10 @@ class Serving:
         self._settings = settings
         if self._worker.life.heartbeat is not None:
             self._worker.reporter.paused_are(self.slots, before, self.paused())
+        for queue in self.paused() - before:
+            if queue in self.slots:
+                # A chunk may be gathered for long.
+                self.release_unstarted(self.slots[queue])
         self._templates = templates
         self._otherwise = frozenset(
             name for name, one in settings.items() if one.keeps_history not in (None, self._keeps_history)

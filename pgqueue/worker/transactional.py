@@ -16,7 +16,9 @@ from pgqueue.database import Database, alent, arun, lent, run
 from pgqueue.errors import PgQueueError, RetryJob
 from pgqueue.job import ClaimedJob
 from pgqueue.outcome import Completed
+from pgqueue.queries import claiming
 from pgqueue.queries.finishing import Finished, finish
+from pgqueue.queries.statement import Operation
 from pgqueue.task import Task
 from pgqueue.task.chunkcall import ChunkCall
 
@@ -100,8 +102,8 @@ class Transactions:
             began = time.monotonic()
             with lent(connection), around.task():
                 call.returned(call.task.function(jobs))
-            if completed := self._finish_chunk(call, held, time.monotonic() - began):
-                self._check(_shown(call.task, held), run(connection, completed), call.stopped)
+            stale = run(connection, self._finish_chunk(call, held, time.monotonic() - began))
+            self._check(_shown(call.task, held), stale, call.stopped)
 
     async def arun_chunk(self, call: ChunkCall, jobs: list[ChunkJob[Any]], held: Sequence[ClaimedJob]) -> None:
         """As `run_chunk`."""
@@ -113,16 +115,26 @@ class Transactions:
                 async with alent(connection):
                     with around.task():
                         call.returned(await call.task.function(jobs))
-                if completed := self._finish_chunk(call, held, time.monotonic() - began):
-                    self._check(_shown(call.task, held), await arun(connection, completed), call.stopped)
+                stale = await arun(connection, self._finish_chunk(call, held, time.monotonic() - began))
+                self._check(_shown(call.task, held), stale, call.stopped)
 
-    def _finish_chunk(self, call: ChunkCall, held: Sequence[ClaimedJob], seconds: float) -> Any:
-        batch = [
+    def _finish_chunk(self, call: ChunkCall, held: Sequence[ClaimedJob], seconds: float) -> Operation[int]:
+        """Complete what the task completed; returns how many of all its jobs this worker holds no longer."""
+        completed = [
             self._finished(call.task, job, one.outcome, seconds)
             for job, one in zip(held, call.runs, strict=True)
             if isinstance(one.outcome, Completed)
         ]
-        return finish(self._schema, self._worker(), batch) if batch else None
+        ids = {one.id for one in completed}
+        others = [(job.id, job.fence) for job in held if job.id not in ids]
+        stale = 0
+        if others:
+            # What the task wrote for these commits too.
+            still: list[Any] = yield claiming.lock_held(self._schema, *zip(*others, strict=True))
+            stale = len(others) - len(still)
+        if completed:
+            stale += yield from finish(self._schema, self._worker(), completed)
+        return stale
 
     def _finish(self, task: Task[..., Any], job: ClaimedJob, outcome: Completed, seconds: float) -> Any:
         return finish(self._schema, self._worker(), [self._finished(task, job, outcome, seconds)])
