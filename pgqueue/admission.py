@@ -99,10 +99,10 @@ class Gate:
             self.taken += count
         return count
 
-    def missed(self, count: int, parked: int) -> None:
-        """So many of those that were let go were not there; so many are parked."""
+    def missed(self, count: int, parked: int | None) -> None:
+        """So many of those that were let go could not be; so many are parked, or None for many."""
         self.loose -= count
-        self.waiting = parked
+        self.waiting = self.waiting + count if parked is None else parked
         if self.rule.concurrency is not None:
             self.taken -= count
 

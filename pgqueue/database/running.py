@@ -119,7 +119,8 @@ async def _atogether(conn: Any, together: Together, settings: Statement[Any] | N
     if settings is not None or not isinstance(conn, psycopg.AsyncConnection):
         return [await afetch(conn, each, settings) for each in together.statements]
     try:
-        async with conn.pipeline():
+        async with conn.pipeline() as pipeline:
+            _end_by_sync(pipeline)
             cursors = [psycopg.AsyncCursor(conn, row_factory=tuple_row) for _ in together.statements]
             for cursor, each in zip(cursors, together.statements, strict=True):
                 await cursor.execute(each.text, each.params)
@@ -130,6 +131,16 @@ async def _atogether(conn: Any, together: Together, settings: Statement[Any] | N
     except Exception as error:
         _translate(error)
         raise
+
+
+def _end_by_sync(pipeline: psycopg.AsyncPipeline) -> None:
+    """Leave out the Flush that psycopg sends after the Sync at a pipeline's end.
+
+    After it PostgreSQL does not count the time that a transaction stands idle, so a process that is stopped would keep
+    its locks for as long as it is.
+    """
+    fetch = pipeline._fetch_gen
+    pipeline._fetch_gen = lambda *, flush: fetch(flush=False)  # type: ignore[method-assign]
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pgqueue.queries.statement import Operation, Statement, Together, array, inl
 SERIAL = "serial:"
 FORGET = 10_000
 AT_A_TIME = 1_000
+COUNTED = 1_000
 
 
 class GateName(NamedTuple):
@@ -36,10 +37,21 @@ class Gates:
 
 
 class LetGo(NamedTuple):
-    """The rows of the statements that went first, and how many jobs went."""
+    """The rows of the statements that went first, how many jobs went, and gates with room of which none did."""
 
     rows: list[list[Any]]
     went: int
+    stuck: Collection[str] = ()
+
+
+class Ticked(NamedTuple):
+    """`opens_in`: seconds until the next may begin, None where nobody waits for a time. `after`: where to go on, if
+    there is more. `stuck`: gates with room whose jobs nobody could take now.
+    """
+
+    opens_in: float | None
+    after: str | None
+    stuck: Collection[str]
 
 
 def locked(schema: str, needed: Iterable[GateName], known: Iterable[str] = ()) -> Operation[Gates]:
@@ -160,10 +172,10 @@ def let_go(schema: str, gates: Gates, first: Iterable[Statement[Any]] = ()) -> O
     for name, count in missed.items():
         # Some are locked, or were cancelled.
         [(parked,)] = yield _parked(schema, name)
-        by_name[name].missed(count, parked)
+        by_name[name].missed(count, parked if parked < COUNTED else None)
     if missed:
         yield _store(schema, gates.now, {name: by_name[name] for name in missed})
-    return LetGo(rows, sum(found.values()))
+    return LetGo(rows, sum(found.values()), [name for name in missed if name not in found])
 
 
 def _store(schema: str, now: float, gates: Mapping[str, Gate]) -> Statement[Any]:
@@ -181,8 +193,12 @@ def _store(schema: str, now: float, gates: Mapping[str, Gate]) -> Statement[Any]
 
 def _parked(schema: str, gate: str) -> Statement[Any]:
     return Statement(
-        inline("select count(*) from {schema}.jobs where waits_for = %(gate)s and ready is null", schema),
-        {"gate": gate},
+        # No more than tell that there are many: a backlog is not counted each time that it stands.
+        inline(
+            "select count(*) from (select from {schema}.jobs where waits_for = %(gate)s and ready is null limit %(most)s) j",
+            schema,
+        ),
+        {"gate": gate, "most": COUNTED},
     )
 
 
@@ -219,24 +235,33 @@ def hand_over(schema: str, *, all_gates: bool = False) -> Operation[int]:
     return (yield from let_go(schema, (yield from locked(schema, (), names)))).went if names else 0
 
 
-def tick(schema: str) -> Operation[float | None]:
-    """Let go what may begin at gates where jobs are parked, but for gates that somebody else is at.
+def tick(schema: str, after: str = "", skip: Collection[str] = ()) -> Operation[Ticked]:
+    """Let go what may begin at gates where jobs are parked, in the order of their names from `after` on.
 
-    In a transaction of its own. Returns in how many seconds the next may begin; None where nobody waits for a time.
+    In a transaction of its own. Leaves out what somebody else is at, what is closed or has no place, and `skip`.
     """
     waiting: Statement[Any] = Statement(
-        inline(
-            "select name from {schema}.gates where waiting > 0 order by name limit %(count)s for update skip locked",
-            schema,
-        ),
-        {"count": AT_A_TIME},
+        text("waiting_gates", schema), {"after": after, "skip": list(skip), "count": AT_A_TIME, "horizon": HORIZON}
     )
-    names = [name for (name,) in (yield waiting)]
+    closed: Statement[Any] = Statement(
+        inline(
+            "select extract(epoch from min(closed_until) - clock_timestamp())::float8 from {schema}.gates "
+            "where waiting > 0 and closed_until > clock_timestamp() and closed_until < 'infinity'",
+            schema,
+        )
+    )
+    rows, [(opens_in,)] = yield Together((waiting, closed))
+    names = [name for (name,) in rows]
     gates = yield from locked(schema, (), names)
-    yield from let_go(schema, gates)
-    # What is on its way is not there yet: half of the horizon later there is room for more.
-    soonest = [gate.begins_in() for gate in gates.by_name.values() if gate.waiting > 0 and gate.waits_for_time]
-    return max(HORIZON, min(soonest)) - HORIZON / 2 if soonest else None
+    gone = yield from let_go(schema, gates)
+    soonest = [] if opens_in is None else [opens_in]
+    soonest += [gate.begins_in() for gate in gates.by_name.values() if gate.waiting > 0 and gate.waits_for_time]
+    return Ticked(
+        # What is on its way is not there yet: half of the horizon later there is room for more.
+        max(HORIZON, min(soonest)) - HORIZON / 2 if soonest else None,
+        names[-1] if len(names) == AT_A_TIME else None,
+        gone.stuck,
+    )
 
 
 class Count(NamedTuple):

@@ -14,6 +14,7 @@ from pgqueue.services.service import Runner, Service
 logger = logging.getLogger("pgqueue.services")
 
 LONGEST = 1.0
+STUCK = 0.8
 RECOUNT = 60.0
 
 
@@ -33,6 +34,7 @@ class Gatekeeper(Service):
         self._clock = clock
         self._told = False
         self._freed = False
+        self._stuck: dict[str, float] = {}
         self._tick_at = clock()
         self._recount_at = clock() + RECOUNT * random.uniform(0.0, 1.0)
 
@@ -59,11 +61,25 @@ class Gatekeeper(Service):
         if told or recount or due:
             pause = LONGEST * random.uniform(0.8, 1.0)
             if told or recount or self._needed():
-                opens_in = await self.runner.run(gates.tick(self.schema), atomic=True)
-                if opens_in is not None and math.isfinite(opens_in):
-                    pause = min(pause, opens_in)
+                if told or freed:
+                    self._stuck.clear()
+                pause = min(pause, await self._tick())
             self._tick_at = self._clock() + pause
         return max(0.0, self._tick_at - self._clock())
+
+    async def _tick(self) -> float:
+        """Over all gates, some at a time; the seconds until something may begin."""
+        now = self._clock()
+        self._stuck = {name: until for name, until in self._stuck.items() if until > now}
+        after: str | None = ""
+        opens_in = math.inf
+        while after is not None:
+            ticked = await self.runner.run(gates.tick(self.schema, after, self._stuck), atomic=True)
+            opens_in = min(opens_in, math.inf if ticked.opens_in is None else ticked.opens_in)
+            # Their queue is paused, or has no worker: a long backlog is not looked through each time.
+            self._stuck |= dict.fromkeys(ticked.stuck, self._clock() + STUCK)
+            after = ticked.after
+        return opens_in
 
     async def _recount(self) -> None:
         for count in await self.runner.run(gates.recount(self.schema), atomic=True):

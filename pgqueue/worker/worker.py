@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pgqueue.worker")
 
 BLOCKED_WARNING = 1.0
-CLAIM_ABANDONED = 2.0
+ABANDONED = 2.0
 
 
 class Worker:
@@ -231,15 +231,13 @@ class Worker:
 
     def _connect(self) -> None:
         app = self.app
-        # A process that is stopped within a transaction would keep its rows from every rescue.
-        abandoned = f"{int(self.lease * 1000)}"
+        # A process that is stopped within a transaction would keep its rows from every rescue, and the gates that it
+        # holds from all who wait there: nobody waits for long for a process that stands still.
+        abandoned = f"{int(min(self.lease, ABANDONED) * 1000)}"
         self.services = WorkerConnection(
             app.database, "services", lock_timeout="2s", idle_in_transaction_session_timeout=abandoned
         )
-        # A claim of a queue with limits holds their gates, and nobody waits for long for a process that stands still.
-        self.claiming = WorkerConnection(
-            app.database, "claims", idle_in_transaction_session_timeout=f"{int(CLAIM_ABANDONED * 1000)}"
-        )
+        self.claiming = WorkerConnection(app.database, "claims", idle_in_transaction_session_timeout=abandoned)
         self.finishing = WorkerConnection(
             app.database, "finishes", lock_timeout=LOCK_TIMEOUT, idle_in_transaction_session_timeout=abandoned
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -759,3 +759,108 @@ async def test_a_call_with_a_stale_claim_commits_nothing(app: PgQueue, dsn: str)
     after = await jobs[0].arefresh()
     assert "is no longer held by this worker" in after.errors[0]["message"]
     execute(dsn, "drop table indexed")
+
+
+# Transactions that the worker has lost
+
+
+def effects(dsn: str) -> list[tuple[int, int]]:
+    return [tuple(row) for row in execute(dsn, "select n, attempt from effects order by n, attempt")]
+
+
+@pytest.fixture
+def with_effects(dsn: str) -> Iterator[None]:
+    execute(dsn, "create table effects (n int, attempt int)")
+    yield
+    execute(dsn, "drop table effects")
+
+
+@pytest.mark.usefixtures("with_effects")
+@pytest.mark.parametrize("how", ["timeout", "stop", "lost"])
+async def test_a_thread_that_comes_back_too_late_commits_nothing_of_its_chunk(app: PgQueue, dsn: str, how: str) -> None:
+    entered, back = threading.Event(), threading.Event()
+    ended: asyncio.Queue[int] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    options: dict[str, Any] = {"timeout": 0.3} if how == "timeout" else {}
+
+    @app.task(
+        name="write", chunk=2, wait=NEVER, transactional=True, max_attempts=3, backoff=Backoff.fixed(0), **options
+    )
+    def write(jobs: list[ChunkJob[Item]]) -> None:
+        for job in jobs:
+            job.connection.execute("insert into effects values (%s, %s)", [job.args.n, job.attempt])
+        if not entered.is_set():
+            entered.set()
+            assert back.wait(DEADLINE)
+            loop.call_soon_threadsafe(ended.put_nowait, 1)
+
+    await enqueue(app, write, "nothing", "nothing")
+    async with app.worker({"default": 2}, shutdown_timeout=0.1) as worker:
+        await asyncio.to_thread(entered.wait, DEADLINE)
+        if how == "timeout":
+            await until(partial(has, app, completed=2))
+        elif how == "lost":
+            execute(dsn, "update pgqueue.jobs set claim_id = 1")
+            back.set()
+            await ended.get()
+            await until(partial(runs, worker, 0))
+    back.set()
+    if how == "stop":
+        async with app.worker({"default": 2}):
+            await until(partial(has, app, completed=2))
+    await until(partial(no_transaction, dsn))
+    # The first call has left nothing, whatever the second has.
+    expected = {"timeout": [(0, 2), (1, 2)], "stop": [(0, 1), (1, 1)], "lost": []}
+    assert effects(dsn) == expected[how]
+
+
+async def no_transaction(dsn: str) -> bool:
+    return not execute(
+        dsn,
+        "select from pg_stat_activity where datname = current_database() and starts_with(state, 'idle in transaction') "
+        "and position('effects' in query) > 0",
+    )
+
+
+@pytest.mark.usefixtures("with_effects")
+async def test_a_chunk_without_a_completion_commits_nothing_when_its_claim_is_lost(app: PgQueue, dsn: str) -> None:
+    @app.task(name="write", chunk=2, wait=NEVER, transactional=True)
+    async def write(jobs: list[ChunkJob[Item]]) -> None:
+        for job in jobs:
+            await job.connection.execute("insert into effects values (%s, %s)", [job.args.n, job.attempt])
+            job.snooze(3600)
+        execute(dsn, "update pgqueue.jobs set claim_id = 1")
+
+    await enqueue(app, write, "nothing", "nothing")
+    async with app.worker({"default": 1}) as worker:
+        await until(partial(has, app, running=2))
+        await until(partial(runs, worker, 0))
+    assert effects(dsn) == []
+
+
+async def test_a_pause_gives_back_what_is_gathered(app: PgQueue) -> None:
+    chunks = Chunks(app)
+    await enqueue(app, chunks.task, "nothing", "nothing")
+    async with app.worker({"default": 1}) as worker:
+        await until(partial(claimed, worker, 2))
+        app.queues["default"].pause()
+        await until(partial(has, app, available=2))
+        assert await claimed(worker, 0)
+        assert chunks.seen == []
+
+
+async def test_a_call_is_stopped_when_what_is_not_cancelled_has_its_outcome(app: PgQueue) -> None:
+    entered = asyncio.Event()
+
+    @app.task(name="half", chunk=2, wait=NEVER)
+    async def half(jobs: list[ChunkJob[Item]]) -> None:
+        jobs[0].complete()
+        entered.set()
+        await asyncio.Event().wait()
+
+    first, second = await enqueue(app, half, "nothing", "nothing")
+    async with app.worker({"default": 1}):
+        await entered.wait()
+        await second.acancel()
+        await until(partial(has, app, completed=1, cancelled=1))
+    assert ((await first.arefresh()).state, (await second.arefresh()).state) == ("completed", "cancelled")

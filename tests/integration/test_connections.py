@@ -35,11 +35,11 @@ from pgqueue import (
     Task,
 )
 from pgqueue.config import sqlalchemy_url
-from pgqueue.database import fetch, pools
-from pgqueue.queries.statement import Statement
+from pgqueue.database import arun, fetch, pools
+from pgqueue.queries.statement import Operation, Statement, Together
 from pgqueue.testing import aenqueued, enqueued
 from pgqueue.worker.connection import WorkerConnection
-from tests.integration.waiting import DEADLINE, default_to_serializable
+from tests.integration.waiting import DEADLINE, default_to_serializable, until
 
 Joined = Callable[[], AbstractContextManager[Any]]
 AJoined = Callable[[], AbstractAsyncContextManager[Any]]
@@ -648,3 +648,26 @@ def gone(dsn: str, other_dsn: str) -> Iterator[None]:
 
 
 def send_number(n: int) -> None: ...
+
+
+async def test_a_transaction_that_stands_still_after_statements_sent_together_is_ended(dsn: str) -> None:
+    options = "-c idle_in_transaction_session_timeout=300"
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True, options=options) as connection:
+
+        def operation() -> Operation[None]:
+            yield Together((Statement("select 1"), Statement("select 2")))
+
+        async def stand_still() -> None:
+            async with connection.transaction():
+                await arun(connection, operation())
+                with psycopg.connect(dsn, autocommit=True) as other:
+                    backend = [connection.info.backend_pid]
+
+                    async def is_gone() -> bool:
+                        return not other.execute("select from pg_stat_activity where pid = %s", backend).fetchall()
+
+                    await until(is_gone)
+                await connection.execute("select 3")
+
+        with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout):
+            await stand_still()

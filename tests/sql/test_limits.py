@@ -237,3 +237,61 @@ def test_nobody_is_let_go_who_cannot_run(db: Connection) -> None:
     with db.transaction():
         run(db, gates.tick(SCHEMA))
     assert claim_ready(db) == ids[1:2]
+
+
+def test_gates_that_only_an_end_can_open_do_not_stand_before_those_that_time_opens(
+    db: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gates, "AT_A_TIME", 3)
+    limit(db, "task", "send", rate=1000)
+    ids = add(db, 1)
+    db.execute("update pgqueue.jobs set state = 'blocked', waits_for = 'task:send', position = null")
+    db.execute("insert into pgqueue.gates (name, scope, of, waiting) values ('task:send', 'task', 'send', 1)")
+    db.execute(
+        "insert into pgqueue.gates (name, scope, of, taken, waiting) "
+        "select 'serial:mail:' || n, 'serial', 'mail', 1, 1 from generate_series(1, 10) n"
+    )
+    worker(db)
+    with db.transaction():
+        ticked = run(db, gates.tick(SCHEMA))
+    assert (ticked.after, ticked.stuck) == (None, [])
+    assert claim_ready(db) == ids
+
+
+def test_a_tick_goes_on_where_the_last_one_ended(db: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gates, "AT_A_TIME", 3)
+    limit(db, "task", "send", "{customer}", rate=1000)
+    ids = add(db, 7)
+    for n, id_ in enumerate(ids):
+        name = f"task:send:{{customer}}:{n}"
+        db.execute(
+            "update pgqueue.jobs set state = 'blocked', waits_for = %s, position = null where id = %s", [name, id_]
+        )
+        db.execute(
+            "insert into pgqueue.gates (name, scope, of, key, waiting) values (%s, 'task', 'send', '{customer}', 1)",
+            [name],
+        )
+    worker(db)
+    after: str | None = ""
+    seen = []
+    while after is not None:
+        with db.transaction():
+            after = run(db, gates.tick(SCHEMA, after)).after
+        seen.append(value(db, "select count(*) from pgqueue.jobs where ready is not null"))
+    assert seen == [3, 6, 7]
+
+
+def test_a_gate_whose_jobs_nobody_can_take_is_told_and_its_backlog_is_not_counted(
+    db: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gates, "COUNTED", 5)
+    limit(db, "task", "send", rate=1000)
+    add(db, 20)
+    db.execute("update pgqueue.jobs set state = 'blocked', waits_for = 'task:send', position = null")
+    db.execute("insert into pgqueue.gates (name, scope, of, waiting) values ('task:send', 'task', 'send', 20)")
+    with db.transaction():
+        ticked = run(db, gates.tick(SCHEMA))
+    assert ticked.stuck == ["task:send"]
+    assert gate(db, "task:send") == (0, 20, 0)
+    with db.transaction():
+        assert run(db, gates.tick(SCHEMA, "", ticked.stuck)).stuck == ()
