@@ -53,8 +53,10 @@ class Journal:
         given: object = percent
         if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= 100:
             raise ArgumentError(f"progress({percent!r}) must be a number from 0 to 100: a percentage")
+        # Not within the lock: to become text it may log, by the handler that files lines here.
+        told = Progress(float(percent), None if message is None else storable(str(message), LINE_LENGTH))
         with self._lock:
-            self._progress = Progress(float(percent), None if message is None else storable(str(message), LINE_LENGTH))
+            self._progress = told
             first, self._waits = not self._waits, True
         if first:
             self.told(self)
@@ -63,12 +65,13 @@ class Journal:
         """Raises ArgumentError for a level that there is not."""
         if level not in get_args(Level):
             raise ArgumentError(f"log(level={level!r}) must be one of {', '.join(get_args(Level))}")
+        text = storable(str(message), LINE_LENGTH) if self.lines_left > 0 else ""
         with self._lock:
             if self.lines_left == 0:
                 self.left_out += 1
                 return
             self.lines_left -= 1
-            self._lines.append(LogLine(self.attempt, datetime.now(UTC), level, storable(str(message), LINE_LENGTH)))
+            self._lines.append(LogLine(self.attempt, datetime.now(UTC), level, text))
             first, self._waits = not self._waits, True
         if first:
             self.told(self)

@@ -81,7 +81,7 @@ class ChunkRuns:
             for one in around:
                 await one.entered()
             run.leave_out_cancelled()
-            await self._call(slots, run)
+            await self._call(slots, run, interruption)
         except asyncio.CancelledError as error:
             run.interrupted(error, interruption())
         except BaseException as error:
@@ -101,7 +101,7 @@ class ChunkRuns:
                 await self._journals.close(*journals)
         return run.ended()
 
-    async def _call(self, slots: Slots, run: ChunkRun) -> None:
+    async def _call(self, slots: Slots, run: ChunkRun, interruption: Callable[[], Interruption | None]) -> None:
         task = run.task
         # One call has one timeout: the shortest that a job of it has.
         timeouts = [timeout for job in run.jobs if (timeout := self._timeout_of(task, job)) is not None]
@@ -121,7 +121,10 @@ class ChunkRuns:
                 else:
                     call.returned(task.function(jobs))
 
-            await in_thread(slots, task.name, called, call.stop, timeout)
+            def outlasts() -> bool:
+                return any(job.limited for job in run.jobs) and interruption() != "released"
+
+            await in_thread(slots, task.name, called, call.stop, timeout, outlasts)
         elif task.options.transactional:
             await bounded(self._transactions.arun_chunk(call, jobs, run.jobs), timeout, task.name)
         else:

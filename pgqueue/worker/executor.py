@@ -245,7 +245,10 @@ class Executor:
             value = task.function(**kwargs)
             return Completed(None if value is None else task.dump_result(value))
 
-        return await in_thread(slots, task.name, call, context.stop, timeout)
+        def outlasts() -> bool:
+            return job.limited and self._interrupted.get(job) != "released"
+
+        return await in_thread(slots, task.name, call, context.stop, timeout, outlasts)
 
 
 def _call(task: Task[..., Any], context: Context, job: ClaimedJob) -> Call:

@@ -76,11 +76,17 @@ class Threads:
 
 
 async def in_thread(
-    slots: Slots, task: str, call: Callable[[], Result], stop: Callable[[], None], timeout: float | None
+    slots: Slots,
+    task: str,
+    call: Callable[[], Result],
+    stop: Callable[[], None],
+    timeout: float | None,
+    outlasts: Callable[[], bool],
 ) -> Result:
     """Run `call` in a thread of the slots. Raises what it raises, and TaskTimeout after `timeout` seconds.
 
-    A thread cannot be stopped: `stop` tells it, what it returns is refused, and its slot is taken until it does.
+    A thread cannot be stopped: `stop` tells it, what it returns is refused, and its slot is taken until it does. Where
+    the run `outlasts` its interruption, it is over when the thread has returned: it holds places of limits.
     """
 
     def guarded() -> Result:
@@ -97,6 +103,11 @@ async def in_thread(
             raise timed_out(task, timeout)
     except BaseException:
         stop()
+        if not future.done() and outlasts():
+            logger.warning("a thread of %s still runs, and its job keeps its places at limits until it returns", task)
+            # What interrupts it again is the end of the worker, and of the thread.
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({future})
         if not future.done():
             slots.running += 1
             slots.lost += 1

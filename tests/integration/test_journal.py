@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from typing import Any
 
 import psycopg
@@ -14,7 +15,7 @@ from pgqueue.journal import LINE_LENGTH, LINES, Journal, Progress
 from pgqueue.queries import retaining
 from pgqueue.testing import adrain
 from tests.integration import process_app
-from tests.integration.waiting import until
+from tests.integration.waiting import DEADLINE, until
 
 KINDS = ["coroutine", "thread", "process", "transactional"]
 
@@ -193,3 +194,25 @@ async def test_what_ended_jobs_told_is_forgotten_with_their_history(app: PgQueue
         assert [swept.gone for swept in app.database.fetch(retaining.sweep("pgqueue", table, 0, 10))] == [0]
     assert app.jobs.logs(ended.id) == []
     assert [line.message for line in app.jobs.logs(live.id)] == ["y"]
+
+
+def test_what_logs_while_it_becomes_text_does_not_stand_in_its_own_way() -> None:
+    journal = Journal(1, lambda _: None)
+
+    class Talkative:
+        def __str__(self) -> str:
+            journal.log("becoming text")
+            return "text"
+
+    def talk() -> None:
+        message: Any = Talkative()
+        journal.log(message)
+        journal.progress(1, message)
+
+    talking = threading.Thread(target=talk, daemon=True)
+    talking.start()
+    talking.join(DEADLINE)
+    assert not talking.is_alive()
+    progress, lines = journal.take()
+    assert progress is not None
+    assert (progress.message, [line.message for line in lines]) == ("text", ["becoming text", "text", "becoming text"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from bisect import bisect_left
 from collections.abc import Sequence
 from functools import partial
@@ -11,11 +12,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgqueue import ArgumentError, Backoff, ConfigurationError, Limit, PgQueue
+from pgqueue import ArgumentError, Backoff, ConfigurationError, Context, Limit, PgQueue
 from pgqueue.queries import gates
 from pgqueue.queries.limits import LimitRow
 from pgqueue.testing import adrain
-from tests.integration.waiting import Gate, states, until
+from tests.integration.waiting import DEADLINE, Gate, states, until
 
 
 async def completed(app: PgQueue, count: int) -> bool:
@@ -624,3 +625,39 @@ async def test_a_limit_of_a_task_leaves_other_queues_of_the_worker_as_they_were(
         await app.aenqueue_many([limited.job(), plain.job(), plain.job()])
         await until(partial(completed, app, 3))
         assert not worker.serving.claimers["two"].limited
+
+
+@pytest.mark.parametrize("how", ["timeout", "cancel"])
+async def test_a_thread_that_outlasts_its_run_keeps_its_place_until_it_returns(app: PgQueue, how: str) -> None:
+    entered: asyncio.Queue[Context] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    back = threading.Event()
+
+    @app.task(
+        limit=Limit(concurrency=1), timeout=0.2 if how == "timeout" else None, max_attempts=1, bind=True, name="slow"
+    )
+    def slow(ctx: Context) -> None:
+        loop.call_soon_threadsafe(entered.put_nowait, ctx)
+        back.wait(DEADLINE)
+
+    marker = app.task(name="marker")(lambda: None)
+    first, second = await slow.aenqueue(), await slow.aenqueue()
+    async with app.worker({"default": 5}):
+        context = await asyncio.wait_for(entered.get(), DEADLINE)
+        if how == "cancel":
+            await first.acancel()
+
+        async def is_told() -> bool:
+            return context.stopped
+
+        await until(is_told)
+        # Outcomes are written in their order: after this one that of the first would be there.
+        await (await marker.aenqueue()).aresult()
+        assert (await first.arefresh()).state == "running"
+        assert entered.empty()
+        back.set()
+        await asyncio.wait_for(entered.get(), DEADLINE)
+        # The marker and the second.
+        await until(partial(completed, app, 2))
+    assert (await first.arefresh()).state == ("failed" if how == "timeout" else "cancelled")
+    assert (await second.arefresh()).state == "completed"
