@@ -26,7 +26,12 @@ PgQueueError
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pgqueue.job import Job
 
 
 class PgQueueError(Exception):
@@ -78,15 +83,42 @@ class JobMarked(PgQueueError):
 
 
 class JobEnded(PgQueueError):
-    """The job has ended without a result."""
+    """The job has ended without a result. `job` is that job, as it ended."""
+
+    def __init__(self, message: str = "", job: Job | None = None) -> None:
+        super().__init__(message)
+        self.job = job
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Into another process it goes without its app.
+        return type(self), (*self.args, self.job and replace(self.job, operations=None))
 
 
 class JobFailed(JobEnded):
-    """The job is in `failed_jobs`."""
+    """The job is in `failed_jobs`. `job.errors` has the error of each attempt.
+
+    try:
+        charge.enqueue(7).result(timeout=5)
+    except JobFailed as error:
+        print(error.error_type, error.error_message, error.job.attempt)
+    """
+
+    @property
+    def error_type(self) -> str | None:
+        """Class of the last error, as `KeyError` or `shop.errors.CardDeclined`."""
+        return self._last("type")
+
+    @property
+    def error_message(self) -> str | None:
+        """Text of the last error."""
+        return self._last("message")
+
+    def _last(self, what: str) -> str | None:
+        return self.job.errors[-1].get(what) if self.job is not None and self.job.errors else None
 
 
 class JobCancelled(JobEnded):
-    """The job was cancelled."""
+    """The job was cancelled; `job.reason` says why."""
 
 
 class ResultTimeout(PgQueueError, TimeoutError):

@@ -104,8 +104,9 @@ class Job:
     def result(self, timeout: float | None = None) -> Any:
         """What the task returned, as JSON gives it back; waits up to `timeout` seconds, for ever when None.
 
-        Raises JobFailed, JobCancelled, ResultTimeout, JobNotFound when no history is kept or the enqueue has not
-        committed, JobEnded when what is stored cannot be read, and ConfigurationError inside a running event loop.
+        Raises JobFailed and JobCancelled, whose `job` is the one that ended, ResultTimeout, JobNotFound when no history
+        is kept or the enqueue has not committed, JobEnded when what is stored cannot be read, and ConfigurationError
+        inside a running event loop.
 
             send_email.enqueue("a@b.c").result(timeout=5)
         """
@@ -118,14 +119,14 @@ class Job:
     def _outcome(self) -> Any:
         if self.state == "failed":
             last = self.errors[-1] if self.errors else {}
-            raise JobFailed(
-                f"job {self.id} ({self.task}) failed after {self.attempt} attempt{'s' if self.attempt != 1 else ''}: "
-                f"{last.get('type', self.reason)}: {last.get('message', '')}"
-            )
+            why = ": ".join(filter(None, (last.get("type", self.reason), last.get("message"))))
+            attempts = f"{self.attempt} attempt{'s' if self.attempt != 1 else ''}"
+            raise JobFailed(f"job {self.id} ({self.task}) failed after {attempts}: {why}", self)
         if self.state == "cancelled":
-            raise JobCancelled(f"job {self.id} ({self.task}) was cancelled: {self.reason}")
+            raise JobCancelled(f"job {self.id} ({self.task}) was cancelled: {self.reason}", self)
         if self.unreadable and "result" in self.unreadable:
-            raise JobEnded(f"the result of job {self.id} ({self.task}) cannot be read: {self.unreadable['result']}")
+            why = self.unreadable["result"]
+            raise JobEnded(f"the result of job {self.id} ({self.task}) cannot be read: {why}", self)
         return self.value
 
     def _app(self) -> JobOperations:

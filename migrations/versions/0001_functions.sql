@@ -263,6 +263,11 @@ begin
            case when exists (select from {schema}.tasks t
                              where t.name = g.task and num_nonnulls(t.keep_completed, t.keep_completed_count) > 0) then true end
     from gone g;
+    with woken as (
+        delete from {schema}.waiters w
+        where w.job_id = any (job_ids) and not exists (select from {schema}.jobs j where j.id = w.job_id)
+        returning pg_notify(w.channel, w.job_id::text))
+    select count(*) into told from woken;
     with freed as (
         insert into {schema}.freed_places (gate, loose)
         select place, place is not distinct from h.waits_for and h.ready is not null from unnest(held) h, unnest(h.places) place returning 1)

@@ -51,6 +51,7 @@ TABLES = (
     "breakers",
     "breaker_counts",
     "used_keys",
+    "waiters",
     "job_progress",
     "job_logs",
     "workers",
@@ -62,6 +63,7 @@ TABLES = (
     "alerts",
     "rescues",
 )
+SEQUENCES = ("jobs_position", "waited_until")
 
 
 def upgrade() -> None:
@@ -77,4 +79,5 @@ def downgrade() -> None:
     for kind, names in (("function", FUNCTIONS), ("view", VIEWS), ("table", TABLES)):
         for name in names:
             op.execute(f'drop {kind} "{schema}".{name}')
-    op.execute(f'drop sequence "{schema}".jobs_position')
+    for name in SEQUENCES:
+        op.execute(f'drop sequence "{schema}".{name}')

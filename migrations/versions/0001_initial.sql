@@ -317,6 +317,21 @@ comment on column {schema}.used_keys.expires_at is 'Until then; infinity for goo
 comment on column {schema}.used_keys.key is 'The unique key.';
 comment on column {schema}.used_keys.queue is 'Its queue.';
 
+create sequence {schema}.waited_until as bigint;
+comment on sequence {schema}.waited_until is 'The second, as Unix counts them, up to which somebody may wait for a result: until then, ends look for those who do.';
+
+create table {schema}.waiters (
+    job_id bigint not null,
+    expires_at timestamptz not null,
+    channel text not null,
+    constraint waiters_pkey primary key (job_id, channel, expires_at)
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+create index waiters_expires on {schema}.waiters (expires_at);
+comment on table {schema}.waiters is 'Who waits for the result of which job: its end sends a notification to them, and to nobody else.';
+comment on column {schema}.waiters.job_id is 'The job.';
+comment on column {schema}.waiters.expires_at is 'Until then; who still waits adds a row before.';
+comment on column {schema}.waiters.channel is 'Where the waiting process listens.';
+
 create table {schema}.tasks (
     name text not null,
     queue text not null,

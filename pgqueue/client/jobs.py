@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import builtins
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from pgqueue.client.part import Part
+from pgqueue.database.hearing import EXPIRES, Waiter
 from pgqueue.errors import ArgumentError, ConfigurationError, ResultTimeout, seconds
 from pgqueue.job import ENDED, Job, checked_id, checked_ids, checked_time
 from pgqueue.journal import LogLine, Progress
-from pgqueue.queries import inspecting, journaling
+from pgqueue.queries import inspecting, journaling, waiting
 from pgqueue.queries.inspecting import JobFilter
-
-POLL = (0.01, 0.5)
+from pgqueue.queries.statement import Statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,29 +139,52 @@ class Jobs(Part):
         return await self.database.afetch(journaling.logs(self.schema, checked_id(job_id), limit))
 
     def wait(self, job_id: int, timeout: float | None = None) -> Job:
-        """The job once it has ended.
+        """The job once it has ended: its end notifies this process, and it is looked for now and then all the same.
 
         Raises ResultTimeout after `timeout` seconds, JobNotFound without history, and ConfigurationError inside a
         running event loop, which it would block: a worker there could not run the job.
         """
         _refuse_inside_a_loop()
         deadline = None if timeout is None else time.monotonic() + timeout
-        for pause in _pauses():
-            job = self.get(job_id)
-            if job.state in ENDED:
-                return job
-            time.sleep(_until(deadline, pause, job, timeout))
-        raise AssertionError("unreachable")
+        if (job := self.get(job_id)).state in ENDED:
+            return job
+        _until(deadline, 0.0, job, timeout)
+        with self.database.waiters.waiting(job_id) as waiter:
+            while job.state not in ENDED:
+                if (record := self._record(waiter)) is not None:
+                    with waiter.recording():
+                        self.database.fetch(record)
+                else:
+                    waiter.event.wait(_until(deadline, waiter.pause(), job, timeout))
+                    waiter.event.clear()
+                job = self.get(job_id)
+        return job
 
     async def await_(self, job_id: int, timeout: float | None = None) -> Job:
         """As `wait`."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        for pause in _pauses():
-            job = await self.aget(job_id)
-            if job.state in ENDED:
-                return job
-            await asyncio.sleep(_until(deadline, pause, job, timeout))
-        raise AssertionError("unreachable")
+        if (job := await self.aget(job_id)).state in ENDED:
+            return job
+        _until(deadline, 0.0, job, timeout)
+        with self.database.waiters.awaiting(job_id) as waiter:
+            while job.state not in ENDED:
+                if (record := self._record(waiter)) is not None:
+                    with waiter.recording():
+                        await self.database.afetch(record)
+                else:
+                    pause = _until(deadline, waiter.pause(), job, timeout)
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(pause):
+                            await waiter.event.wait()
+                    waiter.event.clear()
+                job = await self.aget(job_id)
+        return job
+
+    def _record(self, waiter: Waiter[Any]) -> Statement[Any] | None:
+        """What has the end of the job notify the waiter; None when that is recorded, or nothing would be heard."""
+        if waiter.channel is None:
+            return None
+        return waiting.wait(self.schema, [waiter.job_id], waiter.channel, EXPIRES)
 
     def _one(self, rows: builtins.list[Job], what: str) -> Job:
         return replace(inspecting.found(rows, what), operations=self)
@@ -207,14 +231,8 @@ def _refuse_inside_a_loop() -> None:
     raise ConfigurationError("result() was called inside a running event loop: use `await job.aresult(…)` there")
 
 
-def _pauses() -> Iterator[float]:
-    pause, longest = POLL
-    while True:
-        yield pause
-        pause = min(pause * 1.5, longest)
-
-
 def _until(deadline: float | None, pause: float, job: Job, timeout: float | None) -> float:
+    """Seconds to wait. Raises ResultTimeout when the time is up."""
     if deadline is None:
         return pause
     left = deadline - time.monotonic()

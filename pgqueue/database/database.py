@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import (
@@ -17,9 +18,11 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from pgqueue import config
+from pgqueue.database.hearing import ResultListener
 from pgqueue.database.pools import KEEPALIVES, Pools
 from pgqueue.database.running import afetch, arun, fetch, run
 from pgqueue.database.using import awhole, whole
+from pgqueue.database.waiters import Waiters
 from pgqueue.errors import ConfigurationError, ConnectionFailed
 from pgqueue.queries.statement import Operation, Statement
 
@@ -64,6 +67,7 @@ class Database:
             lambda: self.dsn, self._pool_options, pool_size, psycopg.IsolationLevel.READ_COMMITTED if isolated else None
         )
         self._sync_engine: tuple[int, Engine] | None = None
+        self.waiters = Waiters(None if pooler else self._result_listener)
 
     @property
     def dsn(self) -> str:
@@ -164,6 +168,9 @@ class Database:
             {"names": list(own), "values": list(own.values())},
         )
 
+    def _result_listener(self, loop: asyncio.AbstractEventLoop) -> ResultListener:
+        return ResultListener(loop, lambda: self.dsn, lambda: self.session_options("pgqueue results"))
+
     def _pool_options(self) -> dict[str, Any]:
         common = {"application_name": "pgqueue"}
         if self.pooler:
@@ -176,11 +183,13 @@ class Database:
         return " ".join([str(given), *(_option(name, value) for name, value in settings.items())]).strip()
 
     def close(self) -> None:
-        """Close the sync pool."""
+        """Close the sync pool, and the connection on which threads wait for results."""
+        self.waiters.close()
         self._pools.close()
 
     async def aclose(self) -> None:
-        """Close the sync pool and the one of this event loop."""
+        """As `close`, and for this event loop."""
+        await self.waiters.aclose()
         await self._pools.aclose()
 
     def _engine_for_sync(self) -> Engine | None:

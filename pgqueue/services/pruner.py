@@ -11,7 +11,7 @@ from typing import Any, Literal
 import psycopg
 
 from pgqueue.errors import SchemaOutOfDate
-from pgqueue.queries import alerting, pruning, retaining
+from pgqueue.queries import alerting, pruning, retaining, waiting
 from pgqueue.queries.retaining import Rule
 from pgqueue.queries.statement import Statement
 from pgqueue.retention import DAY, Retention
@@ -66,6 +66,8 @@ class Pruner(Service):
         await self.runner.fetch(alerting.forget_rescues(self.schema))
         await self.runner.fetch(pruning.forget_lanes(self.schema, KEEP_LANES))
         while await self.runner.fetch(pruning.forget_keys(self.schema, BATCH)) == [BATCH]:
+            pass
+        while await self.runner.fetch(waiting.forget_waiters(self.schema, BATCH)) == [BATCH]:
             pass
         return INTERVAL * random.uniform(0.8, 1.2)
 

@@ -10,5 +10,10 @@ kept as (
            coalesce(g.reason, case when cancel_requested then 'cancelled while it ran' else 'a later job with its key took its place' end), args, headers, errors, tags,
            case when exists (select from {schema}.tasks t
                              where t.name = task and num_nonnulls(t.keep_completed, t.keep_completed_count) > 0) then true end
-    from gone join unnest(%(ids)s::bigint[], %(durations)s::float8[], %(reasons)s::text[]) g (job_id, duration, reason) on job_id = id)
+    from gone join unnest(%(ids)s::bigint[], %(durations)s::float8[], %(reasons)s::text[]) g (job_id, duration, reason) on job_id = id),
+woken as (
+    -- Who waits for a result: mostly nobody, and nothing is looked up. A stale outcome wakes them too: they look, and wait on.
+    delete from {schema}.waiters
+    where (select last_value from {schema}.waited_until) >= extract(epoch from now()) and job_id = any (%(ids)s::bigint[])
+    returning pg_notify(channel, job_id::text))
 select id from gone

@@ -4,5 +4,10 @@ with gone as (
     returning places),
 freed as (
     insert into {schema}.freed_places (gate, loose, places)
-    select place, false, count(*) from gone, unnest(places) place where places is not null group by place)
+    select place, false, count(*) from gone, unnest(places) place where places is not null group by place),
+woken as (
+    -- Who waits for a result: mostly nobody, and nothing is looked up. A stale outcome wakes them too: they look, and wait on.
+    delete from {schema}.waiters
+    where (select last_value from {schema}.waited_until) >= extract(epoch from now()) and job_id = any (%(ids)s::bigint[])
+    returning pg_notify(channel, job_id::text))
 select count(*) from gone

@@ -21,6 +21,11 @@ told as (
     select {schema}.enqueue_on_failed(array_agg(k.id)) from kept k
     left join {schema}.tasks t on t.name = k.task
     left join {schema}.queues q on q.name = k.queue
-    where coalesce(t.on_failed, q.on_failed, t.app_defaults ->> 'on_failed') <> '')
+    where coalesce(t.on_failed, q.on_failed, t.app_defaults ->> 'on_failed') <> ''),
+woken as (
+    -- Who waits for a result: mostly nobody, and nothing is looked up. A stale outcome wakes them too: they look, and wait on.
+    delete from {schema}.waiters
+    where (select last_value from {schema}.waited_until) >= extract(epoch from now()) and job_id = any (%(ids)s::bigint[])
+    returning pg_notify(channel, job_id::text))
 -- Not a left join: the planner would leave it out, and the on_failed tasks with it.
 select gone.id from gone cross join (select count(*) from told) t

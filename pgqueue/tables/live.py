@@ -9,12 +9,26 @@ from pgqueue.tables.columns import NOW, TEXTS, TIME, VACUUM_OFTEN, column, nulla
 
 
 def positions(metadata: sa.MetaData) -> None:
-    sequence = sa.Sequence("jobs_position", data_type=BIGINT, metadata=metadata)
-    comment = sa.DDL(  # type: ignore[no-untyped-call]
-        f'comment on sequence "{metadata.schema}".jobs_position is '
-        "'Order of availability: a job takes the next position when it becomes available.'"
+    _sequence(
+        metadata, "jobs_position", "Order of availability: a job takes the next position when it becomes available."
     )
-    sa.event.listen(sequence, "after_create", comment)
+
+
+def waited_until(metadata: sa.MetaData) -> None:
+    _sequence(
+        metadata,
+        "waited_until",
+        "The second, as Unix counts them, up to which somebody may wait for a result: "
+        "until then, ends look for those who do.",
+    )
+
+
+def _sequence(metadata: sa.MetaData, name: str, comment: str) -> None:
+    sequence = sa.Sequence(name, data_type=BIGINT, metadata=metadata)
+    commented = sa.DDL(  # type: ignore[no-untyped-call]
+        f"comment on sequence \"{metadata.schema}\".{name} is '{comment}'"
+    )
+    sa.event.listen(sequence, "after_create", commented)
 
 
 def jobs(metadata: sa.MetaData) -> sa.Table:
@@ -128,6 +142,20 @@ def used_keys(metadata: sa.MetaData) -> sa.Table:
         sa.PrimaryKeyConstraint("key", "queue", name="used_keys_pkey"),
         sa.Index("used_keys_expires", "expires_at"),
         comment="Unique keys that stay used for a time, or for good, whether their jobs have ended or not.",
+    )
+
+
+def waiters(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "waiters",
+        metadata,
+        column("job_id", BIGINT, "The job."),
+        column("expires_at", TIME, "Until then; who still waits adds a row before."),
+        column("channel", TEXT, "Where the waiting process listens."),
+        sa.PrimaryKeyConstraint("job_id", "channel", "expires_at", name="waiters_pkey"),
+        sa.Index("waiters_expires", "expires_at"),
+        comment="Who waits for the result of which job: its end sends a notification to them, and to nobody else.",
+        postgresql_with=VACUUM_OFTEN,
     )
 
 

@@ -32,6 +32,7 @@ class Tables:
 
     jobs: sa.Table
     used_keys: sa.Table
+    waiters: sa.Table
     claims: sa.Table
     lanes: sa.Table
     workers: sa.Table
@@ -56,7 +57,7 @@ class Tables:
 
 
 def metadata(schema: str = "pgqueue") -> sa.MetaData:
-    """The tables and the sequence of `schema`; `create_all` makes those of the migrations, without views and functions.
+    """The tables and sequences of `schema`; `create_all` makes those of the migrations, without views and functions.
 
     Partitions of completed_jobs are made by the SQL function make_partitions. Raises ConfigurationError for a bad name.
 
@@ -79,6 +80,7 @@ def tables(schema: str = "pgqueue") -> Tables:
 def _of(schema: str) -> Tables:
     made = sa.MetaData(schema=schema_name(schema))
     live.positions(made)
+    live.waited_until(made)
     jobs, claims, workers, completed = (
         live.jobs(made),
         live.claims(made),
@@ -90,6 +92,7 @@ def _of(schema: str) -> Tables:
     return Tables(
         jobs=jobs,
         used_keys=live.used_keys(made),
+        waiters=live.waiters(made),
         claims=claims,
         lanes=live.lanes(made),
         workers=workers,

@@ -30,7 +30,7 @@ STATISTICS = {
     "few rows": "relpages = 1, reltuples = 10",
     "very many rows": "relpages = 2000000, reltuples = 100000000",
 }
-TABLES = ("jobs", "claims", "lanes", "workers", "queues", "tasks")
+TABLES = ("jobs", "claims", "lanes", "workers", "queues", "tasks", "waiters")
 FILL = """
     insert into pgqueue.jobs (queue, task, state, priority, position, claim_id, attempt, run_at)
     select 'q' || n % 5, 'send', s.state, n % 3, case when s.state <> 'scheduled' then n end,
@@ -175,6 +175,18 @@ def test_a_hot_statement_reads_jobs_by_index_only_names_its_queue_or_its_ids_and
         if node["Node Type"] in JOINS:
             by_lane = node["Node Type"] in BY_LANE.get(name, ())
             assert by_lane or not any(is_scan_of_jobs(part) for part in inputs(node)), node
+
+
+@pytest.mark.parametrize("name", ["complete", "complete_unkept", "fail", "cancel_claimed"])
+def test_a_finish_looks_for_who_waits_by_the_ids_of_its_jobs(session: Connection, name: str) -> None:
+    plan = explain(session, HOT[name])
+    [scan] = [
+        node for node in nodes(plan) if node.get("Relation Name") == "waiters" and node["Node Type"] != "ModifyTable"
+    ]
+    assert scan["Node Type"] == "Index Scan"
+    assert "(job_id = ANY" in condition(scan)
+    # Not even that where nobody has waited lately.
+    assert any("now()" in node.get("One-Time Filter", "") for node in nodes(plan))
 
 
 @pytest.mark.parametrize("lifo", [False, True])

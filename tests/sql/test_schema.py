@@ -34,6 +34,7 @@ TABLES = (
     "breakers",
     "breaker_counts",
     "used_keys",
+    "waiters",
     "job_progress",
     "job_logs",
     "workers",
