@@ -27,6 +27,7 @@ from pgqueue.client import (
 )
 from pgqueue.context import Context
 from pgqueue.database import Database
+from pgqueue.effects import KEEP_EFFECTS
 from pgqueue.errors import ArgumentError, ConfigurationError, seconds
 from pgqueue.events import Callback, EventName, Subscribers
 from pgqueue.job import AS_REGISTERED, Job, NewJob
@@ -72,8 +73,9 @@ class PgQueue:
     looked up at the first use. `engine` shares a SQLAlchemy engine (sync or async) instead. `on_failed` names the task
     that is told of failed jobs, `keep_completed` (24 hours) and `keep_failed` (until they are purged) how long ended
     jobs are kept, where neither their task nor their queue says. Own pools hold up to `pool_size` connections, opened
-    when needed. `pooler=True` is for PgBouncer in transaction mode: no session
-    settings, no prepared statements, polling in place of LISTEN.
+    when needed. `pooler=True` is for PgBouncer in transaction mode: no session settings, no prepared statements,
+    polling in place of LISTEN. `keep_effects` (seconds or timedelta) is how long workers remember what `Context.once`
+    has done: longer than any job may take until its last attempt.
 
         app = PgQueue("postgresql:///shop")
 
@@ -95,6 +97,7 @@ class PgQueue:
         keep_failed: Keep | None = None,
         pool_size: int = 4,
         pooler: bool = False,
+        keep_effects: float | timedelta = KEEP_EFFECTS,
     ) -> None:
         self.schema = schema_name(schema or config.find("schema").value or "pgqueue")
         self.database = Database(dsn, engine=engine, pool_size=pool_size, pooler=pooler)
@@ -102,6 +105,7 @@ class PgQueue:
             raise ConfigurationError(f"max_attempts={max_attempts} must be at least 1")
         self.max_attempts = max_attempts
         self.backoff = backoff or Backoff.default()
+        self.keep_effects = timedelta(seconds=seconds(keep_effects, "keep_effects"))
         self.timeout = None if timeout is None else seconds(timeout, "timeout")
         self.keep_completed = retention(keep_completed, "keep_completed of the app") or DAY
         self.keep_failed = retention(keep_failed, "keep_failed of the app")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
+from pgqueue.effects import Effects, RunEffects, Unremembered
 from pgqueue.errors import CancelJob
+from pgqueue.job import ClaimedJob
 from pgqueue.journal import Journal, Level, LogLine, Progress
 
-LOCAL = frozenset({"connection", "open_journal", "journal", "stopped", "error"})
+LOCAL = frozenset({"connection", "open_journal", "journal", "open_effects", "effects", "claimed", "stopped", "error"})
+P = ParamSpec("P")
+R = TypeVar("R")
+
 _current: ContextVar[Context | None] = ContextVar("pgqueue_current_job", default=None)
 
 
@@ -36,8 +41,11 @@ class Context:
     max_attempts: int
     headers: Mapping[str, Any] = field(default_factory=dict)
     connection: Any = None
-    open_journal: Callable[[], Journal] | None = field(default=None, repr=False)
+    open_journal: Callable[[ClaimedJob], Journal] | None = field(default=None, repr=False)
     journal: Journal | None = field(default=None, repr=False)
+    open_effects: Callable[[Context], RunEffects] | None = field(default=None, repr=False)
+    effects: RunEffects | None = field(default=None, repr=False)
+    claimed: ClaimedJob | None = field(default=None, repr=False)
     stopped: bool = field(default=False, repr=False)
     # What the run has raised: for middleware.
     error: BaseException | None = field(default=None, repr=False)
@@ -83,9 +91,60 @@ class Context:
 
     def _journal(self) -> Journal | None:
         # Made when it is needed: most jobs tell nothing.
-        if self.journal is None and self.open_journal is not None:
-            self.journal = self.open_journal()
+        if self.journal is None and self.open_journal is not None and self.claimed is not None:
+            self.journal = self.open_journal(self.claimed)
         return self.journal
+
+    def once(self, key: str, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call `function(*args, **kwargs)` once under `key`, whichever job and attempt asks; others get its result.
+
+        The result is what JSON gives back, up to 64 KiB. It is stored when the function has returned: where the worker
+        dies in between, the next attempt calls again, so give the other side the key too, as its idempotency key. In
+        a transactional task, and with `ctx.using(connection)`, it commits with that transaction, exactly once. While
+        another job's call is under way this waits for it, a minute at most. A call that raises is not remembered.
+        Effects are kept for `PgQueue(keep_effects=…)`, 30 days by default.
+
+        Raises EffectMismatch where the key was used with other arguments, EffectHeld, and ArgumentError for arguments
+        or a result that JSON cannot hold; such a call has been made, and is not made again.
+
+            receipt = ctx.once(f"charge:{order_id}", bank.charge, account, amount)
+        """
+        return self.using(None).once(key, function, *args, **kwargs)
+
+    async def aonce(self, key: str, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """As `once`, for a coroutine function."""
+        return await self.using(None).aonce(key, function, *args, **kwargs)
+
+    def step(self, name: str, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call `function(*args, **kwargs)`, unless an earlier attempt of this job has: then return what that got.
+
+        The result is what JSON gives back, up to 64 KiB. The step commits when the function has returned; where the
+        worker dies in between, the next attempt makes the call again. With `ctx.using(connection)` the step commits
+        with that transaction, in a transactional task with the job. Steps last as long as the job, in `failed_jobs`
+        and through a redrive too. A run that has lost its job raises here, and stores nothing.
+
+        Raises ArgumentError for a name that the run has used already, and for a result that JSON cannot hold: that
+        step has not committed.
+
+            pages = ctx.step("fetch", fetch_pages, url)
+            for n, page in enumerate(pages):
+                ctx.step(f"index {n}", index, page)
+        """
+        return self.using(None).step(name, function, *args, **kwargs)
+
+    async def astep(self, name: str, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """As `step`, for a coroutine function."""
+        return await self.using(None).astep(name, function, *args, **kwargs)
+
+    def using(self, connection: Any) -> Effects:
+        """`once` and `step` that commit with the transaction of `connection`, of any kind that `Task.using` takes.
+
+        with Session(engine) as session, session.begin():
+            ctx.using(session).step("reserve", partial(reserve, session), order_id)
+        """
+        if self.effects is None:
+            self.effects = Unremembered() if self.open_effects is None else self.open_effects(self)
+        return Effects(self.effects, connection)
 
     def check_cancelled(self) -> None:
         """Raises CancelJob once the run was told to stop: its timeout passed, or its worker lost the job.
@@ -105,13 +164,15 @@ class Context:
 
 
 def current_job() -> Context:
-    """The job that this code runs in. Raises LookupError outside of one.
+    """The job that this code runs in. Raises LookupError outside of one, and in a chunk task, which has many.
 
     current_job().attempt
     """
     context = find_job()
     if context is None:
-        raise LookupError("current_job() was called outside of a running job")
+        raise LookupError(
+            "current_job() was called outside of a running job, or in a chunk task, which has its jobs as its argument"
+        )
     return context
 
 

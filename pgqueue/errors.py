@@ -16,6 +16,8 @@ PgQueueError
 │   ├── JobFailed             it went to `failed_jobs`
 │   └── JobCancelled          it was cancelled
 ├── ResultTimeout             the job had not ended in time
+├── EffectMismatch            a key of `once` was used before, with other arguments
+├── EffectHeld                another call under a key of `once` is under way
 └── TaskSignal                raised by a task to choose its own outcome
     ├── RetryJob              again later; uses an attempt
     ├── SnoozeJob             again later; uses no attempt
@@ -123,6 +125,14 @@ class JobCancelled(JobEnded):
 
 class ResultTimeout(PgQueueError, TimeoutError):
     """The job had not ended within the time that was given."""
+
+
+class EffectMismatch(PgQueueError):
+    """A key of `once` was used before, with other arguments: it does not name one thing."""
+
+
+class EffectHeld(PgQueueError):
+    """Another call under a key of `once` is under way, and has been for longer than one waits."""
 
 
 class TaskSignal(PgQueueError):

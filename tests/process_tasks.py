@@ -31,7 +31,7 @@ PR_SET_PDEATHSIG = 1
 class SampleTask:
     function: Callable[..., Any]
 
-    def run_in_child(self, context: dict[str, Any], args: str, journal: Any) -> Outcome:
+    def run_in_child(self, context: dict[str, Any], args: str, journal: Any, open_effects: Any) -> Outcome:
         value = self.function(context, **json.loads(args))
         return value if isinstance(value, Outcome) else Completed(json.dumps(value))
 

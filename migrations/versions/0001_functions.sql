@@ -147,6 +147,8 @@ begin
                 headers = enqueue_job.headers, max_attempts = attempts, serial_key = order_key,
                 attempt = 0, crashes = 0, suspicions = 0, errors = null
             where j.id = holder.id;
+            -- Its steps were those of the arguments before.
+            delete from {schema}.job_steps s where s.job_id = holder.id;
         end if;
         if conflict = 'keep_last_if_running' then
             -- It keeps its time and its place.

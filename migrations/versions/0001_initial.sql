@@ -332,6 +332,43 @@ comment on column {schema}.waiters.job_id is 'The job.';
 comment on column {schema}.waiters.expires_at is 'Until then; who still waits adds a row before.';
 comment on column {schema}.waiters.channel is 'Where the waiting process listens.';
 
+create table {schema}.effects (
+    job_id bigint not null,
+    fence bigint not null,
+    begun_at timestamptz not null default clock_timestamp(),
+    done_at timestamptz,
+    key text not null,
+    request text not null,
+    result jsonb,
+    problem text,
+    constraint effects_pkey primary key (key)
+) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+create index effects_begun on {schema}.effects (begun_at);
+comment on table {schema}.effects is 'What tasks have done once: a call under the same key returns the stored result.';
+comment on column {schema}.effects.job_id is 'The job that called.';
+comment on column {schema}.effects.fence is 'The claim under which it ran: while the job carries it, and the call is not done, nobody else calls.';
+comment on column {schema}.effects.begun_at is 'When the call began.';
+comment on column {schema}.effects.done_at is 'When it had returned; null before.';
+comment on column {schema}.effects.key is 'What is done once.';
+comment on column {schema}.effects.request is 'Hash of the arguments: another call under the key must have the same.';
+comment on column {schema}.effects.result is 'What was returned; null when that was None.';
+comment on column {schema}.effects.problem is 'Why the result could not be stored.';
+
+create table {schema}.job_steps (
+    job_id bigint not null,
+    done_at timestamptz not null default clock_timestamp(),
+    attempt integer not null,
+    name text not null,
+    result jsonb,
+    constraint job_steps_pkey primary key (job_id, name)
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+comment on table {schema}.job_steps is 'Steps of jobs that have committed: a later attempt skips them.';
+comment on column {schema}.job_steps.job_id is 'The job.';
+comment on column {schema}.job_steps.done_at is 'When it committed.';
+comment on column {schema}.job_steps.attempt is 'In which attempt.';
+comment on column {schema}.job_steps.name is 'Name of the step.';
+comment on column {schema}.job_steps.result is 'What it returned; null when that was None.';
+
 create table {schema}.tasks (
     name text not null,
     queue text not null,

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import random
+import time
+from collections.abc import Callable
 from datetime import timedelta
 from itertools import count
 from typing import Any, Literal
 
 import psycopg
 
+from pgqueue.effects import KEEP_EFFECTS
 from pgqueue.errors import SchemaOutOfDate
-from pgqueue.queries import alerting, pruning, retaining, waiting
+from pgqueue.queries import alerting, effects, pruning, retaining, steps, waiting
 from pgqueue.queries.retaining import Rule
 from pgqueue.queries.statement import Statement
 from pgqueue.retention import DAY, Retention
@@ -24,6 +27,8 @@ KEEP_COMPLETED = timedelta(days=1)
 BATCH = 5_000
 SWEEPS = 2
 INTERVAL = 60.0
+# What workers leave when they die; looking for it reads every step of jobs that wait or failed.
+STEPS_INTERVAL = 3600.0
 
 
 class Pruner(Service):
@@ -36,12 +41,22 @@ class Pruner(Service):
     name = "pruner"
 
     def __init__(
-        self, runner: Runner, schema: str, keep_completed: Retention = DAY, keep_failed: Retention | None = None
+        self,
+        runner: Runner,
+        schema: str,
+        keep_completed: Retention = DAY,
+        keep_failed: Retention | None = None,
+        keep_effects: timedelta = KEEP_EFFECTS,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(runner, schema)
         self._keep = keep_completed.age if keep_completed.age is not None else KEEP_COMPLETED
         self._keep_failed = None if keep_failed is None else keep_failed.age
         self._swept: dict[str, int] = {}
+        self._keep_effects = keep_effects
+        self._clock = clock
+        self._steps_at = clock() + random.uniform(0.0, STEPS_INTERVAL)
 
     async def run_once(self) -> float:
         await self.runner.fetch(pruning.make_partitions(self.schema))
@@ -67,8 +82,11 @@ class Pruner(Service):
         await self.runner.fetch(pruning.forget_lanes(self.schema, KEEP_LANES))
         while await self.runner.fetch(pruning.forget_keys(self.schema, BATCH)) == [BATCH]:
             pass
-        while await self.runner.fetch(waiting.forget_waiters(self.schema, BATCH)) == [BATCH]:
-            pass
+        await self._forget(waiting.forget_waiters(self.schema, BATCH))
+        await self._forget(effects.forget_effects(self.schema, self._keep_effects, BATCH))
+        if self._clock() >= self._steps_at:
+            self._steps_at = self._clock() + STEPS_INTERVAL * random.uniform(0.8, 1.2)
+            await self._forget(steps.forget_ended(self.schema, BATCH))
         return INTERVAL * random.uniform(0.8, 1.2)
 
     async def _prune(self, rule: Rule) -> None:
@@ -87,6 +105,10 @@ class Pruner(Service):
             self._swept[table] = swept.last if swept.seen == BATCH else 0
             if swept.seen < BATCH or (turn >= SWEEPS and swept.gone < BATCH // 2):
                 return
+
+    async def _forget(self, statement: Statement[int]) -> None:
+        while await self.runner.fetch(statement) == [BATCH]:
+            pass
 
     async def _detach(self, name: str, pending: bool) -> None:
         if pending or await self._alter(pruning.mark_ended(self.schema, name)):

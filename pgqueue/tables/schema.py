@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import BIGINT, BOOLEAN, INTERVAL, TEXT
 
 from pgqueue.names import schema_name
-from pgqueue.tables import alerts, breakers, ended, live, settings
+from pgqueue.tables import alerts, breakers, doing, ended, live, settings
 from pgqueue.tables.columns import TIME
 
 _ALL_JOBS = """
@@ -51,6 +51,8 @@ class Tables:
     job_logs: sa.Table
     alerts: sa.Table
     rescues: sa.Table
+    job_steps: sa.Table
+    effects: sa.Table
     all_jobs: sa.Table
     running_jobs: sa.Table
     queue_stats: sa.Table
@@ -111,6 +113,8 @@ def _of(schema: str) -> Tables:
         job_logs=ended.job_logs(made),
         alerts=alerts.alerts(made),
         rescues=alerts.rescues(made),
+        job_steps=doing.job_steps(made),
+        effects=doing.effects(made),
         all_jobs=_view(views, "all_jobs", _ALL_JOBS, jobs, completed, ended_at=TIME),
         running_jobs=_view(
             views,

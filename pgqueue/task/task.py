@@ -12,6 +12,7 @@ from pgqueue import arguments
 from pgqueue.arguments import Signature
 from pgqueue.backoff import Backoff
 from pgqueue.context import Context, enter
+from pgqueue.effects import RunEffects
 from pgqueue.errors import ArgumentError, ConfigurationError
 from pgqueue.job import Job, NewJob
 from pgqueue.journal import Journal
@@ -147,11 +148,13 @@ class Task(Generic[P, R]):
         )
         return BoundTask(self, connection, template, unique)
 
-    def run_in_child(self, context: Mapping[str, Any], args: str, journal: Journal) -> Outcome:
+    def run_in_child(
+        self, context: Mapping[str, Any], args: str, journal: Journal, open_effects: Callable[[Context], RunEffects]
+    ) -> Outcome:
         """Run the job in this process and say what came of it; for the children of a worker."""
         fields = dict(context)
         crashes = fields.pop("crashes")
-        held = Context(**fields, journal=journal)
+        held = Context(**fields, journal=journal, open_effects=open_effects)
         enter(held)
         try:
             return Completed(self.dump_result(self.function(**self.load(args, held))))  # type: ignore[call-arg]

@@ -24,7 +24,7 @@ def run_inline(task: Task[P, R] | BoundTask[P, R], /, *args: P.args, **kwargs: P
     those of a first attempt. What the task raises comes through, RetryJob and the like too. Options of `task.using`
     show in the Context: `headers`, `queue`, `max_attempts`; its connection is `ctx.connection`, which a transactional
     task needs. A process task runs in this process. A chunk task gets the one job, and what comes of it is returned
-    or raised.
+    or raised. `once` and `step` make every call, and remember none.
 
     Raises ArgumentError, and ConfigurationError for a transactional task without a connection.
 

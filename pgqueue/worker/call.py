@@ -13,7 +13,7 @@ from pgqueue.outcome import AttemptError, Outcome
 
 LENGTH = struct.Struct("!Q")
 # What a message has that comes before the answer.
-ON_THE_WAY = frozenset({"told", "marked"})
+ON_THE_WAY = frozenset({"told", "marked", "ask"})
 KINDS: dict[str, type[Outcome]] = {kind.__name__: kind for kind in get_args(Outcome)}
 
 
@@ -22,7 +22,8 @@ class Call:
     """One run of a task, as its process needs it.
 
     `module` and `qualname` say where the task is found (`__main__` means the worker's own script), `context` holds the
-    JSON-able fields of the run's Context, `args` is the JSON text of the arguments object.
+    JSON-able fields of the run's Context, `args` is the JSON text of the arguments object. `schema` and `fence` are for
+    what the run stores in transactions of its own.
 
         Call("shop.tasks", "thumbnail", {"job_id": 7, "attempt": 1}, '{"image_id": 3}')
     """
@@ -31,6 +32,8 @@ class Call:
     qualname: str
     context: dict[str, Any]
     args: str
+    schema: str = ""
+    fence: int = 0
 
     @property
     def task(self) -> str:

@@ -20,10 +20,15 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from pgqueue.worker.call import pack, pack_outcome
-from pgqueue.worker.line import Line, Teller
+from pgqueue.worker.line import Line, Questions, Teller
+
+if TYPE_CHECKING:
+    from pgqueue.context import Context
+    from pgqueue.effects import RunEffects
 
 MAIN = "__pgqueue_main__"
 PR_SET_PDEATHSIG = 1
@@ -45,8 +50,9 @@ def main(connection_fd: int, lifeline: int) -> None:
             if "jobs" in call:
                 line.send(answer_chunk(call, worker, line))
                 continue
-            teller = Teller(line.send, call["context"].get("attempt", 1))
-            reply = answer(call, worker, teller)
+            teller, questions = Teller(line.send, call["context"].get("attempt", 1)), Questions(line)
+            reply = answer(call, worker, teller, questions)
+            questions.close()
             teller.close()
             line.send(reply)
 
@@ -96,12 +102,13 @@ def answer_chunk(call: dict[str, Any], worker: dict[str, Any], line: Line) -> by
     return concluded(lambda: run(task, call["jobs"], line))
 
 
-def answer(call: dict[str, Any], worker: dict[str, Any], teller: Teller) -> bytes:
+def answer(call: dict[str, Any], worker: dict[str, Any], teller: Teller, questions: Questions) -> bytes:
     try:
         run = find(call["module"], call["qualname"], worker).run_in_child
     except BaseException:
         return pack({"import_error": traceback.format_exc()})
-    return concluded(lambda: pack_outcome(run(call["context"], call["args"], teller.journal)))
+    effects = partial(effects_of, call, questions)
+    return concluded(lambda: pack_outcome(run(call["context"], call["args"], teller.journal, effects)))
 
 
 def concluded(run: Callable[[], bytes]) -> bytes:
@@ -116,6 +123,15 @@ def concluded(run: Callable[[], bytes]) -> bytes:
         with contextlib.suppress(AttributeError, OSError, ValueError):
             stream.flush()
     return reply
+
+
+def effects_of(call: dict[str, Any], questions: Questions, context: Context) -> RunEffects:
+    """What `once` and `step` of this run need, when it first asks: few do, and this is a lot to import."""
+    from pgqueue.queries.effects import Holder
+    from pgqueue.worker.effects import AskParent, EffectsOfRun
+
+    me = Holder(context.job_id, call["fence"])
+    return EffectsOfRun(context, call["schema"], me, AskParent(questions.ask))
 
 
 def find(module: str, qualname: str, worker: dict[str, Any]) -> Any:

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from pgqueue import arguments
 from pgqueue.chunk import JobRun
 from pgqueue.context import Context
+from pgqueue.effects import refuse_in_a_chunk
 from pgqueue.errors import ArgumentError, ProcessCrashed
 from pgqueue.job import ClaimedJob
 from pgqueue.middleware import Middleware
@@ -257,5 +258,5 @@ class ChunkRun:
 
 def _context(job: ClaimedJob, journals: Journals) -> Context:
     context = Context(job.id, job.task, job.queue, job.attempt, job.max_attempts)
-    context.open_journal = partial(journals.open, job)
+    context.claimed, context.open_journal, context.open_effects = job, journals.open, refuse_in_a_chunk
     return context

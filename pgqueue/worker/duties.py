@@ -65,7 +65,13 @@ class Duties:
             runner, schema, globs=globs, interval=SETTINGS_INTERVAL, on_read=serving.read_settings
         )
         # Detaching a partition waits for old snapshots: on a connection that nobody else needs.
-        pruner = Pruner(Runner(worker.pruning.fetch, worker.pruning.run), schema, app.keep_completed, app.keep_failed)
+        pruner = Pruner(
+            Runner(worker.pruning.fetch, worker.pruning.run),
+            schema,
+            app.keep_completed,
+            app.keep_failed,
+            app.keep_effects,
+        )
         self.all: list[Service] = [
             self.promoter,
             self.rescuer,

@@ -19,6 +19,7 @@ from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome,
 from pgqueue.task import Task
 from pgqueue.worker.call import Call
 from pgqueue.worker.chunkruns import ChunkRuns, Ended, Interruption
+from pgqueue.worker.effects import WorkerEffects
 from pgqueue.worker.journals import Journals
 from pgqueue.worker.slots import Slots
 from pgqueue.worker.threads import in_thread
@@ -48,6 +49,7 @@ class Executor:
         tasks: dict[str, Task[..., Any]],
         transactions: Transactions,
         journals: Journals,
+        effects: WorkerEffects,
         timeout_of: Callable[[Task[..., Any], ClaimedJob], float | None],
         on_start: Callable[[ClaimedJob], None] | None,
         on_finish: Finish,
@@ -56,6 +58,8 @@ class Executor:
         self._tasks = tasks
         self._transactions = transactions
         self._journals = journals
+        self._effects = effects
+        self._open_journal, self._open_effects = journals.open, effects.open
         self._timeout_of = timeout_of
         self._on_start = on_start
         self._on_finish = on_finish
@@ -129,7 +133,7 @@ class Executor:
         try:
             headers = arguments.loads(job.headers) if job.headers else {}
             context = Context(job.id, job.task, job.queue, job.attempt, job.max_attempts, headers)
-            context.open_journal = partial(self._journals.open, job)
+            context.claimed, context.open_journal, context.open_effects = job, self._open_journal, self._open_effects
             timeout = self._timeout_of(task, job)
             if self._layers:
                 outcome = await self._wrapped(slots, task, job, context, timeout)
@@ -154,6 +158,8 @@ class Executor:
             outcome = self._decide(task, job, error)
         if context is not None and context.journal is not None:
             await self._journals.close(context.journal)
+        if context is not None and context.effects is not None:
+            self._effects.ended(job.id, outcome)
         self._end(slots, task, job, outcome)
 
     async def _run_chunk(self, slots: Slots, jobs: Sequence[ClaimedJob]) -> None:
@@ -220,7 +226,8 @@ class Executor:
         self, slots: Slots, task: Task[..., Any], job: ClaimedJob, context: Context, timeout: float | None
     ) -> Outcome:
         if task.run_in == "process":
-            return await slots.processes.run(_call(task, context, job), timeout, context.tell)
+            call = _call(task, context, job, self._effects.schema)
+            return await slots.processes.run(call, timeout, context.tell, partial(self._effects.asked, context))
         enter(context)
         kwargs = task.load(job.args, context)
         if task.run_in == "thread":
@@ -251,6 +258,6 @@ class Executor:
         return await in_thread(slots, task.name, call, context.stop, timeout, outlasts)
 
 
-def _call(task: Task[..., Any], context: Context, job: ClaimedJob) -> Call:
+def _call(task: Task[..., Any], context: Context, job: ClaimedJob, schema: str) -> Call:
     fields = {**context.portable(), "crashes": job.crashes}
-    return Call(task.function.__module__, task.function.__qualname__, fields, job.args)
+    return Call(task.function.__module__, task.function.__qualname__, fields, job.args, schema, job.fence)

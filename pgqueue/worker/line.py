@@ -6,9 +6,11 @@ import contextlib
 import json
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from pgqueue.errors import PgQueueError
 from pgqueue.journal import Journal
 from pgqueue.worker.call import LENGTH, pack, told_fields
 
@@ -24,6 +26,7 @@ class Line:
         self._sending = threading.Lock()
         self._receiving = threading.Lock()
         self._received = bytearray()
+        self._heard: deque[dict[str, Any]] = deque()
         # Jobs of the chunk that runs, or is to run next, whose cancel was asked for.
         self.stopped: set[int] = set()
 
@@ -32,29 +35,34 @@ class Line:
             self._connection.sendall(message)
 
     def receive(self) -> dict[str, Any] | None:
-        """The next call, None when the worker has hung up."""
-        while True:
-            message = self._next()
-            if message is None:
+        """The next call, or the answer to a question; None when the worker has hung up."""
+        with self._receiving:
+            while not self._heard:
                 read = self._connection.recv(READ)
                 if not read:
                     return None
-                self._received += read
-            elif "stop" in message:
-                self.stopped.add(message["stop"])
-            else:
-                return message
+                self._take(read)
+            return self._heard.popleft()
 
     def is_stopped(self, job_id: int) -> bool:
         """Whether the worker has said so by now."""
-        with self._receiving:
-            with contextlib.suppress(BlockingIOError):
-                while read := self._connection.recv(READ, socket.MSG_DONTWAIT):
-                    self._received += read
-            # During a call the worker says nothing else.
-            while (message := self._next()) is not None:
-                self.stopped.add(message["stop"])
+        # Who waits for a message takes in all that comes.
+        if self._receiving.acquire(blocking=False):
+            try:
+                with contextlib.suppress(BlockingIOError):
+                    while read := self._connection.recv(READ, socket.MSG_DONTWAIT):
+                        self._take(read)
+            finally:
+                self._receiving.release()
         return job_id in self.stopped
+
+    def _take(self, read: bytes) -> None:
+        self._received += read
+        while (message := self._next()) is not None:
+            if "stop" in message:
+                self.stopped.add(message["stop"])
+            else:
+                self._heard.append(message)
 
     def _next(self) -> dict[str, Any] | None:
         if len(self._received) < LENGTH.size:
@@ -66,6 +74,31 @@ class Line:
         message: dict[str, Any] = json.loads(self._received[LENGTH.size : end])
         del self._received[:end]
         return message
+
+
+class Questions:
+    """What one run asks its worker, one question at a time."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._turn = threading.Lock()
+        self._closed = False
+
+    def ask(self, verb: str, params: dict[str, Any]) -> Any:
+        """What the worker answers. Raises PgQueueError where it refuses, or the run is over."""
+        with self._turn:
+            if self._closed:
+                raise PgQueueError("the run is over: its worker has its outcome")
+            self._line.send(pack({"ask": verb, "params": params}))
+            reply = self._line.receive() or {"refused": "the worker has hung up"}
+        if "refused" in reply:
+            raise PgQueueError(reply["refused"])
+        return reply["answer"]
+
+    def close(self) -> None:
+        """What comes later is of a thread that the task has left behind. One that is being answered is waited for."""
+        with self._turn:
+            self._closed = True
 
 
 class Teller:

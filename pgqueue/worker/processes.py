@@ -18,12 +18,12 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import asdict
 from typing import Any, Self
 
-from pgqueue.errors import ConfigurationError, ProcessCrashed
+from pgqueue.errors import ConfigurationError, PgQueueError, ProcessCrashed
 from pgqueue.journal import LogLine, Progress
 from pgqueue.outcome import Outcome
 from pgqueue.worker.call import LENGTH, ON_THE_WAY, Call, ChunkMessage, pack, read_outcome, read_told
@@ -32,12 +32,18 @@ from pgqueue.worker.timeouts import timed_out
 Tell = Callable[[Progress | None, list[LogLine]], None]
 Hear = Callable[[dict[str, Any]], None]
 Send = Callable[[bytes], None]
+Answer = Callable[[str, dict[str, Any]], Awaitable[Any]]
 START_LIMIT = 60.0
 GRACE = 1.0
 
 
 def ignore(*_: Any) -> None:
     """Where nobody wants to know."""
+
+
+async def refuse(verb: str, params: dict[str, Any]) -> Any:
+    """Where nobody answers."""
+    raise PgQueueError("once() and step() are for jobs of a worker")
 
 
 class ProcessSlots:
@@ -63,10 +69,12 @@ class ProcessSlots:
         self._idle: list[Child] = []
         self._children: set[Child] = set()
 
-    async def run(self, call: Call, timeout: float | None = None, on_told: Tell = ignore) -> Outcome:
+    async def run(
+        self, call: Call, timeout: float | None = None, on_told: Tell = ignore, on_asked: Answer = refuse
+    ) -> Outcome:
         """Run the call and return its outcome. `timeout` is in seconds, from when a process has the call.
 
-        `on_told` is called with the progress and log lines that the task tells.
+        `on_told` is called with the progress and log lines that the task tells, `on_asked` with what it asks.
 
         Raises ProcessCrashed when the process died, TaskTimeout when it was killed for the timeout, ConfigurationError
         when it cannot import the task or cannot start. When this is cancelled, or the slots are closed, the process
@@ -76,7 +84,7 @@ class ProcessSlots:
         def hear(answer: dict[str, Any]) -> None:
             on_told(*read_told(answer))
 
-        return read_outcome(await self._ask(call, timeout, hear))
+        return read_outcome(await self._ask(call, timeout, hear, on_asked=on_asked))
 
     async def run_chunk(
         self,
@@ -99,6 +107,7 @@ class ProcessSlots:
         timeout: float | None,
         hear: Hear,
         reachable: Callable[[Send], None] | None = None,
+        on_asked: Answer = refuse,
     ) -> dict[str, Any]:
         message = pack(asdict(call))
         async with self._child() as child:
@@ -106,7 +115,7 @@ class ProcessSlots:
             if reachable is not None:
                 reachable(child.send)
             try:
-                answer = await child.ask(message, timeout, hear)
+                answer = await child.ask(message, timeout, hear, on_asked)
             except TimeoutError:
                 raise timed_out(call.task, timeout) from None
             except ProcessCrashed as crash:
@@ -228,9 +237,11 @@ class Child:
             )
             return cls(process, reader, writer, kept.pop_all())
 
-    async def ask(self, message: bytes, timeout: float | None, hear: Hear = ignore) -> dict[str, Any]:
+    async def ask(
+        self, message: bytes, timeout: float | None, hear: Hear = ignore, on_asked: Answer = refuse
+    ) -> dict[str, Any]:
         """The answer to a message. Raises TimeoutError, and ProcessCrashed that says how the process ended."""
-        exchange = asyncio.create_task(self._exchange(message, hear))
+        exchange = asyncio.create_task(self._exchange(message, hear, on_asked))
         try:
             await asyncio.wait({exchange, self.exit}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if not exchange.done() and not self.exit.done():
@@ -250,7 +261,7 @@ class Child:
         if not self._writer.is_closing():
             self._writer.write(message)
 
-    async def _exchange(self, message: bytes, hear: Hear) -> dict[str, Any]:
+    async def _exchange(self, message: bytes, hear: Hear, on_asked: Answer) -> dict[str, Any]:
         self._writer.write(message)
         await self._writer.drain()
         while True:
@@ -258,7 +269,10 @@ class Child:
             answer: dict[str, Any] = json.loads(await self._reader.readexactly(size))
             if ON_THE_WAY.isdisjoint(answer):
                 return answer
-            hear(answer)
+            if "ask" in answer:
+                self.send(await _reply(on_asked, answer))
+            else:
+                hear(answer)
 
     def waits(self) -> bool:
         """Whether it lives and has nothing to say: asks the kernel, since a busy loop has not heard of its end yet."""
@@ -279,6 +293,13 @@ class Child:
         """Kill it and wait until it is gone."""
         self.kill()
         await asyncio.wait({self.exit})
+
+
+async def _reply(on_asked: Answer, question: dict[str, Any]) -> bytes:
+    try:
+        return pack({"answer": await on_asked(question["ask"], question["params"])})
+    except Exception as error:
+        return pack({"refused": f"{type(error).__name__}: {error}"})
 
 
 def this_worker() -> dict[str, Any]:

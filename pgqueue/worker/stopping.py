@@ -66,6 +66,8 @@ async def abandon(worker: Worker, parts: set[asyncio.Task[Any]]) -> None:
     for connection in (worker.claiming, worker.finishing, worker.services, worker.listening, worker.pruning):
         with suppress(psycopg.Error):
             await connection.close()
+    with suppress(psycopg.Error):
+        await worker.effects.close()
     if worker.transactions.database is not worker.app.database:
         await worker.transactions.database.aclose()
     if heartbeat is not None:

@@ -50,6 +50,16 @@ class Around:
             raise RetryJob from error
 
 
+@contextmanager
+def _lasting(context: Context, connection: Any) -> Iterator[None]:
+    """The run has the connection as long as the transaction lasts: then it is another's."""
+    context.connection = connection
+    try:
+        yield
+    finally:
+        context.connection = None
+
+
 def _is_of_a_constraint(error: Exception) -> bool:
     # SQLAlchemy has the driver's error in `orig`.
     return isinstance(getattr(error, "orig", error), psycopg.IntegrityError)
@@ -72,8 +82,7 @@ class Transactions:
 
     def run(self, task: Task[..., Any], job: ClaimedJob, context: Context, kwargs: dict[str, Any]) -> Completed:
         around = Around()
-        with around.retried(), self.database.transaction() as connection:
-            context.connection = connection
+        with around.retried(), self.database.transaction() as connection, _lasting(context, connection):
             began = time.monotonic()
             with lent(connection), around.task():
                 outcome = Completed(task.dump_result(task.function(**kwargs)))
@@ -85,13 +94,13 @@ class Transactions:
         around = Around()
         with around.retried():
             async with self.database.atransaction() as connection:
-                context.connection = connection
-                began = time.monotonic()
-                async with alent(connection):
-                    with around.task():
-                        outcome = Completed(task.dump_result(await task.function(**kwargs)))
-                stale = await arun(connection, self._finish(task, job, outcome, time.monotonic() - began))
-                self._check(_shown(task, [job]), stale, context.stopped)
+                with _lasting(context, connection):
+                    began = time.monotonic()
+                    async with alent(connection):
+                        with around.task():
+                            outcome = Completed(task.dump_result(await task.function(**kwargs)))
+                    stale = await arun(connection, self._finish(task, job, outcome, time.monotonic() - began))
+                    self._check(_shown(task, [job]), stale, context.stopped)
         return outcome
 
     def run_chunk(self, call: ChunkCall, jobs: list[ChunkJob[Any]], held: Sequence[ClaimedJob]) -> None:

@@ -26,6 +26,7 @@ from pgqueue.worker import limits
 from pgqueue.worker.breakers import Breakers
 from pgqueue.worker.connection import WorkerConnection
 from pgqueue.worker.duties import Duties
+from pgqueue.worker.effects import WorkerEffects
 from pgqueue.worker.executor import Executor
 from pgqueue.worker.finisher import LOCK_TIMEOUT, Finisher
 from pgqueue.worker.heartbeat import BLOCKED_LIMIT
@@ -219,6 +220,7 @@ class Worker:
         self.start_part(self.journals.run(), lasting=True)
         if self.publisher is not None:
             self.start_part(self.publisher.run(), lasting=True)
+        self.start_part(self.effects.run(), lasting=True)
         for service in self.duties.all:
             self.start_part(service.run())
         if self._listen:
@@ -252,10 +254,12 @@ class Worker:
         self.reporter = Reporter(app.subscribers, self.serving.is_empty, publish)
         on_start = self.reporter.started if self.reporter.wants("started") else None
         self.journals = Journals(self.services, app.schema, lambda: self.id, self.reporter.progressed)
+        self.effects = WorkerEffects(WorkerConnection(app.database, "effects", lock_timeout="20ms"), app.schema)
         self.executor = Executor(
             app.tasks,
             self.transactions,
             self.journals,
+            self.effects,
             self.serving.timeout_of,
             on_start,
             self._finished,

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from pgqueue import Alert, Backoff, Breaker, ChunkJob, Context, Event, Limit, PgQueue, current_job
 from pgqueue.worker import Worker
 
@@ -115,6 +117,70 @@ def charge(ctx: Context, seconds: float) -> None:
     note("begin", ctx.job_id, ctx.attempt)
     ctx.connection.execute("insert into charges (job_id) values (%s)", [ctx.job_id])
     time.sleep(seconds)
+    note("end", ctx.job_id, ctx.attempt)
+
+
+def wait_here(ctx: Context, gate: str) -> None:
+    """Until the file is there: not in a step, so that the steps before have committed."""
+    note("waits", ctx.job_id, ctx.attempt)
+    while not is_there(gate):
+        time.sleep(0.005)
+
+
+def stepping(ctx: Context, gate: str) -> None:
+    for name in ("first", "second"):
+        ctx.step(name, note, name, ctx.job_id, ctx.attempt)
+    wait_here(ctx, gate)
+    ctx.step("third", note, "third", ctx.job_id, ctx.attempt)
+
+
+@app.task(bind=True, queue="orders")
+def step_in_a_thread(ctx: Context, gate: str) -> None:
+    stepping(ctx, gate)
+
+
+@app.task(bind=True, queue="orders", run_in="process")
+def step_in_a_process(ctx: Context, gate: str) -> None:
+    stepping(ctx, gate)
+
+
+@app.task(bind=True, queue="orders")
+async def step_in_a_coroutine(ctx: Context, gate: str) -> None:
+    async def anote(what: str) -> None:
+        note(what, ctx.job_id, ctx.attempt)
+
+    await ctx.astep("first", anote, "first")
+    await ctx.astep("second", anote, "second")
+    await asyncio.to_thread(wait_here, ctx, gate)
+    await ctx.astep("third", anote, "third")
+
+
+@app.task(bind=True, queue="orders")
+def charge_once(ctx: Context, key: str, gate: str) -> None:
+    """A call that the first worker never ends."""
+
+    def call() -> int:
+        note("calls", ctx.job_id, ctx.attempt)
+        while not is_there(gate):
+            time.sleep(0.005)
+        return os.getpid()
+
+    note("asks", ctx.job_id, ctx.attempt)
+    ctx.once(key, call)
+
+
+@app.task(bind=True, queue="orders")
+def steps_and_charges(ctx: Context, seconds: float) -> None:
+    """Three steps, one of them a write that commits with its step."""
+
+    def charge(conn: Any) -> None:
+        conn.execute("insert into charges (job_id) values (%s)", [ctx.job_id])
+
+    note("begin", ctx.job_id, ctx.attempt)
+    ctx.step("wait", time.sleep, seconds)
+    with psycopg.connect(os.environ["PGQUEUE_DSN"]) as conn:
+        ctx.using(conn).step("charge", charge, conn)
+    ctx.step("wait again", time.sleep, seconds)
     note("end", ctx.job_id, ctx.attempt)
 
 

@@ -7,11 +7,28 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from pgqueue import Backoff, CancelJob, ChunkJob, Context, FailJob, PgQueue, RetryJob, SnoozeJob, current_job
+import psycopg
+import pytest
+
+from pgqueue import (
+    ArgumentError,
+    Backoff,
+    CancelJob,
+    ChunkJob,
+    Context,
+    FailJob,
+    PgQueue,
+    RetryJob,
+    SnoozeJob,
+    current_job,
+)
 
 app = PgQueue(backoff=Backoff.fixed(0))
 
@@ -52,6 +69,81 @@ def tell(ctx: Context, times: int) -> None:
 @app.task(run_in="process", name="process_tells", bind=True)
 def process_tells(ctx: Context, times: int) -> None:
     tell(ctx, times)
+
+
+def append(path: str, what: str) -> tuple[str, int]:
+    """An effect outside of the database, and how many there are then."""
+    with open(path, "a") as ledger:
+        ledger.write(f"{what}\n")
+    return what, len(Path(path).read_text().splitlines())
+
+
+def ship(ctx: Context, path: str) -> list[Any]:
+    """Two steps, then the first attempt fails."""
+    done = [ctx.step(name, append, path, name) for name in ("reserve", "charge")]
+    if ctx.attempt == 1:
+        raise ConnectionError("the bank is closed")
+    return [*done, ctx.step("send", append, path, "send")]
+
+
+def charge_once(ctx: Context, path: str, key: str, amount: int) -> Any:
+    return ctx.once(key, append, path, f"charge {amount}")
+
+
+def twice(ctx: Context) -> None:
+    ctx.step("a", int)
+    with pytest.raises(ArgumentError, match=r"step 'a' of job .* was called twice in one run"):
+        ctx.step("a", int)
+
+
+@app.task(run_in="process", name="ship", bind=True, max_attempts=2)
+def process_ships(ctx: Context, path: str) -> list[Any]:
+    return ship(ctx, path)
+
+
+@app.task(run_in="process", name="charge", bind=True, max_attempts=1)
+def process_charges(ctx: Context, path: str, key: str, amount: int) -> Any:
+    return charge_once(ctx, path, key, amount)
+
+
+def when_locked(path: str) -> str:
+    """Returns when the test has locked what was stored."""
+    while not Path(f"{path}.locked").exists():
+        time.sleep(0.001)
+    return "charged"
+
+
+def charge_and_wait(path: str) -> str:
+    append(path, "charged")
+    return when_locked(path)
+
+
+@app.task(run_in="process", name="process_charges_slowly", bind=True)
+def process_charges_slowly(ctx: Context, path: str) -> None:
+    ctx.once("k", partial(charge_and_wait, path))
+
+
+@app.task(run_in="process", name="twice", bind=True, max_attempts=1)
+def process_twice(ctx: Context) -> None:
+    twice(ctx)
+
+
+@app.task(run_in="process", name="together", bind=True)
+def process_steps_together(ctx: Context, path: str, count: int) -> list[Any]:
+    """Threads of one task, and its progress, beside each other."""
+
+    def one(n: int) -> Any:
+        ctx.progress(100 * n / count)
+        return ctx.step(f"step {n}", append, path, str(n))[0]
+
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(one, range(count)))
+
+
+@app.task(run_in="process", name="with_connection", bind=True)
+def process_uses_a_connection(ctx: Context, dsn: str, path: str) -> Any:
+    with psycopg.connect(dsn) as conn:
+        return ctx.using(conn).step("reserve", append, path, "reserve")
 
 
 @app.task(run_in="process", name="process_waits", max_attempts=1)

@@ -412,7 +412,7 @@ SCRIPT = """
     from pgqueue.worker.processes import ProcessSlots
 
     class Task:
-        def run_in_child(self, context, args, journal):
+        def run_in_child(self, context, args, journal, open_effects):
             print("in", __name__)
             return Completed(args)
 

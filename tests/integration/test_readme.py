@@ -8,7 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,6 +21,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from pgqueue.cli import pgqueue as root
 from pgqueue.config import sqlalchemy_url
+from pgqueue.testing import drain
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -65,6 +66,28 @@ def test_the_python_examples_run_and_its_own_test_passes(shop: dict[str, Any], d
         conn.execute("truncate pgqueue.jobs, pgqueue.completed_jobs")  # As the reader's conftest does.
     shop["test_an_order_sends_an_email"]()
     assert app.jobs.count(task="shop.tasks.send_email", state="completed") > 0
+
+
+def test_what_is_not_done_twice_is_done_once(shop: dict[str, Any]) -> None:
+    calls: list[Any] = []
+
+    def noting(name: str, value: Any = None) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            calls.append((name, *(one for one in given if isinstance(one, int | str))))
+            if name == "print_label" and calls.count(calls[-1]) == 1:
+                raise OSError("no paper")
+            return value
+
+        return call
+
+    shop["reserve"] = noting("reserve", {"parcels": ["a", "b"]})
+    shop["print_label"], shop["book"] = noting("print_label"), noting("book")
+    shop["bank_charge"] = noting("bank_charge", "receipt")
+    job = shop["ship_order"].enqueue(7)
+    drain(shop["app"], with_scheduled=True)
+    assert job.refresh().value == "receipt"
+    labels = [("print_label", "a"), ("print_label", "a"), ("print_label", "b"), ("print_label", "b")]
+    assert calls == [("reserve", 7), *labels, ("bank_charge", 7, 10), ("book", 7, "receipt")]
 
 
 MODELS = """

@@ -37,6 +37,8 @@ TABLES = (
     "waiters",
     "job_progress",
     "job_logs",
+    "job_steps",
+    "effects",
     "workers",
     "tasks",
     "queues",
