@@ -120,6 +120,16 @@ def charge(ctx: Context, seconds: float) -> None:
     note("end", ctx.job_id, ctx.attempt)
 
 
+@app.task(bind=True, queue="orders", transactional=True)
+def export(ctx: Context, chain: str, part: int, parts: int) -> None:
+    """One part of a chain, which enqueues the next."""
+    note("begin", ctx.job_id, ctx.attempt)
+    ctx.connection.execute("insert into parts (chain, part) values (%s, %s)", [chain, part])
+    if part < parts:
+        export.using(ctx.connection).enqueue(chain, part + 1, parts)
+    time.sleep(0.02)
+
+
 def wait_here(ctx: Context, gate: str) -> None:
     """Until the file is there: not in a step, so that the steps before have committed."""
     note("waits", ctx.job_id, ctx.attempt)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
-from pgqueue import Task
+from pgqueue import NewJob, Task
 from tests.crash.fleet import LONG, Fleet, eventually
 from tests.crash.shop import (
     charge_once,
+    export,
     step_in_a_coroutine,
     step_in_a_process,
     step_in_a_thread,
@@ -68,4 +70,27 @@ def test_a_step_that_writes_in_its_transaction_writes_once_however_often_it_is_k
     completed = {job_id for job_id, state in ended.items() if state == "completed"}
     assert set(effects.values()) == {1}
     assert effects.keys() >= completed
+    assert result.hits > 0
+
+
+def test_a_chain_of_parts_goes_on_exactly_once_however_often_it_is_killed(fleet: Fleet) -> None:
+    fleet.query("create table parts (chain text not null, part int not null)")
+    chains: list[str] = []
+
+    def begin() -> list[NewJob]:
+        begun = [uuid4().hex for _ in range(20)]
+        chains.extend(begun)
+        return [export.job(chain, 1, 3) for chain in begun]
+
+    result = storm(fleet, begin, kills=20 if LONG else 5)
+
+    ended = fleet.ended()
+    assert ended.keys() >= result.acknowledged
+    parts = Counter(fleet.query("select chain, part from parts"))
+    completed = sum(1 for state in ended.values() if state == "completed")
+    assert set(parts.values()) == {1}
+    assert len(parts) == completed
+    # One that was blamed for the death of its worker has ended its chain.
+    failed = len(ended) - completed
+    assert 3 * len(chains) - 2 * failed <= completed + failed <= 3 * len(chains)
     assert result.hits > 0

@@ -90,6 +90,20 @@ def test_what_is_not_done_twice_is_done_once(shop: dict[str, Any]) -> None:
     assert calls == [("reserve", 7), *labels, ("bank_charge", 7, 10), ("book", 7, "receipt")]
 
 
+def test_the_parts_of_an_export_follow_each_other(shop: dict[str, Any]) -> None:
+    written: list[int] = []
+
+    def write_page(connection: Any, page: int) -> bool:
+        assert connection is not None
+        written.append(page)
+        return page < 3
+
+    shop["write_page"] = write_page
+    shop["export_page"].enqueue()
+    drain(shop["app"])
+    assert written == [1, 2, 3]
+
+
 MODELS = """
 from sqlalchemy import create_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
