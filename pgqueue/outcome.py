@@ -18,20 +18,22 @@ RUNNERS = ("pgqueue.worker.", "pgqueue.task", "asyncio.", "concurrent.futures.")
 class AttemptError:
     """Why an attempt did not complete, as it is kept in `jobs.errors`: text without NUL or lone surrogates.
 
-    `kinds`, which are not kept: its class and the classes above, by which circuit breakers choose; none where the task
-    asked for the retry.
+    Not kept are `kinds`, its class and the classes above, by which circuit breakers choose (none where the task asked
+    for the retry), and `place`, the module and function that raised it, by which failed jobs are grouped.
     """
 
     type: str
     message: str
     traceback: str = ""
     kinds: tuple[str, ...] = ()
+    place: str = ""
 
     @classmethod
     def of(cls, error: BaseException) -> AttemptError:
         frames = "".join(traceback.format_exception(type(error), error, _of_the_task(error.__traceback__)))
         kinds = tuple(map(type_name, type(error).__mro__[:-1]))
-        return cls(type_name(type(error)), storable(_text(error)), storable(frames), kinds)
+        place = storable(_place(error.__traceback__))
+        return cls(type_name(type(error)), storable(_text(error)), storable(frames), kinds, place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,16 @@ def _of_the_task(frames: TracebackType | None) -> TracebackType | None:
     while own is not None and own.tb_frame.f_globals.get("__name__", "").startswith(RUNNERS):
         own = own.tb_next
     return own or frames
+
+
+def _place(frames: TracebackType | None) -> str:
+    """Where it was raised: the same wherever the code lies, and whatever line it is on."""
+    if frames is None:
+        return ""
+    while frames.tb_next is not None:
+        frames = frames.tb_next
+    frame = frames.tb_frame
+    return f"{frame.f_globals.get('__name__', '')}.{frame.f_code.co_qualname}"
 
 
 def type_name(kind: type) -> str:

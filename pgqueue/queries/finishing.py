@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -188,8 +187,7 @@ def lock_claimed(schema: str, batch: Sequence[Finished]) -> Statement[int]:
 
 def fingerprint(task: str, error: AttemptError) -> str:
     """The same 12 hex digits for errors of one task, one type and one place in the code."""
-    places = re.findall(r'File "([^"]+)", line \d+, in (\S+)', error.traceback)
-    return hashlib.sha256(repr((task, error.type, places[-1:])).encode()).hexdigest()[:12]
+    return hashlib.sha256(repr((task, error.type, error.place)).encode()).hexdigest()[:12]
 
 
 def _json(error: AttemptError) -> str:

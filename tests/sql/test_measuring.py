@@ -159,7 +159,7 @@ def test_rescues_are_counted_by_jobs_in_a_time_and_of_a_queue(db: Connection) ->
     db.execute("update pgqueue.rescues set rescued_at = rescued_at - interval '1 hour' where queue = 'mail'")
     assert figure(db, Alert.rescues(100, within=60)) == 2
     db.execute("update pgqueue.rescues set rescued_at = rescued_at - interval '8 days'")
-    fetch(db, alerting.forget(SCHEMA))
+    fetch(db, alerting.forget_rescues(SCHEMA))
     assert rows(db, "select * from pgqueue.rescues") == []
 
 

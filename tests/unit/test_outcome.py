@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -172,3 +173,21 @@ def test_an_error_whose_text_cannot_be_stored_is_kept_in_a_readable_form() -> No
     kept = AttemptError.of(raised(ValueError("nul \x00 and \ud800")))
     assert kept.message == "nul \\x00 and \\ud800"
     assert "\x00" not in kept.traceback
+
+
+def test_the_place_of_an_error_is_that_of_the_code_wherever_it_lies_and_whatever_the_message_says() -> None:
+    source = "def charge(text):\n    raise ValueError(text)\n"
+
+    def raised(file: str, blank_lines: int, text: str) -> AttemptError:
+        module: dict[str, Any] = {"__name__": "shop.billing"}
+        exec(compile("\n" * blank_lines + source, file, "exec"), module)
+        with pytest.raises(ValueError, match="x") as found:
+            module["charge"](text)
+        return AttemptError.of(found.value)
+
+    errors = [
+        raised("/releases/1/billing.py", 0, "x"),
+        raised("/releases/2/billing.py", 7, 'x File "a.py", line 1, in b'),
+    ]
+    assert [error.place for error in errors] == ["shop.billing.charge"] * 2
+    assert AttemptError.of(ValueError("never raised")).place == ""
