@@ -44,6 +44,7 @@ from pgqueue.task import (
     Hook,
     RunIn,
     Task,
+    Tasks,
     Unique,
     ageing_of,
     filled,
@@ -110,7 +111,7 @@ class PgQueue:
         self.keep_completed = retention(keep_completed, "keep_completed of the app") or DAY
         self.keep_failed = retention(keep_failed, "keep_failed of the app")
         self.on_failed = hook_name(on_failed, "on_failed of the app")
-        self.tasks: dict[str, Task[..., Any]] = {}
+        self.tasks = Tasks()
         self.declared_queues: dict[str, QueueRow] = {}
         self.declared_schedules: dict[str, Schedule] = {}
         self.declared_alerts: dict[str, AlertRule] = {}
@@ -147,6 +148,7 @@ class PgQueue:
         chunk: int,
         wait: float | timedelta | None = None,
         name: str | None = None,
+        aliases: Sequence[str] = (),
         queue: str = "default",
         priority: int | None = None,
         max_attempts: int | None = None,
@@ -172,6 +174,7 @@ class PgQueue:
         *,
         bind: Literal[True],
         name: str | None = None,
+        aliases: Sequence[str] = (),
         queue: str = "default",
         priority: int | None = None,
         max_attempts: int | None = None,
@@ -196,6 +199,7 @@ class PgQueue:
         /,
         *,
         name: str | None = None,
+        aliases: Sequence[str] = (),
         queue: str = "default",
         priority: int | None = None,
         max_attempts: int | None = None,
@@ -224,7 +228,8 @@ class PgQueue:
         by default it follows from the function. `keep_completed` and `keep_failed` say how long ended jobs are kept: an
         age, the newest so many, 0 or False for none. `on_failed` is a task, or its name, that is
         enqueued with each job that goes to `failed_jobs`; False for none. `transactional` runs the task in the
-        transaction that completes the job: `ctx.connection`.
+        transaction that completes the job: `ctx.connection`. `aliases` are names that it had before: jobs that were
+        enqueued under one run as this task.
 
         With `chunk` a call gets that many jobs, or what has been there for `wait` seconds (1 without it), as a list of
         ChunkJob; each is enqueued by itself and has an outcome of its own. Its `timeout` is that of the call.
@@ -236,9 +241,7 @@ class PgQueue:
         def register(target: Callable[..., Any]) -> Task[..., Any]:
             bound = None if timeout is None else seconds(timeout, "timeout")
             task = Task(self, target, name, task_options(timeout=bound, **options))
-            if task.name in self.tasks:
-                raise ConfigurationError(f"two tasks are named {task.name}: give one of them another name")
-            self.tasks[task.name] = task
+            self.tasks.add(task)
             return task
 
         return register if function is None else register(function)
@@ -378,7 +381,7 @@ class PgQueue:
 
     def new_job(self, task: str, args: Mapping[str, Any] | None = None, **options: Any) -> NewJob:
         """A job by name, checked, not enqueued; against the signature where this app has the task."""
-        known = self.tasks.get(data_name("task", task))
+        known = self.tasks.named(data_name("task", task))
         given: Any = {} if args is None else args
         if not isinstance(given, Mapping):
             kind = type(given).__name__

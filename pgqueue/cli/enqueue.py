@@ -57,7 +57,7 @@ def command(target: Target, task: str, arguments: tuple[str, ...], force: bool, 
         require(app, options["queue"], forced=True)
     given = {option: value for option, value in options.items() if value not in (None, ())}
     [job] = app.enqueue_many([new_job(app, name, arguments, given)])
-    if name not in app.tasks:
+    if app.tasks.named(name) is None:
         note(f"The arguments were not checked: the code of {name} is not at hand; -a MODULE:APP reads it.")
     if target.as_json:
         print_json([{"id": job.id, "queue": job.queue, "task": job.task, "state": job.state, "created": job.created}])
@@ -73,15 +73,15 @@ def known_tasks(app: PgQueue, wanted: str) -> list[str]:
     """Of the code where it is at hand, else of the table; of the table also the one that is written out in full."""
     from pgqueue.queries import inspecting
 
-    if wanted in app.tasks:
+    if app.tasks.named(wanted) is not None:
         return [wanted]
     rows = app.database.fetch(inspecting.list_tasks(app.schema))
-    registered = [name for name, queue, *_ in rows if queue is not None]
+    registered = [name for name, queue, *_, of in rows if queue is not None and (of is None or name == wanted)]
     return [*app.tasks, *(name for name in registered if name == wanted)] if app.tasks else registered
 
 
 def new_job(app: PgQueue, name: str, arguments: tuple[str, ...], options: dict[str, Any]) -> NewJob:
-    task = app.tasks.get(name)
+    task = app.tasks.named(name)
     if task is None:
         return app.new_job(name, parse_arguments(arguments), **options)
     return task.using(**options).job(**typed(task, arguments))

@@ -132,14 +132,18 @@ def resume(target: Target, queue: str | None, task: str | None, **which: str | N
 
 
 def known(app: PgQueue, queue: str | None, task: str | None) -> str | None:
-    """The task's full name. Refuses what nobody knows: it is a typo."""
+    """The task's full name, its own also for an alias. Refuses what nobody knows: it is a typo."""
     from pgqueue.cli.enqueue import NO_TASKS, known_tasks
     from pgqueue.cli.naming import full_name
     from pgqueue.cli.queues import require
+    from pgqueue.queries import inspecting
 
     if queue is not None:
         require(app, queue)
-    return None if task is None else full_name(task, known_tasks(app, task), whose="there is", none=NO_TASKS)
+    if task is None:
+        return None
+    name = full_name(task, known_tasks(app, task), whose="there is", none=NO_TASKS)
+    return app.database.fetch(inspecting.own_name(app.schema, name))[0]
 
 
 def _number(rate: str | None) -> str | float | None:

@@ -268,10 +268,10 @@ WORKERS: Listing[WorkerInfo] = Listing(
     "No workers: start one with `pgqueue worker`.",
 )
 
-TASK_FIELDS = ("name", "queue", "priority", "max_attempts", "timeout", "last_seen_at", "live_jobs")
+TASK_FIELDS = ("name", "queue", "priority", "max_attempts", "timeout", "last_seen_at", "live_jobs", "alias_of")
 TASKS: Listing[tuple[Any, ...]] = Listing(
     [
-        Column("Task", lambda row: row[0], shrinks=True, end=True),
+        Column("Task", lambda row: f"{row[0]} (alias of {row[7]})" if row[7] else row[0], shrinks=True, end=True),
         Column("Queue", lambda row: row[1] or "(no worker)", shrinks=True),
         Column("Live jobs", lambda row: row[6], number=True),
         Column("Attempts", lambda row: row[3], number=True),

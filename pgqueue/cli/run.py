@@ -46,7 +46,7 @@ def command(target: Target, task: str, arguments: tuple[str, ...]) -> None:
 
     app = target.load_app()
     none = ", nor any other: name the module of your tasks with -a MODULE:APP"
-    found = app.tasks[full_name(task, app.tasks, whose="this app has", none=none)]
+    found = app.tasks[full_name(app.tasks.aliases.get(task, task), app.tasks, whose="this app has", none=none)]
     kwargs = typed(found, arguments)
     context = Context(0, found.name, found.options.queue, 1, found.options.max_attempts or app.max_attempts)
     try:

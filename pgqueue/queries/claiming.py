@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -13,6 +14,8 @@ from pgqueue.queries.statement import Operation, Statement, array, inline, text,
 LIMITED = "%(limited)s::text[]"
 GUARDED = (
     "array(select unnest(%(limited)s::text[]) union all select name from {schema}.limits where scope = 'task' and key = 'breaker' "
+    "union all select a.alias from unnest(%(aliases)s::text[], %(renamed)s::text[]) a (alias, name) "
+    "join {schema}.limits l on l.scope = 'task' and l.key = 'breaker' and l.name = a.name "
     "union all select unnest(%(tasks)s::text[]) where exists (select from {schema}.limits "
     "where scope = 'queue' and name = %(queue)s and key = 'breaker'))"
 )
@@ -58,13 +61,14 @@ def claim(
     fence: int,
     worker: UUID,
     lifo: bool,
-    limited: Sequence[str] = (),
+    limited: Iterable[str] = (),
     guarded: bool = False,
+    aliases: Mapping[str, str] = MappingProxyType({}),
 ) -> Operation[Scan]:
     """Take up to `count` jobs of one lane above `mark`; those that must not repeat only as far as `slots` can start them.
 
     A scan that sees no position allocated beyond `known` tells no transaction id. Jobs of `limited` tasks are not taken;
-    where it is `guarded`, neither are those that a circuit breaker stops.
+    where it is `guarded`, neither are those that a circuit breaker stops, which knows tasks by what `aliases` say.
     """
     params = {
         "queue": queue,
@@ -78,6 +82,8 @@ def claim(
         "worker": worker,
         "limited": texts(limited),
     }
+    if guarded:
+        params |= {"aliases": texts(aliases.keys()), "renamed": texts(aliases.values())}
     claims = text("claim_lifo" if lifo else "claim", schema, limited=GUARDED if guarded else LIMITED)
     rows: list[tuple[Any, ...]] = yield Statement(claims, params)
     if not rows:

@@ -25,7 +25,7 @@ class JobFilter:
     """Which jobs: every given condition must hold. `before` is an id: pages go down from the newest."""
 
     queue: str | None = None
-    task: str | None = None
+    task: str | Sequence[str] | None = None
     state: str | None = None
     key: str | None = None
     tag: str | None = None
@@ -35,7 +35,7 @@ class JobFilter:
     def conditions(self) -> tuple[sql.Composable, dict[str, Any]]:
         tests = {
             "queue": "queue = %(queue)s",
-            "task": "task = %(task)s",
+            "task": "task = %(task)s" if self.task is None or isinstance(self.task, str) else "task = any (%(task)s)",
             "state": "state = %(state)s",
             "key": "unique_key = %(key)s",
             "tag": "tags @> array[%(tag)s]",
@@ -156,14 +156,26 @@ def queue_stats(schema: str) -> Statement[QueueStats]:
 
 
 def list_tasks(schema: str) -> Statement[Any]:
-    """(name, queue, priority, max_attempts, timeout, last_seen_at, orphaned jobs) of tasks; queue None: never registered."""
+    """(name, queue, priority, max_attempts, timeout, last_seen_at, live jobs, alias of) of tasks; queue None: never registered."""
     return Statement(
         inline(
             "with waiting as (select task, count(*) as jobs from {schema}.jobs group by task) "
-            "select coalesce(t.name, w.task), t.queue, t.priority, t.max_attempts, t.timeout, t.last_seen_at, coalesce(w.jobs, 0) "
+            "select coalesce(t.name, w.task), t.queue, t.priority, t.max_attempts, t.timeout, t.last_seen_at, coalesce(w.jobs, 0), t.alias_of "
             "from {schema}.tasks t full join waiting w on w.task = t.name order by 1",
             schema,
         )
+    )
+
+
+def own_name(schema: str, task: str) -> Statement[str]:
+    """The name of the task that has this name or alias; the same where nobody has registered it."""
+    return Statement(
+        inline(
+            "select coalesce((select alias_of from {schema}.tasks where name = %(task)s), %(task)s)",
+            schema,
+        ),
+        {"task": task},
+        lambda row: row[0],
     )
 
 

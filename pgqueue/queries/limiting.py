@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -79,6 +80,7 @@ def claim_limited(
     worker: UUID,
     lifo: bool = False,
     templates: Templates,
+    aliases: Mapping[str, str] = MappingProxyType({}),
     lead: float = 0.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> Operation[Scan]:
@@ -86,7 +88,8 @@ def claim_limited(
 
     First it takes what limits have let go, then it looks at `count` jobs of the lane, if one is given. It takes no more
     than there are `slots`, and `prefetch` more where nobody would wait for their places, and parks those that a limit
-    refuses. Jobs of a rate begin at times of `clock`, in `lead` seconds at the soonest.
+    refuses. Jobs of a rate begin at times of `clock`, in `lead` seconds at the soonest. Limits know tasks by what
+    `aliases` say.
     """
     common = {"queue": queue, "tasks": tasks, "worker": worker}
     picks: list[Statement[Any]] = [Statement(text("pick_ready", schema), {**common, "count": slots + prefetch})]
@@ -94,7 +97,7 @@ def claim_limited(
         where = {**common, **lane._asdict(), "count": count}
         picks.append(Statement(text("pick_lifo" if lifo else "pick", schema), where))
     _, let_go, *seen = yield Together((_one_at_a_time(schema, queue), *picks))
-    ready = [Found(*row) for row in let_go]
+    ready = [_found(row, aliases) for row in let_go]
     if lane is None:
         return (
             yield from _decide(schema, queue, ready, (), slots, prefetch, fence, worker, templates, lifo, lead, clock)
@@ -103,7 +106,7 @@ def claim_limited(
     if not rows:
         return Scan([], True, False, None, 0, 0, None)
     xact_id, allocated, xmin = rows[0][:3]
-    found = [] if rows[0][3] is None else [Found(*row[3:]) for row in rows]
+    found = [] if rows[0][3] is None else [_found(row[3:], aliases) for row in rows]
     overtaking = yield from _overtaking(schema, queue, lane.priority, found)
     first = [job for job in found if job.id not in overtaking]
     scan, left = yield from _decide(
@@ -118,6 +121,11 @@ def claim_limited(
         left_from=left_from,
         reached=max((job.place for job in found), default=None),
     )
+
+
+def _found(row: Sequence[Any], aliases: Mapping[str, str]) -> Found:
+    job = Found(*row)
+    return job._replace(task=aliases[job.task]) if job.task in aliases else job
 
 
 def _one_at_a_time(schema: str, queue: str) -> Statement[Any]:

@@ -51,6 +51,7 @@ def tasks(metadata: sa.MetaData) -> sa.Table:
             "What its app says for all of its tasks, where neither the task nor the queue does: on_failed; "
             "keep_completed and keep_failed in seconds, keep_completed_count and keep_failed_count.",
         ),
+        nullable("alias_of", TEXT, "The task whose former name this is; null for the name of a task."),
         column("last_seen_at", TIME, "When a worker last registered it.", NOW),
         sa.PrimaryKeyConstraint("name", name="tasks_pkey"),
         comment="What workers have registered, so that an enqueue from SQL knows a task's defaults.",

@@ -3,6 +3,7 @@
 from pgqueue.task.ageing import ageing_of
 from pgqueue.task.hooks import FAILED_JOB, Called, Hook, check_called, hook_name
 from pgqueue.task.options import Errors, RunIn, TaskOptions, Unique, filled, new_job, task_options
+from pgqueue.task.registry import Tasks
 from pgqueue.task.task import App, ArgumentsDoNotFit, BoundTask, Task
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "RunIn",
     "Task",
     "TaskOptions",
+    "Tasks",
     "Unique",
     "ageing_of",
     "check_called",

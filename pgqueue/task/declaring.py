@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from pgqueue.breaker import checked
 from pgqueue.errors import ArgumentError, ConfigurationError
 from pgqueue.limit import limits_of
+from pgqueue.names import data_name
 from pgqueue.task.hooks import hook_name
 from pgqueue.task.options import RunIn, TaskOptions, names_in, new_job
 
@@ -34,6 +35,16 @@ def name_of(function: Callable[..., Any]) -> str:
     if "<lambda>" in qualname:
         raise ConfigurationError('a lambda has no name to register: give it one with @app.task(name="…")')
     return f"{module}.{qualname.replace('<locals>.', '')}"
+
+
+def aliases_of(name: str, given: object) -> tuple[str, ...]:
+    """The former names of a task, checked. Raises ConfigurationError."""
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise ConfigurationError(f"task {name}: aliases={given!r} must be a list of the names that it had before")
+    aliases = tuple(data_name("task", alias) for alias in given)
+    if len({name, *aliases}) <= len(aliases):
+        raise ConfigurationError(f"task {name}: aliases={list(aliases)} names it twice: name each former name once")
+    return aliases
 
 
 def how_to_run(function: Callable[..., Any], options: TaskOptions, name: str) -> RunIn:

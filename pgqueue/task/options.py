@@ -125,6 +125,7 @@ class TaskOptions:
     transactional: bool = False
     bind: bool = False
     run_in: RunIn | None = None
+    aliases: Sequence[str] = ()
     chunk: int | None = None
     wait: float | timedelta | None = None
 

@@ -19,7 +19,7 @@ from pgqueue.journal import Journal
 from pgqueue.names import data_name
 from pgqueue.outcome import AttemptError, Completed, Failed, Outcome, decide
 from pgqueue.task import chunking
-from pgqueue.task.declaring import check, how_to_run, name_of
+from pgqueue.task.declaring import aliases_of, check, how_to_run, name_of
 from pgqueue.task.options import RunIn, TaskOptions, Unique, filled, new_job
 
 logger = logging.getLogger("pgqueue.task")
@@ -60,6 +60,7 @@ class Task(Generic[P, R]):
         self.app = app
         self.function = function
         self.name = data_name("task", name or name_of(function))
+        self.aliases = aliases_of(self.name, options.aliases)
         self.options = replace(options, queue=data_name("queue", options.queue))
         self.chunk = chunking.declared(self.name, options)
         self.signature = (

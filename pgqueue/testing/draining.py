@@ -159,7 +159,7 @@ async def _waits(app: PgQueue, worker: Worker) -> bool:
             "and not exists (select from {schema}.queues q where q.name = j.queue and q.paused))",
             app.schema,
         ),
-        {"tasks": sorted(app.tasks), "queues": sorted(worker.queues)},
+        {"tasks": app.tasks.names, "queues": sorted(worker.queues)},
     )
     [(waits,)] = await worker.services.fetch(statement)
     return bool(waits)
@@ -173,7 +173,7 @@ async def _bring_forward(app: PgQueue, worker: Worker) -> bool:
             "and queue = any (%(queues)s) order by run_at, id",
             app.schema,
         ),
-        {"tasks": sorted(app.tasks), "queues": sorted(worker.queues)},
+        {"tasks": app.tasks.names, "queues": sorted(worker.queues)},
     )
     found = await worker.services.fetch(scheduled)
     for (job_id,) in found:

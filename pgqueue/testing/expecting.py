@@ -93,7 +93,7 @@ async def aassert_enqueued(
 
 
 def _filter(task: Task[..., Any] | str | None, where: dict[str, Any]) -> JobFilter:
-    return JobFilter(task=task.name if isinstance(task, Task) else task, **where)
+    return JobFilter(task=[task.name, *task.aliases] if isinstance(task, Task) else task, **where)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +110,10 @@ class _Expected:
 
     def check(self, jobs: list[Job]) -> list[Job]:
         name = self.task.name if isinstance(self.task, Task) else self.task
-        known = self.app.tasks.get(name)
+        known = self.app.tasks.named(name)
+        names = {name} if known is None else {known.name, *known.aliases}
         stored = {arg: _as_stored(name, known, arg, value) for arg, value in self.args.items()}
-        found = [job for job in jobs if job.task == name and self._matches(job, stored)]
+        found = [job for job in jobs if job.task in names and self._matches(job, stored)]
         if len(found) == self.times or (self.times is None and found):
             return found
         wanted = "at least 1 job" if self.times is None else f"{self.times} job{'' if self.times == 1 else 's'}"

@@ -8,7 +8,7 @@ import math
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from uuid import UUID
 
 from pgqueue.admission import HORIZON
@@ -44,7 +44,8 @@ class Claimer:
         connection: WorkerConnection,
         schema: str,
         slots: Slots,
-        tasks: Collection[str],
+        tasks: Sequence[str],
+        aliases: Mapping[str, str],
         worker: Callable[[], UUID],
         registered: asyncio.Event,
         finisher: Finisher,
@@ -59,7 +60,8 @@ class Claimer:
         self._connection = connection
         self._schema = schema
         self._slots = slots
-        self._tasks = sorted(tasks)
+        self._tasks = list(tasks)
+        self._aliases = aliases
         self._worker = worker
         self._registered = registered
         self._finisher = finisher
@@ -266,7 +268,8 @@ class Claimer:
         if self.limited:
             scan = await self._claim_limited(limiting.Lane(priority, mark, lane.known), count)
         else:
-            tasks = [name for scope, name in self.templates if scope == "task"]
+            tasks = {name for scope, name in self.templates if scope == "task"}
+            tasks |= {alias for alias, name in self._aliases.items() if name in tasks}
             scan = await self._hold(
                 lambda fence, worker: claiming.claim(
                     self._schema,
@@ -282,6 +285,7 @@ class Claimer:
                     lifo=lifo,
                     limited=tasks,
                     guarded=self.guarded,
+                    aliases=self._aliases,
                 )
             )
         lane.observe(scan, mark, lifo=lifo)
@@ -308,6 +312,7 @@ class Claimer:
                 worker=worker,
                 lifo=self.lifo,
                 templates=self.gated,
+                aliases=self._aliases,
                 lead=self._lead,
             ),
             atomic=True,
@@ -338,6 +343,9 @@ class Claimer:
         try:
             scan = await self._connection.run(operation(fence, worker), atomic=atomic)
             jobs = [*scan.ready, *scan.jobs] if scan.ready else scan.jobs
+            if self._aliases:
+                for job in jobs:
+                    job.task = self._aliases.get(job.task, job.task)
             if jobs:
                 self._finisher.claimed(fence, [job.id for job in jobs])
         finally:

@@ -21,7 +21,7 @@ def check_hooks(app: PgQueue) -> None:
     A name that the app does not have may be another's, or mistyped: that is a warning.
     """
     for what, name, arguments in _named(app):
-        known: Any = app.tasks.get(name)
+        known: Any = app.tasks.named(name)
         if known is not None:
             check_called(known, what, arguments)
         else:

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -43,7 +44,7 @@ class Life:
     async def register_code(self) -> None:
         """Write the tasks and queues that the app declares."""
         worker = self._worker
-        tasks = [task_row(task) for task in worker.app.tasks.values()]
+        tasks = [row for task in worker.app.tasks.values() for row in task_rows(task)]
         check_hooks(worker.app)
         app = worker.app
         defaults = AppDefaults(app.on_failed, app.keep_completed, app.keep_failed)
@@ -78,7 +79,7 @@ class Life:
                 pid=os.getpid(),
                 version=VERSION,
                 queues=worker.queues,
-                tasks=sorted(worker.app.tasks),
+                tasks=worker.app.tasks.names,
                 lease=worker.lease,
             ),
             on_registered=lambda: _call(loop, registered.set),
@@ -130,9 +131,10 @@ def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *args: 
         loop.call_soon_threadsafe(function, *args)
 
 
-def task_row(task: Task[..., Any]) -> TaskRow:
+def task_rows(task: Task[..., Any]) -> list[TaskRow]:
+    """A row for its name, and the same for each alias: SQL knows jobs by the name that they were enqueued under."""
     options, unique = task.options, task.options.unique
-    return TaskRow(
+    row = TaskRow(
         task.name,
         options.queue,
         options.priority,
@@ -146,3 +148,4 @@ def task_row(task: Task[..., Any]) -> TaskRow:
         options.keep_completed,
         options.keep_failed,
     )
+    return [row, *(replace(row, name=alias, alias_of=task.name) for alias in task.aliases)]

@@ -66,7 +66,7 @@ class Limits:
 
     async def _is_held(self, worker: Worker, queues: set[str]) -> bool:
         [(held,)] = await worker.services.fetch(
-            claiming.holds_drain(worker.app.schema, sorted(queues), sorted(worker.app.tasks))
+            claiming.holds_drain(worker.app.schema, sorted(queues), worker.app.tasks.names)
         )
         return bool(held)
 

@@ -217,7 +217,8 @@ class UnknownTasks(Service):
                 names = ", ".join(new[:NAMED]) + (f" and {len(new) - NAMED} more" if len(new) > NAMED else "")
                 logger.warning(
                     "queue %s holds jobs of tasks that no running worker has: %s. They wait until one has them: start "
-                    "it, or cancel them (`pgqueue jobs cancel --task NAME`)",
+                    "it, say aliases=[…] at the task that has another name now, or cancel them "
+                    "(`pgqueue jobs cancel --task NAME`)",
                     queue,
                     names,
                 )

@@ -23,6 +23,7 @@ from pgqueue.cli.config import SETTINGS, Shown
 from pgqueue.cli.listings import TASKS
 from pgqueue.cli.output import Listing
 from pgqueue.config import masked, sqlalchemy_url
+from pgqueue.testing import drain
 
 Invoke = Callable[..., Result]
 BURY = """
@@ -141,6 +142,40 @@ def test_arguments_are_read_by_the_signature_with_and_without_the_name_of_the_ap
         assert "'copies'" in invoke("enqueue", "send", "to=x", "copies=two", *named, exit_code=2).stderr
         assert "'cc'" in invoke("enqueue", "send", "to=x", "cc=y", *named, exit_code=2).stderr
     assert app.jobs.count() == 4
+
+
+RENAMED = """
+from pgqueue import PgQueue
+
+app = PgQueue()
+
+@app.task(name="mail.send", aliases=["shop.send", "old.deliver"])
+def send(to: str) -> str:
+    return to
+"""
+
+
+def test_a_task_is_found_by_its_former_names_too(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cli_renamed.py").write_text(RENAMED)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    code = ("-a", "cli_renamed:app")
+    assert invoke("run", "shop.send", "to=x", *code).stdout == '"x"\n'
+    [made] = records(invoke("enqueue", "shop.send", "to=x", *code, "--json"))
+    assert made["task"] == "mail.send"
+    assert drain(sys.modules.pop("cli_renamed").app).completed == 1
+    (tmp_path / "cli_renamed.py").unlink()
+    monkeypatch.delenv("PGQUEUE_APP", raising=False)
+    assert "Set for task mail.send" in invoke("limits", "set", "--task", "shop.send", "--concurrency", 1).stderr
+    [limit] = records(invoke("limits", "list", "--json"))
+    assert limit["name"] == "mail.send"
+    # An alias does not make short names ambiguous, and without the code it stays what it is.
+    assert records(invoke("enqueue", "send", "to=x", "--json"))[0]["task"] == "mail.send"
+    assert records(invoke("enqueue", "old.deliver", "to=x", "--json"))[0]["task"] == "old.deliver"
+    listed = {row["name"]: (row["alias_of"], row["live_jobs"]) for row in records(invoke("tasks", "list", "--json"))}
+    assert listed == {"mail.send": (None, 1), "old.deliver": ("mail.send", 1), "shop.send": ("mail.send", 0)}
+    assert "old.deliver (alias of mail.send)" in invoke("tasks", "list", env={"COLUMNS": "200"}).stdout
 
 
 def test_without_an_app_a_job_goes_by_name_and_the_shell_is_told(invoke: Invoke) -> None:
@@ -334,7 +369,7 @@ def test_a_dsn_is_shown_whole_on_a_narrow_terminal() -> None:
 
 
 def test_a_long_task_name_loses_its_beginning() -> None:
-    row = (f"shop.{'long.' * 20}send_email", None, None, None, None, None, 3)
+    row = (f"shop.{'long.' * 20}send_email", None, None, None, None, None, 3, None)
     [line] = rendered(TASKS, [row])[2:]
     assert re.match(r"….*\.send_email ", line)
     assert "(no worker)" in line

@@ -13,8 +13,11 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from pgqueue.database import Database, afetch, arun
+from pgqueue.breaker import Breaker, Of
+from pgqueue.database import Database, afetch, arun, fetch
 from pgqueue.outcome import CRASH_LIMIT, Completed
+from pgqueue.queries import breakers, fleet
+from pgqueue.queries.fleet import TaskRow
 from pgqueue.queries.rescuing import Orphan
 from pgqueue.services.rescuer import Rescuer
 from pgqueue.services.service import Runner
@@ -60,6 +63,19 @@ def test_a_job_that_was_alone_is_blamed_retried_and_keeps_the_used_attempt(db: C
     assert (row["state"], row["attempt"], row["crashes"], row["claim_id"]) == ("scheduled", 1, 1, None)
     assert row["errors"][0]["type"] == "pgqueue.errors.ProcessCrashed"
     assert value(db, "select count(*) from pgqueue.claims") == 0
+
+
+def test_a_job_under_a_former_name_counts_for_its_task(db: Connection) -> None:
+    rows = [TaskRow("send", "mail", None, None, None, None)]
+    rows.append(TaskRow("old", "mail", None, None, None, None, alias_of="send"))
+    fetch(db, fleet.register_tasks(SCHEMA, rows))
+    fetch(db, breakers.change(SCHEMA, Of("task", "send"), Breaker(failures=5)))
+    add(db, task="old")
+    die_with(db, 1, tasks=["old"])
+    [orphan] = rescue(db, delay=60.0)
+    assert orphan.task == "send"
+    [known] = fetch(db, breakers.read(SCHEMA))
+    assert known.seen.failures == 1
 
 
 def test_a_job_that_may_have_waited_for_its_chunk_is_suspected_before_it_is_blamed(db: Connection) -> None:

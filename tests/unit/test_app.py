@@ -16,6 +16,7 @@ def test_help_shows_what_users_call_and_nothing_else() -> None:
         "cron",
         "every",
         "queue",
+        "alert",
         "enqueue",
         "aenqueue",
         "new_job",
