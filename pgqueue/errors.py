@@ -6,6 +6,7 @@ PgQueueError
 ├── KeyHeld                   a job holds the unique key, and that was to be an error
 ├── UnknownTask               a name that no task of this app has
 ├── JobNotFound               no job with that id or key
+├── QueueBusy                 jobs run in the queue that was to be obliterated
 ├── ConnectionFailed          PostgreSQL cannot be reached
 ├── SchemaOutOfDate           the tables are missing, older or newer than this pgqueue accepts
 ├── TaskTimeout               a run took longer than its timeout
@@ -58,6 +59,10 @@ class UnknownTask(PgQueueError, LookupError):
 
 class JobNotFound(PgQueueError, LookupError):
     """No job, live or ended, has that id or key."""
+
+
+class QueueBusy(PgQueueError):
+    """Jobs run in the queue that was to be obliterated."""
 
 
 class ConnectionFailed(PgQueueError):

@@ -13,16 +13,18 @@ from pgqueue.cli.listings import JOBS
 from pgqueue.cli.options import limit_option, operates, target_options, watch_option, yes_option
 from pgqueue.cli.output import note
 from pgqueue.cli.target import Target
+from pgqueue.cli.values import DURATION
 from pgqueue.job import JobState
 
 STATES = get_args(JobState)
 LIVE = ("available", "scheduled", "blocked", "running")
+PURGED = ("available", "scheduled", "blocked", "completed", "cancelled", "failed")
 
 
 @click.group("jobs")
 @target_options
 def command() -> None:
-    """List, show, cancel and promote jobs."""
+    """List, show, cancel, promote and purge jobs."""
 
 
 def filters(states: Sequence[str]) -> Callable[[Any], Any]:
@@ -102,6 +104,35 @@ def promote(target: Target, job_ids: tuple[int, ...], yes: bool, **where: Any) -
     done = in_batches("Promoting", ids, act)
     refuse_none(job_ids, done, "waiting")
     note(f"Promoted {counted(done, 'job')}{_of(done, ids, 'were not waiting')}.")
+
+
+@command.command()
+@click.option("-s", "--state", "states", type=click.Choice(PURGED), multiple=True, required=True, help="Repeatable.")
+@click.option("--older-than", type=DURATION, help="Enqueued, or ended, longer ago: 12h, 30d.")
+@click.option("-q", "--queue", help="In this queue.")
+@click.option("--task", help="Of this task.")
+@click.option("--dry-run", is_flag=True, help="Only say how many.")
+@yes_option
+@operates
+def purge(target: Target, states: tuple[Any, ...], dry_run: bool, yes: bool, **where: Any) -> None:
+    """Delete jobs in a state for good; no history is left.
+
+    Waiting jobs of which a history is to be kept are cancelled instead, and running ones cannot be purged.
+
+    \b
+      pgqueue jobs purge -s completed -s cancelled --older-than 12h
+      pgqueue jobs purge -s scheduled -q email
+    """
+    from pgqueue.client.jobs import purging_of
+    from pgqueue.queries import purging
+
+    app = target.database_app()
+    number = sum(app.database.fetch(purging.count(app.schema, one))[0] for one in purging_of(states, **where))
+    if dry_run or not number:
+        note(f"{counted(number, 'job')} would be meant." if dry_run else "No job matches: nothing was done.")
+        return
+    confirm(f"Delete {counted(number, 'job')} for good?", yes=yes)
+    note(f"Purged {counted(app.jobs.purge(states, **where), 'job')}.")
 
 
 def chosen(app: Any, job_ids: Sequence[int], states: Sequence[str], where: dict[str, Any]) -> Sequence[int]:

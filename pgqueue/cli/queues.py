@@ -1,15 +1,17 @@
-"""`pgqueue queues`: figures, pause and resume, ageing."""
+"""`pgqueue queues`: figures, pause and resume, ageing, and the end of a queue."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
+from pgqueue.cli.bulk import confirm, counted
 from pgqueue.cli.errors import NotFound, did_you_mean
 from pgqueue.cli.listings import QUEUES
-from pgqueue.cli.options import operates, target_options, watch_option
-from pgqueue.cli.output import duration, note
+from pgqueue.cli.options import operates, target_options, watch_option, yes_option
+from pgqueue.cli.output import duration, note, print_json
 from pgqueue.cli.target import Target
 from pgqueue.cli.values import DURATION
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 @click.group("queues")
 @target_options
 def command() -> None:
-    """List, pause and resume queues, and let their jobs age."""
+    """List, pause, resume and obliterate queues, and let their jobs age."""
 
 
 @command.command("list")
@@ -94,6 +96,29 @@ def age(target: Target, name: str, every: float | None, floor: int | None, off: 
     require(app, name)
     app.queues[name].age(every, floor=floor)
     note(f"Jobs of {name} age no more." if every is None else f"Jobs of {name} age every {duration(every)}.")
+
+
+@command.command()
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Also while jobs of it run: what they come to is not written.")
+@yes_option
+@operates
+def obliterate(target: Target, name: str, force: bool, yes: bool) -> None:
+    """Delete a queue: its jobs in every state, its settings, limits and breaker.
+
+    It is paused meanwhile; after an interruption it stays so: say it again. What is enqueued meanwhile stays.
+    """
+    app = target.database_app()
+    require(app, name)
+    confirm(f"Delete queue {name} with all its jobs, failed and ended ones too, for good?", yes=yes)
+    gone = app.queues.obliterate(name, force=force)
+    if target.as_json:
+        print_json([{"queue": name, **asdict(gone)}])
+    counts = (("waiting", gone.waiting), ("running", gone.running), ("ended", gone.ended), ("failed", gone.failed))
+    of = ", ".join(f"{number:,} {what}" for what, number in counts if number)
+    note(f"Obliterated {name}: {counted(gone.jobs, 'job')}{f' ({of})' if of else ''}.")
+    if gone.schedules:
+        note(f"Schedules that enqueue into it again: {', '.join(gone.schedules)}. `pgqueue schedules pause` stops one.")
 
 
 def require(app: PgQueue, name: str, *, forced: bool = False) -> None:

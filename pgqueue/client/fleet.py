@@ -9,9 +9,10 @@ from datetime import MAXYEAR, datetime, timedelta
 from pgqueue.client.part import Part
 from pgqueue.errors import JobNotFound
 from pgqueue.names import data_name
-from pgqueue.queries import ageing, fleet, inspecting, limits, scheduling
+from pgqueue.queries import ageing, fleet, inspecting, limits, obliterating, scheduling
 from pgqueue.queries.fleet import WorkerInfo
 from pgqueue.queries.inspecting import QueueStats
+from pgqueue.queries.obliterating import Obliterated
 from pgqueue.queries.scheduling import ScheduleRow
 from pgqueue.schedules import rule_of
 from pgqueue.task import ageing_of
@@ -55,6 +56,24 @@ class Queues(Part):
 
     def __getitem__(self, name: str) -> Queue:
         return Queue(self.database, self.schema, data_name("queue", name))
+
+    def obliterate(self, name: str, *, force: bool = False) -> Obliterated:
+        """Delete a queue: its jobs in every state with what they have told, its keys, its settings, limits and breaker.
+
+        Refused while jobs of it run. With `force` those are deleted too: they run on until they end, and their workers
+        find a stale claim and write nothing. It is paused meanwhile, and deleted in short turns; after an interruption
+        it stays paused: call it again. What is enqueued meanwhile, and later, stays; so do schedules, which the result
+        names where they enqueue into it. What code declares is there again when a worker starts. Raises QueueBusy.
+
+            app.queues.obliterate("imports").jobs
+        """
+        steps = obliterating.obliterate(self.schema, data_name("queue", name), force=force)
+        return self.database.run_each(steps)
+
+    async def aobliterate(self, name: str, *, force: bool = False) -> Obliterated:
+        """As `obliterate`."""
+        steps = obliterating.obliterate(self.schema, data_name("queue", name), force=force)
+        return await self.database.arun_each(steps)
 
     def stats(self) -> list[QueueStats]:
         """A row a queue."""

@@ -14,10 +14,11 @@ from typing import Any
 from pgqueue.client.part import Part
 from pgqueue.database.hearing import EXPIRES, Waiter
 from pgqueue.errors import ArgumentError, ConfigurationError, ResultTimeout, seconds
-from pgqueue.job import ENDED, Job, checked_id, checked_ids, checked_time
+from pgqueue.job import ENDED, Job, JobState, checked_id, checked_ids, checked_time
 from pgqueue.journal import LogLine, Progress
-from pgqueue.queries import inspecting, journaling, waiting
+from pgqueue.queries import inspecting, journaling, purging, waiting
 from pgqueue.queries.inspecting import JobFilter
+from pgqueue.queries.purging import PURGED, Purging
 from pgqueue.queries.statement import Statement
 
 
@@ -119,6 +120,37 @@ class Jobs(Part):
         """As `reschedule`."""
         return bool(await self.database.arun(self._rescheduling(job_id, key, queue, run_at, delay), using))
 
+    def purge(
+        self,
+        state: JobState | Sequence[JobState],
+        *,
+        queue: str | None = None,
+        task: str | None = None,
+        older_than: float | timedelta | None = None,
+    ) -> int:
+        """Delete jobs in a state, or in several, for good, with what they have told; returns how many.
+
+        `older_than` (seconds or timedelta): those that were enqueued, or have ended, longer ago. No history is left, as
+        `cancel` would. Deletes in short turns; what an interruption has left, another call deletes. Running jobs cannot
+        be purged. Raises ArgumentError.
+
+            app.jobs.purge("scheduled", queue="email", older_than=timedelta(days=30))
+        """
+        which = purging_of(state, queue, task, older_than)
+        return sum(self.database.run_each(purging.purge(self.schema, one)) for one in which)
+
+    async def apurge(
+        self,
+        state: JobState | Sequence[JobState],
+        *,
+        queue: str | None = None,
+        task: str | None = None,
+        older_than: float | timedelta | None = None,
+    ) -> int:
+        """As `purge`."""
+        which = purging_of(state, queue, task, older_than)
+        return sum([await self.database.arun_each(purging.purge(self.schema, one)) for one in which])
+
     def progress(self, job_id: int) -> Progress | None:
         """How far the job is, as its task told last: percent and message; None when it never did.
 
@@ -216,6 +248,19 @@ class Jobs(Part):
             return bool(moved)
 
         return operation()
+
+
+def purging_of(
+    state: JobState | Sequence[JobState], queue: str | None, task: str | None, older_than: float | timedelta | None
+) -> builtins.list[Purging]:
+    """What `purge` means, for each table. Raises ArgumentError."""
+    states = (state,) if isinstance(state, str) else tuple(state)
+    if not states or not {*states} <= {*PURGED}:
+        raise ArgumentError(
+            f"state={state!r} cannot be purged: give {', '.join(PURGED)}, or several; running jobs can be cancelled"
+        )
+    age = None if older_than is None else timedelta(seconds=seconds(older_than, "older_than"))
+    return purging.plan(Purging("", states, queue, task, age))
 
 
 def _single(statement: Any) -> Any:

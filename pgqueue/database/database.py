@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -129,6 +129,26 @@ class Database:
                 return await arun(using, operation)
         async with self.atransaction() if atomic else self.aconnection() as conn:
             return await arun(conn, operation)
+
+    def run_each(self, steps: Generator[Operation[Any], Any, Result]) -> Result:
+        """Run operations in turn, each in a transaction of its own, and send its result."""
+        sent = None
+        while True:
+            try:
+                step = steps.send(sent)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            sent = self.run(step, atomic=True)
+
+    async def arun_each(self, steps: Generator[Operation[Any], Any, Result]) -> Result:
+        """As `run_each`, async."""
+        sent = None
+        while True:
+            try:
+                step = steps.send(sent)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            sent = await self.arun(step, atomic=True)
 
     def fetch(self, statement: Statement[Row], using: Any = None) -> list[Row]:
         """The rows of one statement on `using`, or on an own connection."""

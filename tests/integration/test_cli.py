@@ -216,6 +216,42 @@ def test_a_filter_that_matches_no_failed_job_names_the_errors_that_there_are(
     assert app.failed.count() == 2
 
 
+def test_jobs_are_purged_by_state_and_age(invoke: Invoke, app: PgQueue, dsn: str) -> None:
+    for delay in (0, 60):
+        app.enqueue("send", queue="mail", delay=delay)
+    failed(app, dsn, 2)
+    assert "Nobody can answer" in invoke("jobs", "purge", "-s", "failed", exit_code=2).stderr
+    assert "running" in invoke("jobs", "purge", "-s", "running", exit_code=2).stderr
+    assert "No job matches" in invoke("jobs", "purge", "-s", "failed", "--older-than", "1h", "--yes").stderr
+    assert "2 jobs would" in invoke("jobs", "purge", "-s", "failed", "-s", "completed", "--dry-run").stderr
+    assert "Purged 2 jobs." in invoke("jobs", "purge", "-s", "failed", "-s", "scheduled", "-q", "cards", "--yes").stderr
+    assert "Purged 1 job." in invoke("jobs", "purge", "-s", "available", "--task", "send", "--yes").stderr
+    assert [job.state for job in app.jobs.list()] == ["scheduled"]
+
+
+def test_a_queue_is_obliterated_after_a_question(invoke: Invoke, app: PgQueue, dsn: str) -> None:
+    failed(app, dsn, 2)
+    app.enqueue("shop.charge", queue="cards")
+    assert "did you mean `cards`" in invoke("queues", "obliterate", "crads", "--yes", exit_code=3).stderr
+    assert "Nobody can answer" in invoke("queues", "obliterate", "cards", exit_code=2).stderr
+    with psycopg.connect(dsn) as conn:
+        conn.execute("update pgqueue.jobs set state = 'running', claim_id = 1")
+        conn.execute(
+            "insert into pgqueue.claims select 1, gen_random_uuid(), now(), 'cards', array_agg(id) from pgqueue.jobs"
+        )
+        conn.execute(
+            "insert into pgqueue.schedules (name, task, queue, every, next_run_at) "
+            "values ('hourly', 't', 'cards', '1 h', now())"
+        )
+    assert "1 job of it runs" in invoke("queues", "obliterate", "cards", "--yes", exit_code=1).stderr
+    result = invoke("queues", "obliterate", "cards", "--yes", "--force", "--json")
+    assert "Obliterated cards: 3 jobs (1 running, 2 failed)." in result.stderr
+    assert "hourly" in result.stderr
+    [record] = records(result)
+    assert (record["queue"], record["running"], record["failed"], record["schedules"]) == ("cards", 1, 2, ["hourly"])
+    assert app.jobs.list() == []
+
+
 def test_jobs_are_listed_shown_and_filtered(invoke: Invoke, app: PgQueue) -> None:
     first = app.enqueue("shop.send", {"to": "x"}, queue="mail")
     second = app.enqueue("shop.charge", queue="cards", delay=60)
