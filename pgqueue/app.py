@@ -158,6 +158,7 @@ class PgQueue:
         give_up_on: Errors | None = None,
         unique: Unique | None = None,
         serial_key: str | None = None,
+        halt_on_failed: bool = False,
         limit: Limit | Sequence[Limit] | None = None,
         breaker: Breaker | None = None,
         keep_completed: Keep | None = None,
@@ -184,6 +185,7 @@ class PgQueue:
         give_up_on: Errors | None = None,
         unique: Unique | None = None,
         serial_key: str | None = None,
+        halt_on_failed: bool = False,
         limit: Limit | Sequence[Limit] | None = None,
         breaker: Breaker | None = None,
         keep_completed: Keep | None = None,
@@ -209,6 +211,7 @@ class PgQueue:
         give_up_on: Errors | None = None,
         unique: Unique | None = None,
         serial_key: str | None = None,
+        halt_on_failed: bool = False,
         limit: Limit | Sequence[Limit] | None = None,
         breaker: Breaker | None = None,
         keep_completed: Keep | None = None,
@@ -223,13 +226,14 @@ class PgQueue:
 
         `max_attempts` counts the first run. With `retry_on` only these errors are retried, with `give_up_on` all but
         these; others send the job to `failed_jobs` at once. `timeout` is in seconds. `unique` gives its jobs a key.
-        Jobs whose `serial_key`, a template of arguments, comes out the same run one at a time, in order. A `breaker`
-        stops the task while it fails. `bind` passes the Context first. `run_in` is 'coroutine', 'thread' or 'process';
-        by default it follows from the function. `keep_completed` and `keep_failed` say how long ended jobs are kept: an
-        age, the newest so many, 0 or False for none. `on_failed` is a task, or its name, that is
-        enqueued with each job that goes to `failed_jobs`; False for none. `transactional` runs the task in the
-        transaction that completes the job: `ctx.connection`. `aliases` are names that it had before: jobs that were
-        enqueued under one run as this task.
+        Jobs whose `serial_key`, a template of arguments, comes out the same run one at a time, in order; with
+        `halt_on_failed` none of the key runs after one that failed for good, until that one is redriven or purged, or
+        the key is resumed. A `breaker` stops the task while it fails. `bind` passes the Context first. `run_in` is
+        'coroutine', 'thread' or 'process'; by default it follows from the function. `keep_completed` and `keep_failed`
+        say how long ended jobs are kept: an age, the newest so many, 0 or False for none. `on_failed` is a task, or its
+        name, that is enqueued with each job that goes to `failed_jobs`; False for none. `transactional` runs the task
+        in the transaction that completes the job: `ctx.connection`. `aliases` are names that it had before: jobs that
+        were enqueued under one run as this task.
 
         With `chunk` a call gets that many jobs, or what has been there for `wait` seconds (1 without it), as a list of
         ChunkJob; each is enqueued by itself and has an outcome of its own. Its `timeout` is that of the call.

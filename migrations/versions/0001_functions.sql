@@ -327,14 +327,21 @@ begin
         from (select p.* from placed p order by p.id) o),
     made as (
         insert into {schema}.jobs (id, position, run_at, created_at, max_attempts, priority, state, queue, task, unique_key,
-                                   serial_key, args, options, headers, errors, tags)
+                                   serial_key, args, options, headers, errors, tags, places)
         select n.id, n.position, n.due, n.created_at, n.max_attempts, n.priority,
                case when n.position is null then 'scheduled' else 'available' end, n.lane, n.task,
-               n.unique_key, n.serial_key, n.args, n.options, n.headers, n.errors, n.tags
+               n.unique_key, n.serial_key, n.args, n.options, n.headers, n.errors, n.tags,
+               -- A key that it halts stays its own, so it is the next of that key to run.
+               case when n.lane = n.queue then n.places end
         from numbered n order by n.unique_key nulls first, n.lane, n.id
         on conflict do nothing returning id)
     select array_agg(m.id) into inserted from made m;
-    delete from {schema}.failed_jobs f where f.id = any (inserted);
+    with gone as (delete from {schema}.failed_jobs f where f.id = any (inserted) returning f.queue, f.places)
+    insert into {schema}.freed_places (gate, loose)
+    select place, false from gone g, unnest(g.places) place where coalesce(to_queue, g.queue) <> g.queue;
+    if found then
+        perform pg_notify('{channel}', 'limits');
+    end if;
     perform pg_notify('{channel}', case when min(j.position) is null then format('scheduled %s', j.queue)
                                         else format('available %s %s %s', j.queue, j.priority, min(j.position)) end)
     from {schema}.jobs j where j.id = any (inserted) group by j.queue, j.priority, j.position is null;
@@ -358,7 +365,11 @@ begin
         select f.id from {schema}.failed_jobs f
         where {schema}.is_failure(f, job_ids, purge_failed.queue, purge_failed.task, error, purge_failed.fingerprint)
         order by f.id limit max_jobs for update skip locked);
-    delete from {schema}.failed_jobs f where f.id = any (locked);
+    with gone as (delete from {schema}.failed_jobs f where f.id = any (locked) returning f.places)
+    insert into {schema}.freed_places (gate, loose) select place, false from gone g, unnest(g.places) place;
+    if found then
+        perform pg_notify('{channel}', 'limits');
+    end if;
     delete from {schema}.job_logs l where l.job_id = any (locked);
     delete from {schema}.job_progress p where p.job_id = any (locked);
     return cardinality(locked);
@@ -486,6 +497,9 @@ begin
         where (l.scope, l.name, l.key) = (of_scope, task, '');
     else
         update {schema}.gates g set closed_until = null where g.name = gate;
+        -- A failed job that halts the key lets it go.
+        with held as (update {schema}.failed_jobs f set places = null where f.places is not null and f.places @> array[gate] returning 1)
+        insert into {schema}.freed_places (gate, loose) select gate, false from held;
     end if;
     -- What was made for the pause alone.
     delete from {schema}.limits l
@@ -495,7 +509,7 @@ begin
     perform pg_notify('{channel}', 'limits');
 end
 $function$;
-comment on function {schema}.resume is 'Lets go on what was paused: as pause.';
+comment on function {schema}.resume is 'Lets go on what was paused, and a serial key that a failed job halts: as pause.';
 
 create function {schema}.set_ageing(queue text, every interval, floor integer default null) returns void language plpgsql as $function$
 begin

@@ -386,6 +386,7 @@ create table {schema}.tasks (
     keep_failed_count integer,
     app_defaults jsonb,
     alias_of text,
+    halt_on_failed boolean not null default false,
     last_seen_at timestamptz not null default clock_timestamp(),
     constraint tasks_pkey primary key (name)
 );
@@ -406,6 +407,7 @@ comment on column {schema}.tasks.keep_failed is 'How long its failed jobs are ke
 comment on column {schema}.tasks.keep_failed_count is 'How many of them are kept in each queue, the newest.';
 comment on column {schema}.tasks.app_defaults is 'What its app says for all of its tasks, where neither the task nor the queue does: on_failed; keep_completed and keep_failed in seconds, keep_completed_count and keep_failed_count.';
 comment on column {schema}.tasks.alias_of is 'The task whose former name this is; null for the name of a task.';
+comment on column {schema}.tasks.halt_on_failed is 'Whether a job of it that goes to failed_jobs keeps its serial key, so that nothing of the key runs.';
 comment on column {schema}.tasks.last_seen_at is 'When a worker last registered it.';
 
 create table {schema}.queues (
@@ -552,9 +554,11 @@ create table {schema}.failed_jobs (
     headers jsonb,
     errors jsonb not null,
     tags text[],
+    places text[],
     constraint failed_jobs_pkey primary key (id)
 );
 create index failed_jobs_task on {schema}.failed_jobs (queue, task, failed_at);
+create index failed_jobs_places on {schema}.failed_jobs (id) where places is not null;
 comment on table {schema}.failed_jobs is 'The dead letter queue: jobs that cannot succeed, whole, until they are redriven or purged.';
 comment on column {schema}.failed_jobs.id is 'As in jobs.';
 comment on column {schema}.failed_jobs.run_at is 'From when on the last attempt could run.';
@@ -579,6 +583,7 @@ comment on column {schema}.failed_jobs.options is 'As in jobs.';
 comment on column {schema}.failed_jobs.headers is 'As in jobs.';
 comment on column {schema}.failed_jobs.errors is 'Error of every attempt, as in jobs.';
 comment on column {schema}.failed_jobs.tags is 'As in jobs.';
+comment on column {schema}.failed_jobs.places is 'The gate of its serial key, where it halts the key; null: the next goes on.';
 
 create table {schema}.alerts (
     name text not null,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pgqueue.cli.errors import NotFound
-from pgqueue.cli.listings import LIMITS
+from pgqueue.cli.listings import HALTED, LIMITS
 from pgqueue.cli.options import operates, target_options, watch_option
 from pgqueue.cli.output import note
 from pgqueue.cli.target import Target
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.group("limits")
 @target_options
 def command() -> None:
-    """List, set, lift, pause and resume limits of queues and tasks."""
+    """List, set, lift, pause and resume limits of queues and tasks, and serial keys."""
 
 
 def _of_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -52,6 +52,24 @@ def list_limits(target: Target, watch: float | None) -> None:
     """List limits: what they allow, how many jobs run under them, and how many are blocked."""
     app = target.database_app()
     LIMITS.show(app.limits.list, as_json=target.as_json, watch=watch)
+    if halted := app.limits.halted():
+        keys = "1 serial key is" if len(halted) == 1 else f"{len(halted):,} serial keys are"
+        note(f"{keys} halted by failed jobs: `pgqueue limits halted` shows which.")
+
+
+@command.command()
+@watch_option
+@operates
+def halted(target: Target, watch: float | None) -> None:
+    """List serial keys of which nothing runs since a job of them failed.
+
+    \b
+      pgqueue failed redrive 42                              # it runs first, then the others
+      pgqueue failed purge 42                                # the others go on without it
+      pgqueue limits resume --queue orders --serial-key 7    # so they do here, and it stays failed
+    """
+    app = target.database_app()
+    HALTED.show(app.limits.halted, as_json=target.as_json, watch=watch)
 
 
 @command.command("set")

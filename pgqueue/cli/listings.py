@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pgqueue.queries.failures import FailureGroup
     from pgqueue.queries.fleet import WorkerInfo
     from pgqueue.queries.inspecting import QueueStats
-    from pgqueue.queries.limits import LimitRow
+    from pgqueue.queries.limits import HaltedKey, LimitRow
     from pgqueue.queries.scheduling import ScheduleRow
 
 HIDDEN = {"operations", "created"}
@@ -156,6 +156,21 @@ LIMITS: Listing[LimitRow] = Listing(
     ],
     asdict,
     "No limits: declare them with limit=Limit(…), or set one with `pgqueue limits set`.",
+)
+
+
+HALTED: Listing[HaltedKey] = Listing(
+    [
+        Column("Queue", lambda row: row.queue, shrinks=True),
+        Column("Serial key", lambda row: row.serial_key, shrinks=True),
+        Column("Job", lambda row: row.job_id, number=True),
+        Column("Task", lambda row: row.task, shrinks=True, end=True),
+        Column("Failed", lambda row: row.failed_at),
+        Column("Error", lambda row: f"{row.error_type}: {row.error_message}", shrinks=True),
+        Column("Blocked", lambda row: row.blocked, number=True),
+    ],
+    asdict,
+    "No serial key is halted: tasks with halt_on_failed=True halt theirs.",
 )
 
 

@@ -11,7 +11,7 @@ from pgqueue.errors import ArgumentError
 from pgqueue.limit import Limit
 from pgqueue.names import data_name
 from pgqueue.queries import limits
-from pgqueue.queries.limits import LimitRow, Scope
+from pgqueue.queries.limits import HaltedKey, LimitRow, Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,14 @@ class Limits(Part):
     def list(self) -> builtins.list[LimitRow]:
         """By scope (queue, task) and name."""
         return self.database.fetch(limits.list_limits(self.schema))
+
+    def halted(self) -> builtins.list[HaltedKey]:
+        """Serial keys of which nothing runs since a job failed (`halt_on_failed`), the longest first.
+
+        for key in app.limits.halted():
+            app.failed.redrive([key.job_id])
+        """
+        return self.database.fetch(limits.halted(self.schema))
 
     def set(self, limit: Limit, *, queue: str | None = None, task: str | None = None) -> None:
         """Make a limit of a queue or a task, or change the one with the same key. Raises ArgumentError.
@@ -71,7 +79,7 @@ class Limits(Part):
         value: Any = None,
         serial_key: str | None = None,
     ) -> None:
-        """Let it go on: as `pause`."""
+        """Let it go on: as `pause`. A serial key that a failed job halts goes on with the next one."""
         self._set_paused(False, queue, task, key, value, serial_key)
 
     def _set_paused(

@@ -38,6 +38,7 @@ class TaskRow:
     keep_completed: Retention | None = None
     keep_failed: Retention | None = None
     alias_of: str | None = None
+    halt_on_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,17 +136,17 @@ def register_tasks(schema: str, tasks: Iterable[TaskRow], defaults: AppDefaults 
     return Statement(
         inline(
             "insert into {schema}.tasks (name, queue, priority, max_attempts, timeout, unique_key, serial_key, on_conflict, keep_key, on_failed, "
-            "keep_completed, keep_completed_count, keep_failed, keep_failed_count, alias_of, app_defaults) "
+            "keep_completed, keep_completed_count, keep_failed, keep_failed_count, alias_of, halt_on_failed, app_defaults) "
             "select g.*, %(defaults)s::jsonb from unnest(%(names)s::text[], %(queues)s::text[], %(priorities)s::smallint[], %(attempts)s::int[], "
             "%(timeouts)s::float8[], %(keys)s::text[], %(serial_keys)s::text[], "
             "%(conflicts)s::text[], %(keeps)s::interval[], %(hooks)s::text[], "
-            f"{KEEPS}, %(aliases)s::text[]) g "
+            f"{KEEPS}, %(aliases)s::text[], %(halts)s::bool[]) g "
             "on conflict (name) do update set queue = excluded.queue, priority = excluded.priority, "
             "max_attempts = excluded.max_attempts, timeout = excluded.timeout, unique_key = excluded.unique_key, "
             "serial_key = excluded.serial_key, on_conflict = excluded.on_conflict, keep_key = excluded.keep_key, "
             "on_failed = excluded.on_failed, keep_completed = excluded.keep_completed, keep_completed_count = excluded.keep_completed_count, "
             "keep_failed = excluded.keep_failed, keep_failed_count = excluded.keep_failed_count, app_defaults = excluded.app_defaults, "
-            "alias_of = excluded.alias_of, last_seen_at = clock_timestamp() returning name",
+            "alias_of = excluded.alias_of, halt_on_failed = excluded.halt_on_failed, last_seen_at = clock_timestamp() returning name",
             schema,
         ),
         {
@@ -160,6 +161,7 @@ def register_tasks(schema: str, tasks: Iterable[TaskRow], defaults: AppDefaults 
             "keeps": [task.keep_key for task in rows],
             "hooks": [task.on_failed for task in rows],
             "aliases": [task.alias_of for task in rows],
+            "halts": [task.halt_on_failed for task in rows],
             **_keeps(rows),
             "defaults": None if defaults is None else defaults.dump(),
         },

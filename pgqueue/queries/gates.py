@@ -109,13 +109,18 @@ def free_held(
 ) -> Operation[None]:
     """Free what jobs held that have been written, and keep the gates in `closed` closed for so many seconds.
 
-    Jobs that run `again` keep their serial keys, if they are still there. Places go into `freed_places`, from where whoever
+    Jobs that run `again` keep their serial keys, if they are still there, and so do failed ones that halt theirs. Places go into `freed_places`, from where whoever
     next holds the gate takes them: an outcome waits for no gate.
     """
     kept: set[int] = set()
     if any(name.startswith(SERIAL) for id_ in again for name in held.get(id_, ())):
         live: Statement[Any] = Statement(
-            inline("select id from {schema}.jobs where id = any (%(ids)s::bigint[])", schema), {"ids": array(again)}
+            inline(
+                "select id from {schema}.jobs where id = any (%(ids)s::bigint[]) "
+                "union all select id from {schema}.failed_jobs where id = any (%(ids)s::bigint[]) and places is not null",
+                schema,
+            ),
+            {"ids": array(again)},
         )
         kept = {id_ for (id_,) in (yield live)}
     freed = [name for id_, places in held.items() for name in places if not (id_ in kept and name.startswith(SERIAL))]

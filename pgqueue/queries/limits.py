@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from pgqueue.limit import Limit
@@ -32,6 +33,23 @@ class LimitRow:
     declared: bool
     values: int
     running: int
+    blocked: int
+
+
+@dataclass(frozen=True, slots=True)
+class HaltedKey:
+    """A serial key of which nothing runs, since `job_id` failed: redrive or purge that job, or resume the key.
+
+    `blocked` jobs wait for it.
+    """
+
+    queue: str
+    serial_key: str
+    job_id: int
+    task: str
+    failed_at: datetime
+    error_type: str
+    error_message: str
     blocked: int
 
 
@@ -155,4 +173,18 @@ def list_limits(schema: str) -> Statement[LimitRow]:
         ),
         {},
         lambda row: LimitRow(*row),
+    )
+
+
+def halted(schema: str) -> Statement[HaltedKey]:
+    """Serial keys that failed jobs halt, the longest first."""
+    return Statement(
+        inline(
+            "select f.queue, f.serial_key, f.id, f.task, f.failed_at, f.error_type, f.error_message, coalesce(g.waiting + g.loose, 0) "
+            "from {schema}.failed_jobs f left join {schema}.gates g on g.name = f.places[1] "
+            "where f.places is not null order by f.failed_at, f.id",
+            schema,
+        ),
+        {},
+        lambda row: HaltedKey(*row),
     )

@@ -71,7 +71,7 @@ def purge_turn(schema: str, which: Purging, after: int, *, wait: bool = False) -
             "logs as (delete from {schema}.job_logs where job_id = any (array(select id from gone))) "
             f"select (select count(*) from seen), coalesce({'(select id from meant), ' if wait else ''}(select max(id) from seen), 0), "
             "(select count(*) from meant), (select count(*) from gone)"
-            f"{', (select count(*) from told)' if which.table == 'jobs' else ''}",
+            f"{', (select count(*) from told)' if 'told as' in _GONE[which.table] else ''}",
             schema,
         ),
         {
@@ -105,7 +105,9 @@ _GONE = {
     ),
     "failed_jobs": (
         "held as (select id from {{schema}}.failed_jobs where id = any (array(select id from meant)) order by id {lock}), "
-        "gone as (delete from {{schema}}.failed_jobs where id = any (array(select id from held)) returning id)"
+        "gone as (delete from {{schema}}.failed_jobs where id = any (array(select id from held)) returning id, places), "
+        "freed as (insert into {{schema}}.freed_places (gate, loose) select place, false from gone, unnest(places) place returning 1), "
+        "told as (select pg_notify(%(channel)s, 'limits') from freed limit 1)"
     ),
 }
 

@@ -16,11 +16,12 @@ from pgqueue.queries.statement import Statement, inline
 
 Scope = Literal["queue", "task", "failed"]
 
-# Of each scope: the table, the column of time, and which rows; {task} is a parameter or a column.
+# Of each scope: the table, the column of time, and which rows; {task} is a parameter or a column. A failed job that halts
+# its serial key stays until somebody has seen it.
 _ROWS: dict[Scope, tuple[str, str, str]] = {
     "queue": ("completed_jobs", "finished_at", "queue = %(queue)s and own_retention is null"),
     "task": ("completed_jobs", "finished_at", "queue = %(queue)s and task = {task} and own_retention"),
-    "failed": ("failed_jobs", "failed_at", "queue = %(queue)s and task = {task}"),
+    "failed": ("failed_jobs", "failed_at", "queue = %(queue)s and task = {task} and places is null"),
 }
 # What is kept for so long leaves with the partitions, but nobody waits a day for what is kept for an hour.
 BY_DAYS = "greatest(longest.keep, interval '1 day')"

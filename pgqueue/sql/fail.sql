@@ -4,14 +4,19 @@ with gone as (
     returning *),
 kept as (
     insert into {schema}.failed_jobs (id, run_at, created_at, started_at, worker_id, attempt, max_attempts, priority, crashes, queue, task,
-                                      unique_key, serial_key, reason, error_type, error_message, fingerprint, args, options, headers, errors, tags)
+                                      unique_key, serial_key, reason, error_type, error_message, fingerprint, args, options, headers, errors, tags,
+                                      places)
     select id, run_at, created_at, clock_timestamp() - make_interval(secs => duration), %(worker)s, attempt,
            max_attempts, priority + coalesce(aged, 0), crashes + crashed, queue, task, unique_key, serial_key, g.reason,
            error ->> 'type', error ->> 'message', g.fingerprint,
            args, nullif(options - 'yields_to', '{{}}'), headers,
            case when jsonb_array_length(errors) >= 100 then errors - 0 else coalesce(errors, '[]') end
            || (jsonb_build_object('attempt', attempt, 'at', clock_timestamp(), 'worker', %(worker)s::uuid) || error),
-           tags
+           tags,
+           -- What halts its serial key keeps its place there; the others are freed by the next statement.
+           case when places is not null then (
+               select nullif(array(select p from unnest(places) p where p like 'serial:%%'), '{{}}')
+               from {schema}.tasks t where t.name = task and t.halt_on_failed) end
     from gone
     join (select job_id, duration, crashed, reason, fingerprint, error::jsonb
           from unnest(%(ids)s::bigint[], %(durations)s::float8[], %(crashes)s::int[], %(reasons)s::text[], %(fingerprints)s::text[],

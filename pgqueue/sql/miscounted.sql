@@ -1,6 +1,8 @@
 -- Gates that say something else than the jobs do, and what the jobs say.
 with held as (
-    select place as gate, count(*)::int as jobs from {schema}.jobs, unnest(places) place where places is not null group by place),
+    select place as gate, count(*)::int as jobs
+    from (select places from {schema}.jobs where places is not null
+          union all select places from {schema}.failed_jobs where places is not null) j, unnest(j.places) place group by place),
 parked as (
     select waits_for as gate, count(*)::int as jobs from {schema}.jobs
     where waits_for is not null and ready is null and state = 'blocked' group by waits_for),

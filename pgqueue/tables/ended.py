@@ -69,8 +69,10 @@ def failed_jobs(metadata: sa.MetaData) -> sa.Table:
         nullable("headers", JSONB, "As in jobs."),
         column("errors", JSONB, "Error of every attempt, as in jobs."),
         nullable("tags", TEXTS, "As in jobs."),
+        nullable("places", TEXTS, "The gate of its serial key, where it halts the key; null: the next goes on."),
         sa.PrimaryKeyConstraint("id", name="failed_jobs_pkey"),
         sa.Index("failed_jobs_task", "queue", "task", "failed_at"),
+        sa.Index("failed_jobs_places", "id", postgresql_where=sa.text("places is not null")),
         comment="The dead letter queue: jobs that cannot succeed, whole, until they are redriven or purged.",
     )
 

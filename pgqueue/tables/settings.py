@@ -52,6 +52,12 @@ def tasks(metadata: sa.MetaData) -> sa.Table:
             "keep_completed and keep_failed in seconds, keep_completed_count and keep_failed_count.",
         ),
         nullable("alias_of", TEXT, "The task whose former name this is; null for the name of a task."),
+        column(
+            "halt_on_failed",
+            BOOLEAN,
+            "Whether a job of it that goes to failed_jobs keeps its serial key, so that nothing of the key runs.",
+            "false",
+        ),
         column("last_seen_at", TIME, "When a worker last registered it.", NOW),
         sa.PrimaryKeyConstraint("name", name="tasks_pkey"),
         comment="What workers have registered, so that an enqueue from SQL knows a task's defaults.",

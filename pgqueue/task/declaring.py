@@ -80,6 +80,8 @@ def check(name: str, options: TaskOptions, arguments: Collection[str] | None) ->
             )
     checked(options.breaker, f"task {name}")
     hook_name(options.on_failed, f"on_failed of task {name}")
+    if type(options.halt_on_failed) is not bool:
+        raise ConfigurationError(f"task {name}: halt_on_failed={options.halt_on_failed!r} must be True or False")
     if options.transactional and options.run_in == "process":
         raise ConfigurationError(
             f"task {name}: a transactional task cannot run in a process, which has no part in the worker's transaction"

@@ -122,6 +122,7 @@ class TaskOptions:
     keep_completed: Retention | None = None
     keep_failed: Retention | None = None
     on_failed: Any = None
+    halt_on_failed: bool = False
     transactional: bool = False
     bind: bool = False
     run_in: RunIn | None = None

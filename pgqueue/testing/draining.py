@@ -74,7 +74,7 @@ def drain(
     Jobs that the jobs enqueue are run too. What is scheduled for later (a delay, a retry, a snooze) stays, unless
     `with_scheduled`: then its time is taken to have come, again and again, until nothing is left. Jobs of paused queues
     and of tasks that the app does not have stay, and so do those that a pause, an open circuit breaker or the scheduled
-    job of a serial key blocks. `slots` of each queue run side by side: 1 runs them in their order.
+    or failed job of a serial key blocks. `slots` of each queue run side by side: 1 runs them in their order.
 
     Raises TimeoutError after `timeout` seconds, ConfigurationError inside a running event loop, SchemaOutOfDate.
 
@@ -155,7 +155,10 @@ async def _waits(app: PgQueue, worker: Worker) -> bool:
             "where g.name = j.waits_for and coalesce(g.closed_until, '-infinity') <= clock_timestamp() "
             "and not coalesce(l.paused, false) and not exists (select from {schema}.jobs h "
             "where g.scope = 'serial' and h.places @> array[g.name] "
-            "and h.state = 'scheduled' and h.run_at > clock_timestamp())))) "
+            "and h.state = 'scheduled' and h.run_at > clock_timestamp()) "
+            # Nor what a failed job halts.
+            "and not exists (select from {schema}.failed_jobs f where g.scope = 'serial' and f.places is not null "
+            "and f.places @> array[g.name])))) "
             "and not exists (select from {schema}.queues q where q.name = j.queue and q.paused))",
             app.schema,
         ),

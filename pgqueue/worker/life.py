@@ -147,5 +147,6 @@ def task_rows(task: Task[..., Any]) -> list[TaskRow]:
         hook_name(options.on_failed, f"on_failed of task {task.name}"),
         options.keep_completed,
         options.keep_failed,
+        halt_on_failed=options.halt_on_failed,
     )
     return [row, *(replace(row, name=alias, alias_of=task.name) for alias in task.aliases)]

@@ -216,6 +216,26 @@ def test_a_filter_that_matches_no_failed_job_names_the_errors_that_there_are(
     assert app.failed.count() == 2
 
 
+def test_halted_serial_keys_are_shown_and_resumed(invoke: Invoke, app: PgQueue, dsn: str) -> None:
+    assert "No serial key is halted" in invoke("limits", "halted").stderr
+    assert "halted" not in invoke("limits", "list").stderr
+
+    @app.task(name="shop.ship", queue="orders", serial_key="{order_id}", halt_on_failed=True, max_attempts=1)
+    def ship(order_id: int, fails: bool) -> None:
+        if fails:
+            raise KeyError(order_id)
+
+    first, *_ = app.enqueue_many([ship.job(7, True), ship.job(7, False), ship.job(8, False)])
+    drain(app)
+    assert "1 serial key is halted by failed jobs: `pgqueue limits halted`" in invoke("limits", "list").stderr
+    [record] = records(invoke("limits", "halted", "--json"))
+    assert (record["queue"], record["serial_key"], record["job_id"], record["blocked"]) == ("orders", "7", first.id, 1)
+    assert "KeyError: 7" in invoke("limits", "halted", env={"COLUMNS": "200"}).stdout
+    assert "Resumed serial key 7" in invoke("limits", "resume", "-q", "orders", "--serial-key", 7).stderr
+    assert "No serial key is halted" in invoke("limits", "halted").stderr
+    assert drain(app).completed == 1
+
+
 def test_jobs_are_purged_by_state_and_age(invoke: Invoke, app: PgQueue, dsn: str) -> None:
     for delay in (0, 60):
         app.enqueue("send", queue="mail", delay=delay)
