@@ -21,7 +21,7 @@ RECOUNT = 60.0
 class Gatekeeper(Service):
     """Lets parked jobs go when it is time, and where the end of a job has freed a place.
 
-    `needed()`: whether this worker has met limits; else it looks once a minute, and when it is told to.
+    `needed()`: whether this worker has met limits; else it looks at its start, once a minute, and when it is told to.
     """
 
     name = "gatekeeper"
@@ -32,7 +32,8 @@ class Gatekeeper(Service):
         super().__init__(runner, schema)
         self._needed = needed
         self._clock = clock
-        self._told = False
+        # What was resumed, or freed, while no worker ran told nobody.
+        self._told = True
         self._freed = False
         self._stuck: dict[str, float] = {}
         self._tick_at = clock()
