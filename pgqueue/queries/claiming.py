@@ -238,7 +238,9 @@ def holds_drain(schema: str, queues: list[str], tasks: list[str]) -> Statement[A
             "or exists (select from {schema}.jobs where queue = any (%(queues)s) and position is null and ready is null and waits_for is null and task = any (%(tasks)s) "
             "and (attempt > 0 or suspicions > 0)) "
             "or exists (select from {schema}.jobs where queue = any (%(queues)s) and ready is not null and task = any (%(tasks)s)) "
-            "or exists (select from {schema}.jobs where queue = any (%(queues)s) and waits_for is not null and ready is null and task = any (%(tasks)s))",
+            "or exists (select from {schema}.jobs j where queue = any (%(queues)s) and waits_for is not null and ready is null and task = any (%(tasks)s) "
+            # What a failed job halts waits for people.
+            "and not exists (select from {schema}.failed_jobs f where f.places is not null and f.places @> array[j.waits_for]))",
             schema,
         ),
         {"queues": queues, "tasks": tasks},

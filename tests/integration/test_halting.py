@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -105,6 +106,43 @@ async def test_a_worker_that_runs_hears_of_it(app: PgQueue) -> None:
         await app.failed.aredrive([only(app).job_id])
         await until(all_shipped)
     assert [part for order, part in shipping.shipped if order == 7] == [0, 1, 2]
+
+
+async def test_a_worker_that_drains_does_not_wait_for_halted_keys(app: PgQueue) -> None:
+    fill(app, Shipping(app))
+    async with asyncio.timeout(20):
+        await app.worker(queues={"default": 4}, drain=True).run()
+    assert only(app).blocked == 2
+
+
+async def test_with_several_workers_each_key_stops_where_it_failed_and_goes_on_from_there(app: PgQueue) -> None:
+    keys, parts = 12, 6
+    done: dict[int, list[int]] = {order: [] for order in range(keys)}
+    fixed = False
+
+    @app.task(name="ship", serial_key="{order}", halt_on_failed=True, max_attempts=1)
+    async def ship(order: int, part: int) -> None:
+        await asyncio.sleep(0)
+        if part == order % parts and not fixed:
+            raise OSError(part)
+        done[order].append(part)
+
+    app.enqueue_many([ship.job(order, part) for part in range(parts) for order in range(keys)])
+
+    async def all_halted() -> bool:
+        return len(app.limits.halted()) == keys
+
+    async def all_done() -> bool:
+        return all(len(one) == parts for one in done.values())
+
+    async with app.worker(queues={"default": 3}), app.worker(queues={"default": 3}), app.worker(queues={"default": 3}):
+        await until(all_halted)
+        assert done == {order: list(range(order % parts)) for order in range(keys)}
+        fixed = True
+        await app.failed.aredrive(all=True)
+        await until(all_done)
+    assert done == {order: list(range(parts)) for order in range(keys)}
+    assert app.limits.halted() == []
 
 
 async def test_retries_keep_the_key_as_before_and_only_the_last_failure_halts_it(app: PgQueue) -> None:

@@ -25,7 +25,6 @@ def test_help_shows_what_users_call_and_nothing_else() -> None:
         "on",
         "watch",
         "add_middleware",
-        "alert",
         "worker",
         "close",
         "aclose",
