@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import fields
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from pgqueue import arguments, config
@@ -34,6 +34,7 @@ from pgqueue.job import AS_REGISTERED, Job, NewJob
 from pgqueue.limit import Limit, limits_of
 from pgqueue.middleware import Middleware, Stack
 from pgqueue.names import data_name, schema_name
+from pgqueue.policy import CatchUp, Overlap, Policy
 from pgqueue.queries.fleet import QueueRow
 from pgqueue.retention import DAY, Keep, retention
 from pgqueue.schedule import Cron, Every
@@ -251,40 +252,68 @@ class PgQueue:
         return register if function is None else register(function)
 
     def cron(
-        self, expression: str, *, tz: str = "UTC", name: str | None = None, **args: Any
+        self,
+        expression: str,
+        *,
+        tz: str = "UTC",
+        name: str | None = None,
+        catch_up: CatchUp = "latest",
+        grace: float | timedelta | None = None,
+        overlap: Overlap = "allow",
+        jitter: float | timedelta | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        max_runs: int | None = None,
+        **args: Any,
     ) -> Callable[[Task[P, R]], Task[P, R]]:
         """Enqueue the task at the times of a cron expression; one job per nominal time, however many schedulers run.
 
-        Above `@app.task()`. Further keyword arguments are the job's. Raises ConfigurationError for an expression that
-        never fires.
+        Above `@app.task()`. Further keyword arguments are the job's. `catch_up` says what becomes of times that were
+        missed: "latest" (the newest is fired), "skip" or "all"; none is fired later than `grace`. `overlap` says what
+        is done while the job of the time before has not ended: "allow", "skip", "queue_one" or "cancel_running". Jobs
+        begin up to `jitter` after their time. No time before `start` or after `end` is fired, and `max_runs` at most.
+        Times are timedeltas or seconds. Raises ConfigurationError for an expression that never fires.
 
-            @app.cron("0 9 * * MON-FRI", tz="Europe/Paris")
+            @app.cron("0 9 * * MON-FRI", tz="Europe/Paris", catch_up="skip", overlap="queue_one")
             @app.task()
             def digest() -> None: ...
         """
-        return self._scheduled(Cron(expression, tz), name, args)
+        policy = (catch_up, grace, overlap, jitter, start, end, max_runs)
+        return self._scheduled(Cron(expression, tz), name, policy, args)
 
     def every(
-        self, interval: float | timedelta, *, name: str | None = None, **args: Any
+        self,
+        interval: float | timedelta,
+        *,
+        name: str | None = None,
+        catch_up: CatchUp = "latest",
+        grace: float | timedelta | None = None,
+        overlap: Overlap = "allow",
+        jitter: float | timedelta | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        max_runs: int | None = None,
+        **args: Any,
     ) -> Callable[[Task[P, R]], Task[P, R]]:
         """Enqueue the task every `interval` (seconds or timedelta), anchored at 1970-01-01 00:00 UTC.
 
-        Raises ConfigurationError for an interval below a second or above ten years.
+        The others are as in `cron`. Raises ConfigurationError for an interval below a second or above ten years.
 
-            @app.every(timedelta(minutes=5))
+            @app.every(timedelta(minutes=5), overlap="skip")
             @app.task()
             def refresh() -> None: ...
         """
-        return self._scheduled(Every.of(interval), name, args)
+        policy = (catch_up, grace, overlap, jitter, start, end, max_runs)
+        return self._scheduled(Every.of(interval), name, policy, args)
 
     def _scheduled(
-        self, rule: Cron | Every, name: str | None, args: dict[str, Any]
+        self, rule: Cron | Every, name: str | None, policy: tuple[Any, ...], args: dict[str, Any]
     ) -> Callable[[Task[P, R]], Task[P, R]]:
         def declare(task: Task[P, R]) -> Task[P, R]:
             if not isinstance(task, Task):
                 raise ConfigurationError(f"a schedule belongs above @app.task(), not on {task!r}")
             template: Task[..., R] = task
-            schedule = Schedule(data_name("schedule", name or task.name), rule, template.job(**args))
+            schedule = Schedule(data_name("schedule", name or task.name), rule, template.job(**args), Policy(*policy))
             if schedule.name in self.declared_schedules:
                 raise ConfigurationError(f"two schedules are named {schedule.name}: give one of them a name")
             self.declared_schedules[schedule.name] = schedule

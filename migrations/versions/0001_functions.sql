@@ -511,6 +511,59 @@ end
 $function$;
 comment on function {schema}.resume is 'Lets go on what was paused, and a serial key that a failed job halts: as pause.';
 
+create function {schema}.clock() returns timestamptz language sql volatile as $function$
+    select clock_timestamp()
+$function$;
+comment on function {schema}.clock is 'The time by which schedules are fired.';
+
+create function {schema}.add_schedule(
+    name text, task text, args jsonb default '{{}}', cron text default null, every interval default null, tz text default 'UTC',
+    queue text default null, catch_up text default 'latest', grace interval default null, overlap text default 'allow',
+    jitter interval default null, start_at timestamptz default null, end_at timestamptz default null, max_runs integer default null
+) returns void language plpgsql as $function$
+#variable_conflict use_variable
+declare
+    problem text;
+begin
+    problem := case
+        when name is null or name !~ '^[A-Za-z0-9._][A-Za-z0-9._-]{{0,99}}$' then format('name %L', left(name, 50))
+        when task is null or task !~ '^[A-Za-z0-9._][A-Za-z0-9._-]{{0,99}}$' then format('task %L', left(task, 50))
+        when jsonb_typeof(coalesce(args, 'null')) <> 'object' then format('args %s', coalesce(left(args::text, 50), 'null'))
+        when (cron is null) = (every is null) then 'both or neither of cron and every'
+        when every is not null and every not between interval '1 second' and interval '3653 days' then format('every %s', every)
+        when tz is null or not exists (select from pg_timezone_names z where z.name = tz) then format('tz %L', left(tz, 50))
+        when coalesce(catch_up, '') not in ('skip', 'latest', 'all') then format('catch_up %L', left(catch_up, 50))
+        when coalesce(overlap, '') not in ('allow', 'skip', 'queue_one', 'cancel_running') then format('overlap %L', left(overlap, 50))
+        when catch_up = 'all' and overlap <> 'allow' then format('catch_up all with overlap %s', overlap)
+        when grace not between interval '0' and interval '3653 days' then format('grace %s', grace)
+        when jitter not between interval '0' and interval '3653 days' then format('jitter %s', jitter)
+        when end_at < start_at then format('end_at %s before start_at %s', end_at, start_at)
+        when max_runs < 1 then format('max_runs %s', max_runs) end;
+    if problem is not null then
+        raise exception 'schedule % was given %', quote_nullable(left(name, 100)), problem using errcode = '22023',
+            hint = 'Give a name and a task of at most 100 letters, digits and . _ - ; args is an object; one of cron and every (1 second to ten years); tz is an IANA name; catch_up is skip, latest or all (which allows overlap), overlap is allow, skip, queue_one or cancel_running; grace and jitter are not negative; max_runs is at least 1.';
+    end if;
+    perform {schema}.queue_name(coalesce(queue, 'default'));
+    insert into {schema}.schedules as s (name, source, task, args, cron, every, tz, queue, catch_up, grace, overlap, jitter, start_at, end_at, max_runs)
+    values (name, 'live', task, args, cron, every, tz, queue, catch_up, grace, overlap, jitter, start_at, end_at, max_runs)
+    on conflict on constraint schedules_pkey do update set
+        source = 'live', task = excluded.task, args = excluded.args, queue = excluded.queue, catch_up = excluded.catch_up, grace = excluded.grace,
+        overlap = excluded.overlap, jitter = excluded.jitter, cron = excluded.cron, every = excluded.every, tz = excluded.tz,
+        start_at = excluded.start_at, end_at = excluded.end_at, max_runs = excluded.max_runs, error = null,
+        enabled = s.enabled or s.source = 'removed' or s.error is not null,
+        next_run_at = case when (s.cron, s.every, s.tz, s.start_at, s.end_at, s.max_runs)
+            is not distinct from (excluded.cron, excluded.every, excluded.tz, excluded.start_at, excluded.end_at, excluded.max_runs)
+            and s.enabled then s.next_run_at end,
+        updated_at = {schema}.clock()
+    where s.source <> 'code';
+    if not found then
+        raise exception 'schedule % is declared in the code', quote_literal(name) using errcode = '22023',
+            hint = 'Change it there, or choose another name.';
+    end if;
+end
+$function$;
+comment on function {schema}.add_schedule is 'Adds a schedule, or changes one that was added before; a scheduler works out its next time, and disables it with an error where its cron pattern cannot be used.';
+
 create function {schema}.set_ageing(queue text, every interval, floor integer default null) returns void language plpgsql as $function$
 begin
     perform {schema}.queue_name(queue);

@@ -27,6 +27,8 @@ FUNCTIONS = (
     "resume",
     "gate_name",
     "key_template",
+    "add_schedule",
+    "clock",
     "set_ageing",
     "set_limit",
     "remove_limit",

@@ -454,15 +454,29 @@ create table {schema}.schedules (
     every interval,
     tz text not null default 'UTC',
     args jsonb not null default '{{}}',
+    job_options jsonb,
     enabled boolean not null default true,
     source text not null default 'code',
-    next_run_at timestamptz not null,
+    catch_up text not null default 'latest',
+    grace interval,
+    overlap text not null default 'allow',
+    jitter interval,
+    start_at timestamptz,
+    end_at timestamptz,
+    max_runs integer,
+    runs integer not null default 0,
+    next_run_at timestamptz,
     last_run_at timestamptz,
+    last_job_id bigint,
     error text,
     updated_at timestamptz not null default clock_timestamp(),
     constraint schedules_pkey primary key (name),
     constraint schedules_rule_check check ((cron is null) <> (every is null)),
-    constraint schedules_args_check check (jsonb_typeof(args) = 'object')
+    constraint schedules_catch_up_check check (catch_up in ('skip', 'latest', 'all')),
+    constraint schedules_overlap_check check (overlap in ('allow', 'skip', 'queue_one', 'cancel_running')),
+    constraint schedules_max_runs_check check (max_runs >= 1),
+    constraint schedules_args_check check (jsonb_typeof(args) = 'object'),
+    constraint schedules_job_options_check check (jsonb_typeof(job_options) = 'object')
 );
 create index schedules_due on {schema}.schedules (next_run_at) where enabled;
 comment on table {schema}.schedules is 'Repeatable jobs: the scheduler enqueues one job per nominal time.';
@@ -473,10 +487,20 @@ comment on column {schema}.schedules.cron is 'Five fields, or six with seconds l
 comment on column {schema}.schedules.every is 'Interval between two nominal times, anchored at 1970-01-01 00:00 UTC.';
 comment on column {schema}.schedules.tz is 'Time zone in which the cron expression is read.';
 comment on column {schema}.schedules.args is 'Arguments of its jobs.';
+comment on column {schema}.schedules.job_options is 'What else its jobs have, as the code says: priority, max_attempts, key, tags, headers …; null for the task''s.';
 comment on column {schema}.schedules.enabled is 'False: paused, removed from the code, or bad (see error).';
-comment on column {schema}.schedules.source is 'code: declared by an app and reconciled at the scheduler''s start.';
-comment on column {schema}.schedules.next_run_at is 'Next nominal time.';
-comment on column {schema}.schedules.last_run_at is 'Last nominal time for which a job was enqueued.';
+comment on column {schema}.schedules.source is 'code: declared by an app and reconciled at the scheduler''s start; removed: it was; live: added while everything runs.';
+comment on column {schema}.schedules.catch_up is 'What becomes of times that were missed: skip, latest (the newest is fired), all.';
+comment on column {schema}.schedules.grace is 'No time is fired later than this; null: under skip a minute, else however late.';
+comment on column {schema}.schedules.overlap is 'When the job of the time before has not ended: allow, skip, queue_one, cancel_running.';
+comment on column {schema}.schedules.jitter is 'Each job runs up to so much later than its nominal time.';
+comment on column {schema}.schedules.start_at is 'No nominal time before this one is fired.';
+comment on column {schema}.schedules.end_at is 'No nominal time after this one is fired.';
+comment on column {schema}.schedules.max_runs is 'How many nominal times are fired in all; null for no bound.';
+comment on column {schema}.schedules.runs is 'How many nominal times have been fired.';
+comment on column {schema}.schedules.next_run_at is 'Next nominal time; infinity when there is none, null until a scheduler has worked it out.';
+comment on column {schema}.schedules.last_run_at is 'Last nominal time that was fired, or left out for an overlap.';
+comment on column {schema}.schedules.last_job_id is 'Job of the last nominal time that was fired.';
 comment on column {schema}.schedules.error is 'Why the scheduler disabled it.';
 comment on column {schema}.schedules.updated_at is 'Last change of the definition.';
 

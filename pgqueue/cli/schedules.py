@@ -88,7 +88,8 @@ def resume(target: Target, name: str) -> None:
     """Fire again, from the next time on; missed times are left out."""
     app = target.database_app()
     app.schedules.resume(find(app, name).name)
-    note(f"Resumed {name}: it fires {relative(find(app, name).next_run_at)}.")
+    following = find(app, name).next_run_at
+    note(f"Resumed {name}" + (f": it fires {relative(following)}." if following else "."))
 
 
 @command.command()

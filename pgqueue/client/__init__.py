@@ -3,10 +3,11 @@
 from pgqueue.client.alerts import Alerts
 from pgqueue.client.breakers import Breakers
 from pgqueue.client.failed import FailedJobs
-from pgqueue.client.fleet import Queue, Queues, Schedules, Workers
+from pgqueue.client.fleet import Queue, Queues, Workers
 from pgqueue.client.inserter import Inserter, staggered
 from pgqueue.client.jobs import Jobs
 from pgqueue.client.limits import Limits
+from pgqueue.client.schedules import Schedules
 from pgqueue.client.watching import Watch
 
 __all__ = [

@@ -1,20 +1,17 @@
-"""Queues, schedules and workers: what runs the jobs."""
+"""Queues and workers: what runs the jobs."""
 
 from __future__ import annotations
 
 import builtins
 from dataclasses import dataclass
-from datetime import MAXYEAR, datetime, timedelta
+from datetime import timedelta
 
 from pgqueue.client.part import Part
-from pgqueue.errors import JobNotFound
 from pgqueue.names import data_name
-from pgqueue.queries import ageing, fleet, inspecting, limits, obliterating, scheduling
+from pgqueue.queries import ageing, fleet, inspecting, limits, obliterating
 from pgqueue.queries.fleet import WorkerInfo
 from pgqueue.queries.inspecting import QueueStats
 from pgqueue.queries.obliterating import Obliterated
-from pgqueue.queries.scheduling import ScheduleRow
-from pgqueue.schedules import rule_of
 from pgqueue.task import ageing_of
 
 
@@ -78,48 +75,6 @@ class Queues(Part):
     def stats(self) -> list[QueueStats]:
         """A row a queue."""
         return self.database.fetch(inspecting.queue_stats(self.schema))
-
-
-@dataclass(frozen=True, slots=True)
-class Schedules(Part):
-    """`app.schedules`: what the scheduler fires."""
-
-    def list(self) -> builtins.list[ScheduleRow]:
-        """By name."""
-        return self.database.fetch(scheduling.list_schedules(self.schema))
-
-    def get(self, name: str) -> ScheduleRow:
-        """One schedule. Raises JobNotFound."""
-        rows = self.database.fetch(scheduling.list_schedules(self.schema, name))
-        if not rows:
-            raise JobNotFound(f"there is no schedule {name!r}: `pgqueue schedules list` shows them")
-        return rows[0]
-
-    def pause(self, name: str) -> None:
-        """Fire no more until it is resumed."""
-        self.get(name)
-        self.database.fetch(scheduling.set_enabled(self.schema, name, False, None))
-
-    def resume(self, name: str) -> None:
-        """Fire from the next nominal time on."""
-        row = self.get(name)
-        [now] = self.database.fetch(scheduling.now(self.schema))
-        following = rule_of(row.cron, row.every, row.tz).next_after(now)
-        self.database.fetch(scheduling.set_enabled(self.schema, name, True, following))
-
-    def remove(self, name: str) -> None:
-        """Delete it; one that the code declares comes back at the scheduler's next start."""
-        self.get(name)
-        self.database.fetch(scheduling.remove(self.schema, name))
-
-    def upcoming(self, name: str, count: int = 5) -> builtins.list[datetime]:
-        """Its next nominal times: fewer where the calendar ends."""
-        row = self.get(name)
-        rule = rule_of(row.cron, row.every, row.tz)
-        times = [row.next_run_at]
-        while len(times) < count and times[-1].year < MAXYEAR:
-            times.append(rule.next_after(times[-1]))
-        return times
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from pgqueue import arguments
 from pgqueue.errors import ArgumentError
+
+NEVER = datetime(9999, 12, 30, tzinfo=UTC)
+"""What `moment` makes of infinity."""
 
 
 def moment(column: str) -> str:
     """SQL of a time that a datetime can hold: infinity, and years that Python has not, become its first or last day."""
     return (
         f"case when {column} is not null then "
-        f"least(greatest({column}, '0001-01-02 00:00+00'), '9999-12-30 00:00+00') end"
+        f"least(greatest({column}, '0001-01-02 00:00+00'), '{NEVER:%Y-%m-%d %H:%M}+00') end"
     )
+
+
+def span(column: str) -> str:
+    """SQL of an interval that a timedelta can hold; a longer one becomes one that is longer than any that can be used."""
+    return f"case when {column} is not null then least({column}, '10000 days') end"
 
 
 class Reader:

@@ -8,17 +8,15 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from pgqueue import arguments
-from pgqueue.errors import ArgumentError, PgQueueError
+from pgqueue.errors import PgQueueError
 from pgqueue.events import Subscribers, tell_enqueued
-from pgqueue.job import NewJob
 from pgqueue.middleware import Stack
+from pgqueue.policy import Due
 from pgqueue.queries import scheduling
 from pgqueue.queries.scheduling import ScheduleRow
-from pgqueue.schedules import Schedule, rule_of
+from pgqueue.schedules import Schedule, job_of, policy_of, rule_of
 from pgqueue.services.alerter import Alerter
 from pgqueue.services.service import RETRY_AFTER, Runner, Service, is_everyones, runner_of
-from pgqueue.task import new_job
 
 if TYPE_CHECKING:
     from pgqueue.app import PgQueue
@@ -102,45 +100,40 @@ class Scheduler(Service):
 
     async def _fire(self, row: ScheduleRow, now: datetime) -> None:
         try:
-            rule = rule_of(row.cron, row.every, row.tz)
-            nominal = rule.latest_until(now)
-            if nominal is None or nominal < row.next_run_at:
-                nominal = row.next_run_at
-            following = rule.next_after(nominal)
-            job = job_of(row, nominal, self._declared.get(row.name))
+            times, following = due_of(row, now)
+            jobs = [job_of(row, nominal) for nominal in times]
         except PgQueueError as error:
             logger.error("schedule %s is disabled: %s", row.name, error)
             await self.runner.fetch(scheduling.disable(self.schema, row.name, str(error)))
             return
-        made = await self.runner.run(
+        fired = await self.runner.run(
             scheduling.fire(
-                self.schema, row, nominal, following, job, self._fallback_attempts, self._middleware.enqueues
+                self.schema, row, times, following, jobs, self._fallback_attempts, self._middleware.enqueues
             ),
             atomic=True,
         )
-        if made is not None:
-            tell_enqueued(self._subscribers, [made])
+        tell_enqueued(self._subscribers, fired.made)
+        for nominal, made in zip(times, fired.made, strict=False):
             logger.info("schedule %s fired for %s: job %d", row.name, nominal.isoformat(), made.id)
+        if fired.left_out_for is not None:
+            logger.info(
+                "schedule %s left out %s: job %d of an earlier time has not ended",
+                row.name,
+                times[-1].isoformat(),
+                fired.left_out_for,
+            )
 
 
-def job_of(row: ScheduleRow, nominal: datetime, declared: Schedule | None = None) -> NewJob:
-    """The job of one nominal time; what the code declares brings the defaults of its task along.
-
-    Raises ArgumentError for arguments that cannot be read or enqueued.
-    """
-    if row.unreadable is not None:
-        raise ArgumentError(f"the args of schedule {row.name} cannot be read: {row.unreadable}")
-    text = arguments.dumps(
-        dict(row.args),
-        what=f"args of schedule {row.name}",
-        limit=arguments.ARGUMENTS_LIMIT,
-        depth=arguments.ARGUMENTS_DEPTH,
-    )
-    headers = {"schedule": row.name, "scheduled_for": nominal.isoformat()}
-    made = new_job(row.task, text, queue=row.queue, headers=headers)
-    if declared is None or (declared.job.task, arguments.loads(declared.job.args)) != (row.task, row.args):
-        return made
-    return declared.job._replace(args=text, queue=row.queue or declared.job.queue, headers=made.headers)
+def due_of(row: ScheduleRow, now: datetime) -> Due:
+    """What is to be fired of a schedule. Raises ConfigurationError for a row that cannot be."""
+    rule, policy = rule_of(row), policy_of(row)
+    expected = row.next_run_at
+    if expected is None:
+        # Added in SQL, which cannot tell.
+        expected = policy.first(rule, row.updated_at)
+    if expected is None or expected > now:
+        return Due((), expected)
+    return policy.due(rule, expected=expected, last=row.last_run_at, runs=row.runs, now=now)
 
 
 async def run_scheduler(app: PgQueue, stop: asyncio.Event) -> None:

@@ -9,15 +9,18 @@ from datetime import UTC, datetime, timedelta
 from threading import Barrier
 
 from pgqueue.database import fetch, run
-from pgqueue.job import Job
+from pgqueue.job import Job, NewJob
 from pgqueue.queries import scheduling
-from pgqueue.queries.scheduling import ScheduleRow
+from pgqueue.queries.scheduling import Fired, ScheduleRow
+from pgqueue.schedule import Cron
+from pgqueue.schedules import Schedule
+from pgqueue.services.scheduler import due_of
 from tests.sql.rows import ATTEMPTS, SCHEMA, Connection, job, open_transaction, rows, value
 
 Another = Callable[[], Connection]
 NOON = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-ROW = ScheduleRow("digest", "send", None, "0 * * * *", None, "UTC", {}, True, "code", NOON, None, None)
+ROW = Schedule("digest", Cron("0 * * * *"), NewJob("send", "{}")).row(NOON - HOUR)
 
 
 def declare(conn: Connection, row: ScheduleRow = ROW) -> ScheduleRow:
@@ -32,8 +35,15 @@ def read(conn: Connection, name: str = "digest") -> ScheduleRow:
 
 def fire(conn: Connection, row: ScheduleRow, nominal: datetime | None = None) -> Job | None:
     at = nominal or row.next_run_at
+    assert at is not None
+    fired = fire_all(conn, row, [at])
+    return fired.made[0] if fired.made else None
+
+
+def fire_all(conn: Connection, row: ScheduleRow, times: list[datetime], following: datetime | None = None) -> Fired:
+    following = following or (max(times, default=NOON) + HOUR)
     with conn.transaction():
-        return run(conn, scheduling.fire(SCHEMA, row, at, at + HOUR, job(), ATTEMPTS))
+        return run(conn, scheduling.fire(SCHEMA, row, times, following, [job() for _ in times], ATTEMPTS))
 
 
 def test_firing_enqueues_the_job_and_moves_the_schedule_on(db: Connection) -> None:
@@ -73,7 +83,7 @@ def test_a_scheduler_that_was_second_changes_nothing(db: Connection) -> None:
 def test_a_fire_that_rolls_back_leaves_the_time_to_another_scheduler(db: Connection, dsn: str) -> None:
     row = declare(db)
     with open_transaction(dsn) as other:
-        assert run(other, scheduling.fire(SCHEMA, row, NOON, NOON + HOUR, job(), ATTEMPTS)) is not None
+        assert run(other, scheduling.fire(SCHEMA, row, [NOON], NOON + HOUR, [job()], ATTEMPTS)).made
     assert fire(db, row) is not None
     assert value(db, "select count(*) from pgqueue.jobs") == 1
 
@@ -85,6 +95,8 @@ def test_rule_10_a_schedule_that_was_set_back_fires_no_time_twice_and_goes_on(db
     back = read(db)
     assert back.next_run_at == NOON
     assert fire(db, back) is None
+    times, following = due_of(back, NOON)
+    assert fire_all(db, back, list(times), following) == Fired()
     assert value(db, "select count(*) from pgqueue.jobs") == 1
     onward = read(db)
     assert onward.next_run_at == NOON + HOUR
@@ -94,7 +106,7 @@ def test_rule_10_a_schedule_that_was_set_back_fires_no_time_twice_and_goes_on(db
 def test_a_disabled_schedule_does_not_fire_and_is_not_due(db: Connection) -> None:
     row = declare(db)
     assert [one.name for one in fetch(db, scheduling.due(SCHEMA))] == ["digest"]
-    fetch(db, scheduling.set_enabled(SCHEMA, "digest", False, None))
+    fetch(db, scheduling.set_enabled(SCHEMA, "digest", False))
     assert fetch(db, scheduling.due(SCHEMA)) == []
     assert fire(db, row) is None
     assert value(db, "select count(*) from pgqueue.jobs") == 0
@@ -128,7 +140,7 @@ def test_a_schedule_that_the_code_dropped_is_disabled_and_comes_back_with_it(db:
 
 def test_a_pause_by_hand_outlives_a_deployment(db: Connection) -> None:
     declare(db)
-    fetch(db, scheduling.set_enabled(SCHEMA, "digest", False, None))
+    fetch(db, scheduling.set_enabled(SCHEMA, "digest", False))
     assert not declare(db, replace(ROW, args={"n": 1})).enabled
 
 
