@@ -125,7 +125,6 @@ class PgQueue:
         self.queues = Queues(self.database, self.schema)
         self.limits = Limits(self.database, self.schema)
         self.breakers = Breakers(self.database, self.schema)
-        self.schedules = Schedules(self.database, self.schema)
         self.workers = Workers(self.database, self.schema)
         self.alerts = Alerts(self.database, self.schema)
         self.inserter = Inserter(
@@ -137,6 +136,7 @@ class PgQueue:
             self.subscribers,
             self.middleware,
         )
+        self.schedules = Schedules(self.database, self.schema, self.inserter)
 
     @overload
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -19,16 +19,10 @@ def show_job(job: Job, progress: Progress | None, logs: Sequence[LogLine], *, as
         told = {"progress": progress and progress._asdict(), "logs": [line._asdict() for line in logs]}
         print_json([{**job_record(job), **told}])
         return
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style=DIM, no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in facts(job, progress):
-        table.add_row(name, value)
+    show_facts(facts(job, progress))
     console = stdout()
-    console.print(table)
     for error in job.errors:
         console.print()
         console.print(Text(f"attempt {error.get('attempt', '?')}  {error.get('at', '')}", style=DIM))
@@ -41,6 +35,18 @@ def show_job(job: Job, progress: Progress | None, logs: Sequence[LogLine], *, as
         console.print(
             Text(stamp, style=DIM) + Text("\n".join(printable_line(part) for part in line.message.splitlines()))
         )
+
+
+def show_facts(pairs: Iterable[tuple[str, Any]]) -> None:
+    """Names, dim, and their values."""
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style=DIM, no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in pairs:
+        table.add_row(name, value)
+    stdout().print(table)
 
 
 def facts(job: Job, progress: Progress | None = None) -> list[tuple[str, Any]]:

@@ -217,7 +217,7 @@ def schedule_state(row: ScheduleRow) -> Any:
     if row.error or row.unreadable:
         return printable(f"bad: {row.error or row.unreadable}")
     if row.enabled:
-        return "on"
+        return faint("ended") if row.ended else "on"
     return "removed from the code" if row.source == "removed" else "paused"
 
 
@@ -225,7 +225,7 @@ SCHEDULES: Listing[ScheduleRow] = Listing(
     [
         Column("Schedule", lambda row: row.name, shrinks=True),
         Column("Rule", rule),
-        Column("Next", lambda row: row.next_run_at if row.enabled else None),
+        Column("Next", lambda row: row.next_run_at if row.enabled and not row.ended else None),
         Column("Last", lambda row: row.last_run_at),
         Column("Task", lambda row: row.task, from_width=100, shrinks=True, end=True),
         Column("State", schedule_state, shrinks=True),

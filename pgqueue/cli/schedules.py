@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TextIO, get_args
 
 import click
 
 from pgqueue.cli.bulk import confirm
+from pgqueue.cli.crontab import read_crontab
+from pgqueue.cli.detail import show_facts
+from pgqueue.cli.english import facts, in_words
+from pgqueue.cli.enqueue import NO_TASKS, known_tasks, new_job
 from pgqueue.cli.errors import NotFound, OperationFailed, did_you_mean
 from pgqueue.cli.listings import SCHEDULES, UPCOMING
+from pgqueue.cli.naming import full_name
 from pgqueue.cli.options import operates, target_options, watch_option, yes_option
 from pgqueue.cli.output import note, print_json, relative
 from pgqueue.cli.target import Target
-from pgqueue.errors import ConfigurationError
+from pgqueue.cli.values import DURATION, MOMENT
+from pgqueue.errors import ArgumentError, ConfigurationError
+from pgqueue.policy import CatchUp, Overlap
+from pgqueue.schedules import Schedule
 
 if TYPE_CHECKING:
     from pgqueue.app import PgQueue
     from pgqueue.queries.scheduling import ScheduleRow
 
 
+def choice(name: str, values: Any, *, default: str, help: str) -> Callable[[Any], Any]:
+    return click.option(name, type=click.Choice(get_args(values)), default=default, show_default=True, help=help)
+
+
 @click.group("schedules")
 @target_options
 def command() -> None:
-    """List, run, pause and remove schedules."""
+    """List, add, run, pause and remove schedules."""
 
 
 @command.command("list")
@@ -61,14 +76,119 @@ def upcoming(target: Target, name: str | None, count: int) -> None:
 def run(target: Target, name: str) -> None:
     """Enqueue a schedule's job now. Its next times stay."""
     app = target.database_app()
-    row = find(app, name)
-    if row.unreadable is not None:
-        raise OperationFailed(f"the args of schedule {name} cannot be read: {row.unreadable}")
-    headers = {"schedule": row.name, "scheduled_for": datetime.now(UTC).isoformat()}
-    job = app.enqueue(row.task, row.args, headers=headers, queue=row.queue)
+    try:
+        job = app.schedules.run(find(app, name).name)
+    except (ArgumentError, ConfigurationError) as error:
+        raise OperationFailed(str(error)) from error
     if target.as_json:
         print_json([{"id": job.id, "queue": job.queue, "task": job.task, "state": job.state}])
     note(f"Enqueued job {job.id}: {job.task} in {job.queue}.")
+
+
+@command.command()
+@click.argument("name")
+@operates
+def show(target: Target, name: str) -> None:
+    """Show one schedule: when it fires in plain English, and what becomes of missed times and overlaps."""
+    row = find(target.database_app(), name)
+    if target.as_json:
+        print_json([{**asdict(row), "description": in_words(row)}])
+        return
+    show_facts(facts(row))
+
+
+@command.command()
+@click.argument("name")
+@click.argument("task")
+@click.argument("arguments", nargs=-1, metavar="[NAME=VALUE]...")
+@click.option("--cron", help="A pattern: '0 9 * * MON-FRI'.")
+@click.option("--every", type=DURATION, help="An interval: 30, 5m, 1h30m.")
+@click.option("--tz", default="UTC", show_default=True, help="Time zone of the pattern.")
+@choice("--catch-up", CatchUp, default="latest", help="What becomes of missed times.")
+@click.option("--grace", type=DURATION, help="No time is fired later than this.")
+@choice("--overlap", Overlap, default="allow", help="While the job before has not ended.")
+@click.option("--jitter", type=DURATION, help="Jobs begin up to so much later.")
+@click.option("--start", type=MOMENT, help="No time before this one.")
+@click.option("--end", type=MOMENT, help="No time after this one.")
+@click.option("--max-runs", type=click.IntRange(min=1), help="So many times in all.")
+@click.option("-q", "--queue", help="Queue of its jobs, instead of the task's own.")
+@click.option("--force", is_flag=True, help="Also a task that nobody knows yet.")
+@operates
+def add(
+    target: Target,
+    name: str,
+    task: str,
+    arguments: tuple[str, ...],
+    cron: str | None,
+    every: float | None,
+    queue: str | None,
+    force: bool,
+    **policy: Any,
+) -> None:
+    """Add a schedule, or change one that was added before.
+
+    \b
+      pgqueue schedules add monthly-acme shop.tasks.report tenant=acme --cron '0 9 1 * *' --tz Europe/Paris
+    """
+    if (cron is None) is (every is None):
+        raise click.UsageError("give --cron or --every, one of the two")
+    app = app_of(target)
+    options = {} if queue is None else {"queue": queue}
+    job = new_job(app, task_named(app, task, force), arguments, options)
+    row = app.schedules.upsert(name, timedelta(seconds=every) if every is not None else cron or "", job, **policy)
+    if target.as_json:
+        print_json([asdict(row)])
+    note(f"{name}: {in_words(row)}.")
+
+
+@command.command("import")
+@click.argument("crontab", type=click.File())
+@click.option("--tz", default="UTC", show_default=True, help="Time zone, until the file says CRON_TZ.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be added.")
+@click.option("--force", is_flag=True, help="Also tasks that nobody knows yet.")
+@operates
+def import_crontab(target: Target, crontab: TextIO, tz: str, dry_run: bool, force: bool) -> None:
+    """Add the lines of a crontab as schedules: all of them, or none.
+
+    The command of a line is a task and its arguments. A schedule is named after its task, and numbered where there
+    are several:
+
+    \b
+      CRON_TZ=Europe/Paris
+      0 9 * * MON-FRI  shop.tasks.digest kind=daily
+    """
+    app = app_of(target)
+    schedules: list[Schedule] = []
+    counts: Counter[str] = Counter()
+    for line in read_crontab(crontab, tz):
+        task = task_named(app, line.task, force)
+        counts[task] += 1
+        name = task if counts[task] == 1 else f"{task}-{counts[task]}"
+        schedules.append(Schedule(name, line.cron, new_job(app, task, line.arguments, {}), source="live"))
+    if not dry_run:
+        app.schedules.upsert_all(schedules)
+    now = datetime.now(UTC)
+    rows = [schedule.row(now) for schedule in schedules]
+    if target.as_json:
+        print_json([asdict(row) for row in rows])
+    for row in rows:
+        note(f"{'Would add' if dry_run else 'Added'} {row.name}: {in_words(row)}.")
+    if not rows:
+        note("The file has no schedules.")
+
+
+def task_named(app: PgQueue, given: str, force: bool) -> str:
+    return full_name(given, known_tasks(app, given), whose="there is", none=NO_TASKS, force=force)
+
+
+def app_of(target: Target) -> PgQueue:
+    """The app of the code where that is at hand: it checks the arguments."""
+    from pgqueue.cli.target import check
+
+    if (app := target.optional_app()) is None:
+        return target.database_app()
+    check(app)
+    return app
 
 
 @command.command()

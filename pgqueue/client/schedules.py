@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import builtins
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
+from pgqueue.client.inserter import Inserter
 from pgqueue.client.part import Part
 from pgqueue.errors import ConfigurationError, JobNotFound
-from pgqueue.job import NewJob
+from pgqueue.job import Job, NewJob
 from pgqueue.names import data_name
 from pgqueue.policy import CatchUp, Overlap, Policy
 from pgqueue.queries import scheduling
 from pgqueue.queries.scheduling import ScheduleRow
-from pgqueue.schedules import Schedule, policy_of, rule_given, rule_of, upcoming
+from pgqueue.queries.statement import Operation
+from pgqueue.schedules import Schedule, job_of, policy_of, rule_given, rule_of, upcoming
 
 
 @dataclass(frozen=True, slots=True)
 class Schedules(Part):
     """`app.schedules`: what the scheduler fires. Those that the code declares, and those that are upserted here."""
+
+    inserter: Inserter
 
     def upsert(
         self,
@@ -47,9 +52,8 @@ class Schedules(Part):
             app.schedules.upsert("monthly-acme", "0 9 1 * *", report.job(tenant="acme"), tz="Europe/Paris")
         """
         schedule = self._given(name, rule, tz, job, (catch_up, grace, overlap, jitter, start, end, max_runs))
-        [now] = self.database.fetch(scheduling.now(self.schema))
-        self.database.fetch(scheduling.declare(self.schema, schedule.row(now)))
-        return _live(self.get(name))
+        self.upsert_all([schedule])
+        return self.get(name)
 
     async def aupsert(
         self,
@@ -68,10 +72,26 @@ class Schedules(Part):
     ) -> ScheduleRow:
         """As `upsert`."""
         schedule = self._given(name, rule, tz, job, (catch_up, grace, overlap, jitter, start, end, max_runs))
-        [now] = await self.database.afetch(scheduling.now(self.schema))
-        await self.database.afetch(scheduling.declare(self.schema, schedule.row(now)))
+        await self.database.arun(self._declare_all([schedule]), atomic=True)
         [row] = await self.database.afetch(scheduling.list_schedules(self.schema, name))
-        return _live(row)
+        return row
+
+    def upsert_all(self, schedules: Sequence[Schedule]) -> None:
+        """Several in one transaction: all, or none. Raises as `upsert` does."""
+        self.database.run(self._declare_all(schedules), atomic=True)
+
+    def _declare_all(self, schedules: Sequence[Schedule]) -> Operation[None]:
+        [now] = yield scheduling.now(self.schema)
+        for schedule in schedules:
+            yield scheduling.declare(self.schema, schedule.row(now))
+            [row] = yield scheduling.list_schedules(self.schema, schedule.name)
+            _live(row)
+
+    def run(self, name: str) -> Job:
+        """Enqueue its job now; its next times stay. Raises JobNotFound, ArgumentError for what cannot be enqueued."""
+        [now] = self.database.fetch(scheduling.now(self.schema))
+        [job] = self.inserter.insert([job_of(self.get(name), now)])
+        return job
 
     @staticmethod
     def _given(name: str, rule: str | timedelta, tz: str, job: NewJob, policy: tuple[Any, ...]) -> Schedule:
@@ -116,9 +136,8 @@ class Schedules(Part):
         return [*islice(upcoming(row, now), count)]
 
 
-def _live(row: ScheduleRow) -> ScheduleRow:
+def _live(row: ScheduleRow) -> None:
     if row.source == "code":
         raise ConfigurationError(
             f"schedule {row.name} is declared in the code: change it there, or choose another name"
         )
-    return row

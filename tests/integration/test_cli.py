@@ -300,8 +300,8 @@ def test_what_cannot_be_read_is_shown_as_such(invoke: Invoke, app: PgQueue, dsn:
     shown = invoke("jobs", "show", job.id).stdout
     assert "unreadable" in shown
     assert "arguments" not in shown
-    assert "bad: the stored JSON nests deeper" in invoke("schedules", "list").stdout
-    assert "args of schedule odd cannot be read" in invoke("schedules", "run", "odd", exit_code=1).stderr
+    assert "bad: args: the stored JSON nests deeper" in invoke("schedules", "list").stdout
+    assert "schedule odd cannot be read: args" in invoke("schedules", "run", "odd", exit_code=1).stderr
     coming = invoke("schedules", "next", "--json")
     assert {record["schedule"] for record in records(coming)} == {"odd"}
     assert "bad: an interval must be between" in coming.stderr
