@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
 
@@ -134,20 +134,32 @@ def alert_rule(
 
 @dataclass(frozen=True, slots=True)
 class AlertState:
-    """Since when it is so, since when it fires, and when that was last said: seconds since 1970."""
+    """Since when it is so, since when it fires, when that was last said, and since when it is not so any more, while it
+    fires: seconds since 1970.
+    """
 
     holds_since: float | None = None
     firing_since: float | None = None
     delivered_at: float | None = None
+    clear_since: float | None = None
 
 
-def decide(rule: AlertRule, state: AlertState, value: float, now: float) -> tuple[AlertState, Status | None]:
+def decide(
+    rule: AlertRule, state: AlertState, value: float, now: float, *, calm: float = 0.0
+) -> tuple[AlertState, Status | None]:
     """The state after a measurement, and what is to be said: once when it begins, again every `repeat`, and at its end.
+
+    That is when it has not been so for `calm` seconds: what goes up and down around its bound is one alert.
 
     decide(rule, AlertState(), 11, now)    # (AlertState(now, now, now), "firing")
     """
     if value <= rule.alert.above:
-        return AlertState(), None if state.firing_since is None else "resolved"
+        if state.firing_since is None:
+            return AlertState(), None
+        clear = now if state.clear_since is None else state.clear_since
+        if now - clear < calm:
+            return replace(state, clear_since=clear), None
+        return AlertState(), "resolved"
     since = now if state.holds_since is None else state.holds_since
     if state.firing_since is None:
         if now - since < rule.alert.lasting:

@@ -620,6 +620,7 @@ create table {schema}.alerts (
     message text,
     holds_since timestamptz,
     firing_since timestamptz,
+    clear_since timestamptz,
     delivered_at timestamptz,
     evaluated_at timestamptz,
     declared_at timestamptz not null default clock_timestamp(),
@@ -636,6 +637,7 @@ comment on column {schema}.alerts.value is 'What was measured last; counts end j
 comment on column {schema}.alerts.message is 'What that means.';
 comment on column {schema}.alerts.holds_since is 'Since when it is so; null while it is not.';
 comment on column {schema}.alerts.firing_since is 'Since when it fires: it has been so for long enough.';
+comment on column {schema}.alerts.clear_since is 'Since when it is not so any more, while it still fires.';
 comment on column {schema}.alerts.delivered_at is 'When it was last said that it fires.';
 comment on column {schema}.alerts.evaluated_at is 'When somebody last looked.';
 comment on column {schema}.alerts.declared_at is 'When a process that declares it last started.';

@@ -17,6 +17,8 @@ from pgqueue.queries.enqueuing import enqueue
 from pgqueue.queries.measuring import measure
 from pgqueue.queries.statement import Operation, Statement, inline
 
+LOOKS = 5
+"""After so many looks that were due an alert is over, and what was pending is forgotten where nobody looked."""
 KEEP_RESCUES = "7 days"
 UNSEEN = 120.0
 RULE = "name, rule::text, severity, runbook, deliver_to, extract(epoch from repeat_after)::float8"
@@ -93,7 +95,8 @@ def evaluate(schema: str, name: str, interval: float, fallback_attempts: int) ->
     taken = yield Statement(
         inline(
             f"select {RULE}, extract(epoch from holds_since)::float8, extract(epoch from firing_since)::float8, "
-            "extract(epoch from delivered_at)::float8, extract(epoch from clock_timestamp())::float8 from {schema}.alerts "
+            "extract(epoch from delivered_at)::float8, extract(epoch from clear_since)::float8, "
+            "extract(epoch from evaluated_at)::float8, extract(epoch from clock_timestamp())::float8 from {schema}.alerts "
             "where name = %(name)s and coalesce(evaluated_at, '-infinity') <= clock_timestamp() - make_interval(secs => %(interval)s) "
             "for update skip locked",
             schema,
@@ -103,9 +106,12 @@ def evaluate(schema: str, name: str, interval: float, fallback_attempts: int) ->
     if not taken:
         return None
     [row] = taken
-    rule, before, now = _rule(row[:6]), AlertState(*row[6:9]), row[9]
+    rule, before, looked_at, now = _rule(row[:6]), AlertState(*row[6:10]), row[10], row[11]
+    if looked_at is not None and before.firing_since is None and now - looked_at > LOOKS * interval > 0:
+        # Nobody has looked meanwhile: it may not have been so on end.
+        before = AlertState()
     measured = yield from measure(schema, rule.alert)
-    after, status = decide(rule, before, measured.value, now)
+    after, status = decide(rule, before, measured.value, now, calm=LOOKS * interval)
     message = rule.alert.message(measured.value, measured.detail, above=measured.value > rule.alert.above)
     yield _store(schema, name, after, measured.value, message)
     if status is None:
@@ -139,7 +145,7 @@ def _store(schema: str, name: str, state: AlertState, value: float, message: str
         inline(
             "update {schema}.alerts set evaluated_at = clock_timestamp(), value = %(value)s, message = %(message)s, "
             "holds_since = to_timestamp(%(holds)s::float8), firing_since = to_timestamp(%(firing)s::float8), "
-            "delivered_at = to_timestamp(%(delivered)s::float8) where name = %(name)s returning name",
+            "delivered_at = to_timestamp(%(delivered)s::float8), clear_since = to_timestamp(%(clear)s::float8) where name = %(name)s returning name",
             schema,
         ),
         {
@@ -149,6 +155,7 @@ def _store(schema: str, name: str, state: AlertState, value: float, message: str
             "holds": state.holds_since,
             "firing": state.firing_since,
             "delivered": state.delivered_at,
+            "clear": state.clear_since,
         },
     )
 

@@ -22,6 +22,7 @@ def alerts(metadata: sa.MetaData) -> sa.Table:
         nullable("message", TEXT, "What that means."),
         nullable("holds_since", TIME, "Since when it is so; null while it is not."),
         nullable("firing_since", TIME, "Since when it fires: it has been so for long enough."),
+        nullable("clear_since", TIME, "Since when it is not so any more, while it still fires."),
         nullable("delivered_at", TIME, "When it was last said that it fires."),
         nullable("evaluated_at", TIME, "When somebody last looked."),
         column("declared_at", TIME, "When a process that declares it last started.", NOW),

@@ -228,3 +228,15 @@ def test_many_start_at_once_with_the_same_alerts(db: Connection, another: Callab
     with ThreadPoolExecutor(6) as threads:
         list(threads.map(start, range(6)))
     assert value(db, "select count(*) from pgqueue.alerts") == 20
+
+
+def test_what_was_pending_begins_anew_where_nobody_has_looked_for_long(db: Connection) -> None:
+    declare(db, AlertRule("deep", Alert.depth(2, queue="mail", lasting=60), "warning", None, (), None))
+    add(db, 5)
+    evaluate(db, interval=10)
+    back(db, holds_since=90, evaluated_at=90)
+    assert evaluate(db, interval=10) is None
+    back(db, holds_since=90, evaluated_at=20)
+    fired = evaluate(db, interval=10)
+    assert fired is not None
+    assert fired.status == "firing"

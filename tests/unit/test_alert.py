@@ -60,6 +60,20 @@ def test_it_is_said_when_it_is_over_only_where_it_fired() -> None:
     assert decide(rule(), AlertState(), 10, NOW) == (AlertState(), None)
 
 
+def test_what_goes_up_and_down_around_its_bound_is_one_alert() -> None:
+    state, told = AlertState(NOW, NOW, NOW), []
+    for n in range(40):
+        state, said = decide(rule(repeat=None), state, 11 if n % 3 else 9, NOW + 15 * n, calm=60)
+        told.append(said)
+    assert set(told) == {None}
+    for n in range(5):
+        state, said = decide(rule(repeat=None), state, 9, NOW + 600 + 15 * n, calm=60)
+        told.append(said)
+    # The last look of those before was one too.
+    assert told[-5:] == [None, None, None, "resolved", None]
+    assert state == AlertState()
+
+
 @pytest.mark.parametrize(
     ("alert", "text", "at_11"),
     [
