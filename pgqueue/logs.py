@@ -50,17 +50,20 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         extra = {name: value for name, value in record.__dict__.items() if name not in STANDARD and value is not None}
-        line: dict[str, Any] = {
+        own = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **extra,
-            **getattr(record, "fields", {}),
         }
+        # Its own come first, and no other takes their place.
+        line: dict[str, Any] = {**own, **extra, **getattr(record, "fields", {}), **own}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        if record.stack_info:
+            line["stack"] = self.formatStack(record.stack_info)
+        # A lone surrogate cannot be written to a stream.
+        return json.dumps(line, default=str, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 __all__ = ["JobLogFilter", "JsonLines"]

@@ -93,3 +93,12 @@ def test_an_error_brings_its_traceback(output: StringIO) -> None:
     except ValueError:
         inside(logging.getLogger("tests.json").exception, "failed")
     assert json.loads(output.getvalue())["traceback"].endswith("ValueError: no")
+
+
+def test_nothing_that_a_record_brings_takes_the_place_of_its_own_or_loses_the_line(output: StringIO) -> None:
+    logger = logging.getLogger("tests.json")
+    inside(logger.warning, "lone \udc80", extra={"level": "mine", "time": 0, "stack": 1}, stack_info=True)
+    line = json.loads(output.getvalue().encode())
+    assert (line["level"], line["message"]) == ("warning", "lone \udc80")
+    assert line["time"] != 0
+    assert line["stack"].startswith("Stack (most recent call last)")
