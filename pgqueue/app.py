@@ -339,10 +339,11 @@ class PgQueue:
     ) -> None:
         """Declare a queue's defaults; workers write them to the table `queues` at their start.
 
-        `lifo` runs the newest job first within a priority. For each time `ageing` (seconds or timedelta) that a job has
-        waited its priority is one sooner, down to `ageing_floor`, or to the soonest at which jobs of the queue wait or
-        run. A `breaker` stops the queue while its jobs fail. `keep_completed`, `keep_failed` and `on_failed` are as in
-        `task`. Raises ConfigurationError for a queue that is declared twice and differently.
+        `lifo` runs the newest job first within a priority; jobs of one serial key stay first in first out. For each
+        time `ageing` (seconds or timedelta) that a job has waited its priority is one sooner, down to `ageing_floor`,
+        or to the soonest at which jobs of the queue wait or run. A `breaker` stops the queue while its jobs fail.
+        `keep_completed`, `keep_failed` and `on_failed` are as in `task`. Raises ConfigurationError for a queue that is
+        declared twice and differently.
 
             app.queue("email", max_attempts=5, limit=Limit(rate="100/min"), keep_completed=timedelta(hours=24))
         """

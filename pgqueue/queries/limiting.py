@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -106,15 +107,22 @@ def claim_limited(
     if not rows:
         return Scan([], True, False, None, 0, 0, None)
     xact_id, allocated, xmin = rows[0][:3]
-    found = [] if rows[0][3] is None else [_found(row[3:], aliases) for row in rows]
+    picked = [] if rows[0][3] is None else [_found(row[3:], aliases) for row in rows]
+    # The order of a serial key is first in first out whatever that of its queue is.
+    found = (yield from _first_of_keys(schema, queue, lane.priority, tasks, picked, aliases)) if lifo else picked
     overtaking = yield from _overtaking(schema, queue, lane.priority, found)
+    if lifo:
+        # Each goes at the turn of the one that it came for.
+        found = [job._replace(place=one.place) for job, one in zip(found, picked, strict=True)]
+    ids = {job.id for job in found}
     first = [job for job in found if job.id not in overtaking]
     scan, left = yield from _decide(
         schema, queue, ready, first, slots, prefetch, fence, worker, templates, lifo, lead, clock
     )
     left_from = min((job.place for job in found if job.id in overtaking or job.id in left), default=None)
     return scan._replace(
-        full=scan.full or len(found) == count or left_from is not None,
+        # What an earlier job of its key came for is still there.
+        full=scan.full or len(found) == count or left_from is not None or not {job.id for job in picked} <= ids,
         xact_id=xact_id,
         allocated=allocated,
         xmin=xmin,
@@ -133,6 +141,29 @@ def _one_at_a_time(schema: str, queue: str) -> Statement[Any]:
     return Statement(
         "select pg_advisory_xact_lock(hashtextextended(%(what)s, 0))", {"what": f"pgqueue claim {schema} {queue}"}
     )
+
+
+def _first_of_keys(
+    schema: str, queue: str, priority: int, tasks: list[str], picked: Sequence[Found], aliases: Mapping[str, str]
+) -> Operation[list[Found]]:
+    """In place of each job with a serial key one of its key that came before, first in first out."""
+    keys = Counter(job.serial_key for job in picked if job.serial_key is not None)
+    if not keys:
+        return list(picked)
+    rows = yield Statement(
+        text("first_of_keys", schema),
+        {
+            "queue": queue,
+            "priority": priority,
+            "tasks": tasks,
+            "keys": texts(keys),
+            "counts": array(keys.values()),
+        },
+    )
+    first: dict[str | None, deque[Found]] = {key: deque() for key in keys}
+    for job in sorted((_found(row, aliases) for row in rows), key=lambda job: job.place):
+        first[job.serial_key].append(job)
+    return [job if job.serial_key is None else first[job.serial_key].popleft() for job in picked]
 
 
 def _overtaking(schema: str, queue: str, priority: int, found: Sequence[Found]) -> Operation[set[int]]:

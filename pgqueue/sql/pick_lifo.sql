@@ -1,4 +1,4 @@
--- As pick.sql, newest first.
+-- As pick.sql, newest first. Of a serial key it finds only how many are looked at: first_of_keys.sql says which.
 with sequence as materialized (
     -- Read before the transaction takes its id, as in claim.sql.
     select last_value - (not is_called)::int as allocated, pg_snapshot_xmin(pg_current_snapshot())::text::bigint as xmin,

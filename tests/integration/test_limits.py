@@ -129,6 +129,23 @@ async def test_a_job_that_waits_for_its_retry_keeps_its_serial_key(app: PgQueue)
     assert order == [(0, 1), (1, 1), (1, 2), (1, 3), (2, 1), (3, 1)]
 
 
+@pytest.mark.parametrize("slots", [1, 10])
+async def test_the_jobs_of_a_serial_key_run_first_in_first_out_also_where_the_newest_are_first(
+    app: PgQueue, slots: int
+) -> None:
+    app.queue("default", lifo=True)
+    order: dict[int, list[int]] = {}
+
+    @app.task(name="step", serial_key="{order_id}")
+    async def step(n: int, order_id: int) -> None:
+        order.setdefault(order_id, []).append(n)
+
+    await app.aenqueue_many([step.job(n, n % 3) for n in range(120)])
+    async with app.worker({"default": slots}, poll_interval=0.1):
+        await until(partial(completed, app, 120))
+    assert order == {key: list(range(key, 120, 3)) for key in range(3)}
+
+
 @pytest.mark.parametrize("way", ["single", "many", "thousands", "by_name", "sql"])
 async def test_a_serial_key_comes_from_the_task_however_the_job_is_enqueued(app: PgQueue, dsn: str, way: str) -> None:
     @app.task(name="step", serial_key="order-{order_id}")

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -29,7 +30,15 @@ def limit(conn: Connection, scope: str, name: str, key: str = "", **columns: Any
 
 
 def claim(
-    conn: Connection, *, mark: int = 0, count: int = 100, slots: int = 100, prefetch: int = 0, templates: Any = ALL
+    conn: Connection,
+    *,
+    mark: int = 0,
+    count: int = 100,
+    slots: int = 100,
+    prefetch: int = 0,
+    templates: Any = ALL,
+    lifo: bool = False,
+    by: UUID | None = None,
 ) -> Scan:
     operation = limiting.claim_limited(
         SCHEMA,
@@ -40,8 +49,9 @@ def claim(
         slots=slots,
         prefetch=prefetch,
         fence=next(fences),
-        worker=worker(conn),
+        worker=by or worker(conn),
         templates=templates,
+        lifo=lifo,
     )
     with conn.transaction():
         return run(conn, operation)
@@ -295,3 +305,43 @@ def test_a_gate_whose_jobs_nobody_can_take_is_told_and_its_backlog_is_not_counte
     assert gate(db, "task:send") == (0, 20, 0)
     with db.transaction():
         assert run(db, gates.tick(SCHEMA, "", ticked.stuck)).stuck == ()
+
+
+def test_a_queue_that_is_last_in_first_out_keeps_the_order_of_a_serial_key(db: Connection) -> None:
+    plain, *keyed, last = add(db, 5)
+    db.execute("update pgqueue.jobs set serial_key = 'k' where id = any (%s)", [keyed])
+    found = claim(db, count=2, slots=1, lifo=True)
+    assert (ids_of(found), found.full) == ([last], True)
+    found = claim(db, count=1, lifo=True)
+    assert (ids_of(found), found.full, found.left_from) == (keyed[:1], True, None)
+    assert [job_row(db, id_)["state"] for id_ in keyed[1:]] == ["available", "available"]
+    found = claim(db, lifo=True)
+    assert (ids_of(found), found.full, gate(db, "serial:mail:k")) == ([plain], False, (1, 2, 0))
+    end(db, keyed[:1])
+    assert claim_ready(db) == keyed[1:2]
+
+
+def test_newest_first_a_serial_key_whose_first_job_somebody_has_locked_waits(db: Connection, dsn: str) -> None:
+    ids = add(db, 3)
+    db.execute("update pgqueue.jobs set serial_key = 'k' where id <> %s", [ids[2]])
+    with connect(dsn) as other, other.transaction():
+        other.execute("select from pgqueue.jobs where id = %s for update", [ids[0]])
+        found = claim(db, lifo=True)
+        assert (ids_of(found), found.full, found.left_from is not None) == (ids[2:], True, True)
+    assert ids_of(claim(db, lifo=True)) == ids[:1]
+
+
+def test_newest_first_seven_hundred_jobs_of_a_few_serial_keys_all_run_in_order_in_a_single_slot(db: Connection) -> None:
+    ids = add(db, 700)
+    db.execute("update pgqueue.jobs set serial_key = (id % 3)::text")
+    by = worker(db)
+    ran: list[int] = []
+    for _ in range(1_500):
+        found = claim(db, count=10, slots=1, lifo=True, by=by)
+        ran += (held := [job.id for job in (*found.ready, *found.jobs)])
+        end(db, held)
+        if len(ran) == len(ids):
+            break
+    assert {key: [id_ for id_ in ran if id_ % 3 == key] for key in range(3)} == {
+        key: [id_ for id_ in ids if id_ % 3 == key] for key in range(3)
+    }
