@@ -377,6 +377,17 @@ end
 $function$;
 comment on function {schema}.purge_failed is 'Deletes failed jobs for good, with their log lines, and returns how many. Filters as in redrive.';
 
+-- The serial key of an on_failed task is never worth a failed job: where it cannot be filled there is none.
+create function {schema}.hook_key(task text, template text, args jsonb) returns text language plpgsql as $function$
+begin
+    return left(nullif({schema}.fill_key(template, args), ''), 500);
+exception when invalid_parameter_value then
+    raise warning 'the on_failed task % of job % has no serial key: %', hook_key.task, args ->> 'job_id', sqlerrm;
+    return null;
+end
+$function$;
+comment on function {schema}.hook_key is 'The serial key of an on_failed task, or null with a warning where it cannot be filled.';
+
 -- Called by the statement that moved the jobs: whatever sends jobs to failed_jobs calls it with their ids.
 create function {schema}.enqueue_on_failed(job_ids bigint[]) returns bigint strict language plpgsql as $function$
 declare
@@ -400,8 +411,7 @@ begin
                coalesce(h.max_attempts, q.max_attempts, 25) as attempts,
                -- One level down: arguments that are as deep as they may be would be too deep there.
                case when {schema}.too_deep(f.args) then f.args || '{{"args": null}}' else f.args end as args,
-               case when h.serial_key !~ '[{{](?!(job_id|task|queue|reason|fingerprint)[}}])'
-                    then left({schema}.fill_key(h.serial_key, f.args - 'args' - 'error'), 500) end as serial_key
+               case when h.serial_key is not null then {schema}.hook_key(f.hook, h.serial_key, f.args - 'args' - 'error') end as serial_key
         from failed f
         left join {schema}.tasks h on h.name = f.hook
         left join {schema}.queues q on q.name = coalesce(h.queue, 'default')
@@ -419,9 +429,19 @@ begin
         where exists (select from {schema}.idle_workers w where w.queue = n.lane) group by lane, rank)
     select (select count(*) from made), (select count(*) from woken) into told, lanes;
     return told;
+exception
+    -- What passes is for the caller to try again with the move.
+    when transaction_rollback or object_not_in_prerequisite_state or insufficient_resources or operator_intervention or system_error then
+        raise;
+    when others then
+        if cardinality(job_ids) = 1 then
+            raise warning 'the on_failed task of job % could not be enqueued: %', job_ids[1], sqlerrm;
+            return 0;
+        end if;
+        return (select sum({schema}.enqueue_on_failed(array[id])) from unnest(job_ids) id);
 end
 $function$;
-comment on function {schema}.enqueue_on_failed is 'Enqueues the on_failed tasks of these failed jobs, in the transaction that has moved them to failed_jobs; returns how many.';
+comment on function {schema}.enqueue_on_failed is 'Enqueues the on_failed tasks of these failed jobs, in the transaction that has moved them to failed_jobs; returns how many. Where that is impossible it warns, and the jobs stay moved.';
 
 create function {schema}.key_template(key text) returns text language plpgsql immutable as $function$
 begin

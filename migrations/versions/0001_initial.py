@@ -23,6 +23,7 @@ FUNCTIONS = (
     "redrive",
     "purge_failed",
     "enqueue_on_failed",
+    "hook_key",
     "pause",
     "resume",
     "gate_name",

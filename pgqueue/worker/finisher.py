@@ -29,6 +29,7 @@ GATHER_SECONDS = 0.005
 DROP_BATCH = 20
 DROP_SECONDS = 0.2
 LOCK_TIMEOUT = "200ms"
+REFUSED_SECONDS = 30.0
 CONTENDED = (pg_errors.SerializationFailure, pg_errors.DeadlockDetected)
 
 
@@ -52,6 +53,8 @@ class Finisher:
         self._on_freed = on_freed
         self._waiting: list[Finished] = []
         self._locked: list[Finished] = []
+        # What could not be written in any form. Its jobs have begun, and are not given back.
+        self._refused: list[Finished] = []
         self._wrote_at = -math.inf
         self._arrived = asyncio.Event()
         self._written = asyncio.Event()
@@ -74,8 +77,9 @@ class Finisher:
         self._fences.update(dict.fromkeys(ids, fence))
         if self._writing:
             self._superseded.update(ids)
-        if self._waiting or self._locked:
+        if self._waiting or self._locked or self._refused:
             held_again = set(ids)
+            self._refused = self._without(self._refused, held_again)
             self._waiting = self._without(self._waiting, held_again)
             self._locked = self._without(self._locked, held_again)
 
@@ -204,6 +208,11 @@ class Finisher:
         self._locked = []
         self._arrived.set()
 
+    def _retry_refused(self) -> None:
+        self._waiting += self._refused
+        self._refused = []
+        self._arrived.set()
+
     def _wrote(self, outcomes: list[Finished]) -> None:
         for fence, count in Counter(one.fence for one in outcomes).items():
             self._count(fence, count)
@@ -263,10 +272,17 @@ class Finisher:
         except TRANSIENT:
             self._again(batch)
         except Exception:
-            # Not lost: the claim's row stays while a job carries it, and once its other jobs have ended the next
-            # reconcile gives this one back.
             logger.exception("the outcome of job %d (%s) could not be stored", one.id, one.task)
-            self._count(one.fence)
+            if one.outcome is None:
+                # Its attempt had not begun. The claim's row stays while a job carries it, and once its other jobs have
+                # ended the next reconcile gives this one back.
+                self._count(one.fence)
+            elif not self._without(batch, self._superseded):
+                return
+            else:
+                # Given back it would run again, with the attempt that it has used.
+                self._refused.append(one)
+                asyncio.get_running_loop().call_later(REFUSED_SECONDS, self._retry_refused)
 
 
 def _storable(one: Finished) -> Any:

@@ -28,8 +28,9 @@ from pgqueue import (
     Task,
 )
 from pgqueue.testing import adrain, aenqueued
+from pgqueue.worker import finisher
 from tests.integration import process_app
-from tests.integration.waiting import DEADLINE, Gate
+from tests.integration.waiting import DEADLINE, Gate, until
 
 KINDS = ["coroutine", "thread"]
 
@@ -289,6 +290,39 @@ async def test_stored_arguments_that_do_not_fit_fail_their_job_alone(app: PgQueu
     assert (bad.reason, bad.attempt) == ("bad_arguments", 1)
     assert "typed" in bad.errors[0]["message"]
     assert [await jobs[n].aresult() for n in (0, 2)] == [0, 2]
+
+
+async def test_a_job_that_has_begun_is_not_given_back_while_its_end_cannot_be_stored(
+    fresh_dsn: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finisher, "REFUSED_SECONDS", 0.1)
+    app = PgQueue(fresh_dsn)
+    runs: list[int] = []
+
+    def body(ctx: Context) -> None:
+        runs.append(ctx.attempt)
+        raise ValueError("x")
+
+    task = make(app, "coroutine", body, max_attempts=1)
+
+    async def refused() -> bool:
+        return caplog.text.count("could not be stored\n") >= 2
+
+    async def failed() -> bool:
+        return (await one(app)).state == "failed"
+
+    with psycopg.connect(fresh_dsn, autocommit=True) as connection:
+        connection.execute("alter table pgqueue.failed_jobs add constraint nothing check (task <> 'task')")
+        await task.aenqueue()
+        async with app.worker({"default": 1}, poll_interval=0.1) as worker:
+            await until(refused)
+            await worker.duties.reconciler.run_once()
+            await worker.duties.reconciler.run_once()
+            assert ((await one(app)).state, (await one(app)).attempt) == ("running", 1)
+            connection.execute("alter table pgqueue.failed_jobs drop constraint nothing")
+            await until(failed)
+    assert runs == [1]
+    await app.aclose()
 
 
 async def test_an_error_with_unstorable_text_is_stored_readable(app: PgQueue) -> None:

@@ -20,6 +20,7 @@ from tests.sql.rows import (
     add,
     claim,
     claim_one,
+    connect,
     enqueue,
     explain,
     finish,
@@ -231,6 +232,29 @@ def test_the_serial_key_is_filled_where_it_can_be(db: Connection, key: str, expe
     add(db, 1, args='{"to": "{a}"}')
     finish(db, claim_one(db), FAILED)
     assert told(db)[0]["serial_key"] == expected
+
+
+@pytest.mark.parametrize("key", ["{", "a}b", "{task!r}", "{nobody}", "{reason.real}"])
+def test_a_serial_key_that_cannot_be_filled_is_left_out_with_a_warning(db: Connection, key: str) -> None:
+    register(db, SEND, NOTIFY)
+    db.execute("update pgqueue.tasks set serial_key = %s where name = 'notify'", [key])
+    warnings: list[str] = []
+    db.add_notice_handler(lambda notice: warnings.append(f"{notice.severity} {notice.message_primary}"))
+    [id_] = add(db)
+    finish(db, claim_one(db), FAILED)
+    assert told(db)[0]["serial_key"] is None
+    [warning] = warnings
+    assert warning.startswith(f"WARNING the on_failed task notify of job {id_} has no serial key: ")
+
+
+def test_a_task_that_cannot_be_enqueued_keeps_no_job_from_being_moved(fresh_dsn: str) -> None:
+    with connect(fresh_dsn) as own:
+        register(own, SEND, TaskRow("spare", "mail", None, None, None, None, on_failed="spare_hook"))
+        own.execute("alter table pgqueue.jobs add constraint odd check (task <> 'notify')")
+        ids = [*add(own, 2), *add(own, task="spare")]
+        finish(own, claim(own, tasks=["send", "spare"]).jobs, FAILED)
+        assert value(own, "select array_agg(id order by id) from pgqueue.failed_jobs") == ids
+        assert told_of(own) == ids[2:]
 
 
 def test_no_unique_key_keeps_a_job_from_being_moved(db: Connection) -> None:
