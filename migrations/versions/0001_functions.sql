@@ -39,6 +39,24 @@ create function {schema}.too_deep(value jsonb) returns boolean language sql immu
 $function$;
 comment on function {schema}.too_deep is 'Whether JSON nests deeper than arguments may.';
 
+-- Who has begun once keeps its serial key until it has ended.
+create function {schema}.places_kept(places text[], attempt integer, waits_for text) returns text[] language sql immutable as $function$
+    select case when attempt > 0 or waits_for is null then nullif(array(select p from unnest(places) p where p like 'serial:%'), '{{}}') end;
+$function$;
+comment on function {schema}.places_kept is 'Of the places of a job those that it keeps when it is to wait again for its time: the serial key of one that has begun once, redriven or not.';
+
+-- Rows of freed_places. Who was let go where no places are counted gives none back, but is on its way no more.
+create function {schema}.places_freed(places text[], kept text[], waits_for text, ready bigint)
+returns table (gate text, loose boolean, places integer) language sql immutable as $function$
+    select p, p is not distinct from waits_for and ready is not null, 1 from unnest(places_freed.places) p
+    where not p = any (coalesce(kept, '{{}}'))
+    union all
+    select waits_for, true, 0
+    where waits_for is not null and ready is not null
+      and (waits_for = any (kept) or not waits_for = any (coalesce(places_freed.places, '{{}}')));
+$function$;
+comment on function {schema}.places_freed is 'What a job that waits no more where it did gives back, as rows of freed_places; kept are those of its places that it keeps.';
+
 -- One job, its options checked before. `fallback_priority` and `fallback_attempts` count where neither job, task nor queue says.
 create function {schema}.enqueue_job(
     task text, args jsonb, queue text, run_at timestamptz, priority integer, key text, serial_key text, max_attempts integer,
@@ -55,6 +73,7 @@ declare
     used bigint;
     conflict text;
     kept interval;
+    places_left text[];
 begin
     select t.* into known from {schema}.tasks t where t.name = enqueue_job.task;
     lane := coalesce(enqueue_job.queue, known.queue, 'default');
@@ -108,12 +127,12 @@ begin
             created := true;
             exit;
         end if;
-        select j.id, j.state, j.task, j.places, j.ready, j.waits_for into holder
+        select j.id, j.state, j.task, j.places, j.attempt, j.ready, j.waits_for into holder
         from {schema}.jobs j where j.unique_key = enqueue_job.unique_key and j.queue = lane;
         continue when not found;
         if conflict not in ('skip', 'error') then
             -- What it does with the holder depends on its state, which must stay.
-            select j.id, j.state, j.task, j.places, j.ready, j.waits_for into holder
+            select j.id, j.state, j.task, j.places, j.attempt, j.ready, j.waits_for into holder
             from {schema}.jobs j where j.id = holder.id and j.unique_key = enqueue_job.unique_key for update;
             continue when not found;
             if holder.state = 'running' then
@@ -154,6 +173,7 @@ begin
             -- It keeps its time and its place.
             return;
         end if;
+        places_left := case when conflict = 'reschedule' then {schema}.places_kept(holder.places, holder.attempt, holder.waits_for) end;
         update {schema}.jobs j
         set run_at = due, state = case when place is null then 'scheduled' else 'available' end,
             -- Who is to wait again does so at its own priority.
@@ -161,10 +181,11 @@ begin
             aged = case when conflict = 'reschedule' and place is not null then j.aged end,
             -- In a lane that is another it has no place yet.
             position = case when place is null then null
-                            when conflict = 'replace' and j.priority <> rank then place else coalesce(j.position, place) end, ready = null, waits_for = null, places = null
+                            when conflict = 'replace' and j.priority <> rank then place else coalesce(j.position, place) end,
+            ready = null, waits_for = null, places = places_left
         where j.id = holder.id returning j.position, j.priority into place, rank;
-        insert into {schema}.freed_places (gate, loose)
-        select p, p is not distinct from holder.waits_for and holder.ready is not null from unnest(holder.places) p;
+        insert into {schema}.freed_places (gate, loose, places)
+        select f.gate, f.loose, f.places from {schema}.places_freed(holder.places, places_left, holder.waits_for, holder.ready) f;
         if found then
             perform pg_notify('{channel}', 'limits');
         end if;
@@ -256,7 +277,8 @@ begin
         perform {schema}.make_partitions(0);
     end if;
     return query update {schema}.jobs j set cancel_requested = true where j.id = any (job_ids) returning j.id, j.state;
-    held := array(select j from {schema}.jobs j where j.id = any (job_ids) and j.state <> 'running' and j.places is not null);
+    held := array(select j from {schema}.jobs j where j.id = any (job_ids) and j.state <> 'running'
+                  and (j.places is not null or j.waits_for is not null and j.ready is not null));
     with gone as (delete from {schema}.jobs j where j.id = any (job_ids) and j.state <> 'running' returning j.*)
     insert into {schema}.completed_jobs (id, run_at, created_at, attempt, max_attempts, priority, state, queue, task,
                                          unique_key, serial_key, reason, args, headers, errors, tags, own_retention)
@@ -271,8 +293,8 @@ begin
         returning pg_notify(w.channel, w.job_id::text))
     select count(*) into told from woken;
     with freed as (
-        insert into {schema}.freed_places (gate, loose)
-        select place, place is not distinct from h.waits_for and h.ready is not null from unnest(held) h, unnest(h.places) place returning 1)
+        insert into {schema}.freed_places (gate, loose, places)
+        select f.gate, f.loose, f.places from unnest(held) h, {schema}.places_freed(h.places, null, h.waits_for, h.ready) f returning 1)
     select pg_notify('{channel}', 'limits') into told from freed limit 1;
     perform pg_notify('{channel}', format('cancel %s', j.id)) from {schema}.jobs j
     where j.id = any (job_ids) and j.state = 'running' and j.cancel_requested;

@@ -18,6 +18,8 @@ FUNCTIONS = (
     "enqueue_job",
     "fill_key",
     "too_deep",
+    "places_kept",
+    "places_freed",
     "cancel",
     "is_failure",
     "redrive",

@@ -206,7 +206,7 @@ create table {schema}.freed_places (
 create index freed_places_gate on {schema}.freed_places (gate);
 comment on table {schema}.freed_places is 'Places that jobs have given back: whoever next holds the gate takes them. So an outcome waits for no gate.';
 comment on column {schema}.freed_places.id is 'Of the row.';
-comment on column {schema}.freed_places.places is 'How many.';
+comment on column {schema}.freed_places.places is 'How many; 0 where the gate had let the job go and counts no places.';
 comment on column {schema}.freed_places.loose is 'Whether the gate had let the job go, and it had not been claimed.';
 comment on column {schema}.freed_places.gate is 'Where it had its place.';
 

@@ -11,7 +11,7 @@ let_go as (
     where waits_for is not null and ready is not null group by waits_for),
 -- Of jobs that were cancelled: they are freed in a moment.
 pending as (
-    select gate, sum(places)::int as places, coalesce(sum(places) filter (where loose), 0)::int as loose from {schema}.freed_places group by gate),
+    select gate, sum(places)::int as places, (count(*) filter (where loose))::int as loose from {schema}.freed_places group by gate),
 counted as (
     select g.name, g.taken, g.waiting, g.loose,
            -- Without a number of places nobody counts them.

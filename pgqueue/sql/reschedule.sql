@@ -12,14 +12,13 @@ moved as (
         aged = case when time.due <= clock_timestamp() then j.aged end,
         position = case when time.due <= clock_timestamp() then coalesce(j.position, nextval('{schema}.jobs_position')) end,
         -- It has to pass its limits again. Who has begun once keeps its serial key until it has ended, redriven or not.
-        ready = null, waits_for = null,
-        places = case when was.attempt > 0 or was.waits_for is null then nullif(array(select p from unnest(was.places) p where p like 'serial:%%'), '{{}}') end
+        ready = null, waits_for = null, places = {schema}.places_kept(was.places, was.attempt, was.waits_for)
     from was, time where j.id = was.id and j.state <> 'running'
     returning j.id, j.queue, j.priority, j.position),
 freed as (
-    insert into {schema}.freed_places (gate, loose)
-    select place, place is not distinct from was.waits_for and was.ready is not null from was, unnest(was.places) place
-    where was.attempt = 0 and was.waits_for is not null or place not like 'serial:%%' returning 1),
+    insert into {schema}.freed_places (gate, loose, places)
+    select f.gate, f.loose, f.places
+    from was, {schema}.places_freed(was.places, {schema}.places_kept(was.places, was.attempt, was.waits_for), was.waits_for, was.ready) f returning 1),
 woken as (
     select pg_notify(%(channel)s, case when position is null then format('scheduled %%s', queue)
                                        else format('available %%s %%s %%s', queue, priority, position) end) from moved

@@ -247,7 +247,7 @@ def freed_places(metadata: sa.MetaData) -> sa.Table:
         "freed_places",
         metadata,
         sa.Column("id", BIGINT, sa.Identity(), comment="Of the row."),
-        column("places", INTEGER, "How many.", "1"),
+        column("places", INTEGER, "How many; 0 where the gate had let the job go and counts no places.", "1"),
         column("loose", BOOLEAN, "Whether the gate had let the job go, and it had not been claimed."),
         column("gate", TEXT, "Where it had its place."),
         sa.PrimaryKeyConstraint("id", name="freed_places_pkey"),

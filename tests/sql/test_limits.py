@@ -11,8 +11,8 @@ from uuid import UUID
 import pytest
 
 from pgqueue.admission import PACE
-from pgqueue.database import run
-from pgqueue.queries import gates, limiting
+from pgqueue.database import fetch, run
+from pgqueue.queries import gates, inspecting, limiting
 from pgqueue.queries.claiming import Scan
 from pgqueue.queries.limiting import Lane
 from tests.sql.rows import SCHEMA, Connection, add, connect, job_row, rows, value, worker
@@ -345,3 +345,52 @@ def test_newest_first_seven_hundred_jobs_of_a_few_serial_keys_all_run_in_order_i
     assert {key: [id_ for id_ in ran if id_ % 3 == key] for key in range(3)} == {
         key: [id_ for id_ in ids if id_ % 3 == key] for key in range(3)
     }
+
+
+WAYS = {
+    "cancel": "select pgqueue.cancel(array[{id}])",
+    "reschedule": "reschedule",
+    "enqueue_reschedule": "select pgqueue.enqueue('send', queue => 'mail', key => 'u', on_conflict => 'reschedule', delay => '1 h')",
+    "enqueue_replace": "select pgqueue.enqueue('send', queue => 'mail', key => 'u', on_conflict => 'replace')",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("concurrency", [None, 3])
+def test_who_was_let_go_and_waits_there_no_more_is_not_on_its_way(
+    db: Connection, way: str, concurrency: int | None
+) -> None:
+    limit(db, "task", "send", rate=50, concurrency=concurrency)
+    ids = add(db, 20)
+    claimed = ids_of(claim(db))
+    db.execute("update pgqueue.jobs set unique_key = 'u' where id = %s", [ids[len(claimed)]])
+    end(db, claimed)
+    # Its time has come.
+    db.execute("update pgqueue.gates set next_at = null")
+    with db.transaction():
+        run(db, gates.tick(SCHEMA))
+    on_their_way = gate(db, "task:send")[2]
+    assert job_row(db, ids[len(claimed)])["ready"] is not None
+    if way == "reschedule":
+        fetch(db, inspecting.reschedule(SCHEMA, [ids[len(claimed)]], None, 3600.0))
+    else:
+        db.execute(WAYS[way].format(id=ids[len(claimed)]).encode())
+    assert fetch(db, gates.miscounted(SCHEMA)) == []
+    with db.transaction(force_rollback=True):
+        found = run(db, gates.locked(SCHEMA, (), ["task:send"])).by_name["task:send"]
+    assert (found.loose, found.taken) == (on_their_way - 1, on_their_way - 1 if concurrency else 0)
+
+
+def test_who_was_let_go_without_a_place_leaves_the_places_that_are_taken(db: Connection) -> None:
+    limit(db, "task", "send", rate=50)
+    ids = add(db, 6)
+    claim(db)
+    with db.transaction():
+        db.execute("update pgqueue.gates set next_at = null")
+        run(db, gates.tick(SCHEMA))
+    db.execute("update pgqueue.limits set concurrency = 9")
+    db.execute("update pgqueue.gates set taken = 2")
+    db.execute("select pgqueue.cancel(%s)", [ids[5:]])
+    with db.transaction(force_rollback=True):
+        found = run(db, gates.locked(SCHEMA, (), ["task:send"])).by_name["task:send"]
+    assert (found.loose, found.taken) == (0, 2)
