@@ -12,10 +12,11 @@ import pytest
 
 from pgqueue.admission import PACE
 from pgqueue.database import fetch, run
+from pgqueue.outcome import Retry
 from pgqueue.queries import gates, inspecting, limiting
 from pgqueue.queries.claiming import Scan
 from pgqueue.queries.limiting import Lane
-from tests.sql.rows import SCHEMA, Connection, add, connect, job_row, rows, value, worker
+from tests.sql.rows import ERROR, SCHEMA, Connection, add, connect, finish, job_row, rows, value, worker
 
 fences = count(10_000)
 ALL: Mapping[tuple[str, str], Collection[str]] = {("queue", "mail"): [""], ("task", "send"): ["", "{customer}"]}
@@ -394,3 +395,26 @@ def test_who_was_let_go_without_a_place_leaves_the_places_that_are_taken(db: Con
     with db.transaction(force_rollback=True):
         found = run(db, gates.locked(SCHEMA, (), ["task:send"])).by_name["task:send"]
     assert (found.loose, found.taken) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("way", "kept"),
+    [("reschedule", True), ("enqueue_reschedule", True), ("enqueue_replace", False), ("cancel", False)],
+)
+def test_a_job_that_waits_for_its_retry_keeps_its_serial_key_also_where_it_is_moved(
+    db: Connection, way: str, kept: bool
+) -> None:
+    [id_] = add(db, 1, serial_key="k", key="u")
+    with db.transaction():
+        finish(db, claim(db, templates={}).jobs, Retry(60.0, ERROR), limited=True)
+    assert job_row(db, id_)["places"] == ["serial:mail:k"]
+    if way == "reschedule":
+        fetch(db, inspecting.reschedule(SCHEMA, [id_], None, 3600.0))
+    else:
+        db.execute(WAYS[way].format(id=id_).encode())
+    freed = rows(db, "select gate, loose, places from pgqueue.freed_places")
+    assert freed == ([] if kept else [{"gate": "serial:mail:k", "loose": False, "places": 1}])
+    if way != "cancel":
+        assert job_row(db, id_)["places"] == (["serial:mail:k"] if kept else None)
+    [other] = add(db, 1, serial_key="k")
+    assert (other in ids_of(claim(db, templates={}))) is not kept
