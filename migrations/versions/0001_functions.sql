@@ -546,7 +546,7 @@ begin
     -- What was made for the pause alone.
     delete from {schema}.limits l
     where (l.scope, l.name, l.key) = (of_scope, coalesce(queue, task), coalesce(resume.key, ''))
-      and num_nonnulls(l.concurrency, l.rate, l.declared) = 0 and not l.paused
+      and num_nonnulls(l.concurrency, l.rate, l.declared) = 0 and not l.fair and not l.paused
       and not exists (select from {schema}.gates g where g.closed_until = 'infinity' and (g.scope, g.of, g.key) = (l.scope, l.name, l.key));
     perform pg_notify('{channel}', 'limits');
 end

@@ -418,3 +418,10 @@ def test_a_job_that_waits_for_its_retry_keeps_its_serial_key_also_where_it_is_mo
         assert job_row(db, id_)["places"] == (["serial:mail:k"] if kept else None)
     [other] = add(db, 1, serial_key="k")
     assert (other in ids_of(claim(db, templates={}))) is not kept
+
+
+def test_a_fair_limit_outlives_the_pause_of_one_of_its_values(db: Connection) -> None:
+    db.execute("select pgqueue.set_limit('queue', 'mail', key => '{tenant}', fair => true)")
+    for verb in ("pause", "resume"):
+        db.execute(f"select pgqueue.{verb}('mail', key => '{{tenant}}', value => '7')".encode())
+    assert rows(db, "select key, fair from pgqueue.limits") == [{"key": "{tenant}", "fair": True}]
