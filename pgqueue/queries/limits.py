@@ -74,14 +74,16 @@ def register(schema: str, declared: Mapping[tuple[str, str], Sequence[Limit]]) -
     rows = sorted(limits, key=lambda row: (row[0], row[1], row[2].key or ""))
     return Statement(
         inline(
-            # What is paused by hand stays so, whatever a deployment no longer says.
+            # What is paused by hand, or a value of it, stays so, whatever a deployment no longer says.
             "with given as (select * from unnest(%(scopes)s::text[], %(names)s::text[], %(keys)s::text[], %(concurrencies)s::int[], "
             "%(rates)s::float8[], %(bursts)s::int[], %(fair)s::boolean[], %(declared)s::text[]) g (scope, name, key, concurrency, rate, burst, fair, declared)), "
-            "undeclared as (select l.scope, l.name, l.key from {schema}.limits l where l.scope = 'task' and l.name = any (%(tasks)s::text[]) "
+            "undeclared as (select l.scope, l.name, l.key, l.paused or exists (select from {schema}.gates t "
+            "where t.closed_until = 'infinity' and (t.scope, t.of, t.key) = (l.scope, l.name, l.key)) as closed "
+            "from {schema}.limits l where l.scope = 'task' and l.name = any (%(tasks)s::text[]) "
             "and l.declared is not null and not exists (select from given g where (g.scope, g.name, g.key) = (l.scope, l.name, l.key))), "
-            "gone as (delete from {schema}.limits l where (l.scope, l.name, l.key) in (select * from undeclared) and not l.paused returning 1), "
+            "gone as (delete from {schema}.limits l where (l.scope, l.name, l.key) in (select scope, name, key from undeclared where not closed) returning 1), "
             "left_paused as (update {schema}.limits l set rate = null, concurrency = null, fair = false, declared = null "
-            "where (l.scope, l.name, l.key) in (select * from undeclared) and l.paused returning 1), "
+            "where (l.scope, l.name, l.key) in (select scope, name, key from undeclared where closed) returning 1), "
             "written as (insert into {schema}.limits as l (scope, name, key, concurrency, rate, burst, fair, declared) "
             "select scope, name, key, concurrency, rate, burst, fair, declared from given "
             "on conflict (scope, name, key) do update set concurrency = excluded.concurrency, rate = excluded.rate, burst = excluded.burst, "

@@ -12,8 +12,9 @@ import pytest
 
 from pgqueue.admission import PACE
 from pgqueue.database import fetch, run
+from pgqueue.limit import Limit
 from pgqueue.outcome import Retry
-from pgqueue.queries import gates, inspecting, limiting
+from pgqueue.queries import gates, inspecting, limiting, limits
 from pgqueue.queries.claiming import Scan
 from pgqueue.queries.limiting import Lane
 from tests.sql.rows import ERROR, SCHEMA, Connection, add, connect, finish, job_row, rows, value, worker
@@ -425,3 +426,21 @@ def test_a_fair_limit_outlives_the_pause_of_one_of_its_values(db: Connection) ->
     for verb in ("pause", "resume"):
         db.execute(f"select pgqueue.{verb}('mail', key => '{{tenant}}', value => '7')".encode())
     assert rows(db, "select key, fair from pgqueue.limits") == [{"key": "{tenant}", "fair": True}]
+
+
+def test_a_value_that_is_paused_stays_so_when_the_code_no_longer_declares_its_limit(db: Connection) -> None:
+    fetch(db, limits.register(SCHEMA, {("task", "send"): [Limit(concurrency=5, key="{customer}"), Limit(rate=1)]}))
+    db.execute("select pgqueue.pause(task => 'send', key => '{customer}', value => '7')")
+    for _ in range(2):
+        fetch(db, limits.register(SCHEMA, {("task", "send"): []}))
+        assert rows(db, "select key, concurrency, declared from pgqueue.limits") == [
+            {"key": "{customer}", "concurrency": None, "declared": None}
+        ]
+    paused, other = add(db, args='{"customer": 7}'), add(db, args='{"customer": 8}')
+    assert ids_of(claim(db)) == other
+    db.execute("select pgqueue.resume(task => 'send', key => '{customer}', value => '7')")
+    assert rows(db, "select from pgqueue.limits") == []
+    end(db, [])
+    with db.transaction():
+        run(db, gates.tick(SCHEMA))
+    assert claim_ready(db) == paused
