@@ -138,7 +138,7 @@ begin
             if holder.state = 'running' then
                 -- It gives its key to the new one, and does not run again.
                 update {schema}.jobs j
-                set unique_key = null, options = coalesce(j.options, '{{}}') || jsonb_build_object('yields_to', enqueue_job.unique_key)
+                set unique_key = null, options = coalesce(j.options, '{{}}') || jsonb_build_object('yields_to', enqueue_job.unique_key, 'heir', enqueue_job.id)
                 where j.id = holder.id;
                 continue;
             end if;
@@ -199,6 +199,31 @@ end
 $function$;
 revoke all on function {schema}.enqueue_job from public;
 comment on function {schema}.enqueue_job is 'What enqueue does once the options are checked.';
+
+-- Running jobs that gave their unique key to another which is gone have it again, if nobody has it now.
+create function {schema}.take_keys_back(job_ids bigint[], fences bigint[]) returns setof bigint language plpgsql as $function$
+declare
+    heirless bigint;
+begin
+    for heirless in
+        select j.id from {schema}.jobs j
+        where j.id = any (job_ids) and j.claim_id = any (fences) and j.options ? 'yields_to' and not j.cancel_requested
+          -- It may have given the key away in its turn.
+          and not exists (select from {schema}.jobs h where h.id = (j.options ->> 'heir')::bigint)
+        order by j.id for update
+    loop
+        begin
+            update {schema}.jobs j
+            set unique_key = j.options ->> 'yields_to', options = nullif(j.options - array['yields_to', 'heir'], '{{}}')
+            where j.id = heirless;
+            return next heirless;
+        exception when unique_violation then
+            null;
+        end;
+    end loop;
+end
+$function$;
+comment on function {schema}.take_keys_back is 'Gives running jobs back the unique keys that they gave to jobs which are gone; returns the ids of those that have them.';
 
 -- One job, from SQL: from psql, from a trigger, from another language. Returns its id, or the id of the job that holds the key.
 create function {schema}.enqueue(

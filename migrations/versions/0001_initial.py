@@ -18,6 +18,7 @@ FUNCTIONS = (
     "enqueue_job",
     "fill_key",
     "too_deep",
+    "take_keys_back",
     "places_kept",
     "places_freed",
     "cancel",

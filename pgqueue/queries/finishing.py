@@ -15,7 +15,7 @@ from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome,
 from pgqueue.queries import breakers, gates
 from pgqueue.queries.claiming import release
 from pgqueue.queries.gates import GateName
-from pgqueue.queries.statement import Operation, Statement, array, text, texts
+from pgqueue.queries.statement import Operation, Statement, array, inline, text, texts
 
 
 @dataclass(slots=True)
@@ -123,9 +123,22 @@ def _or_cancelled(
     rest = [one for one in group if one.id not in went]
     if not rest:
         return len(group)
-    # Still fenced: what is left is either stale, or its cancellation was asked for while it ran.
-    cancelled = yield _cancel(schema, worker, rest)
-    return len(rows) + len(cancelled)
+    written = len(rows)
+    if (yield _take_keys_back(schema, rest)):
+        again = {id_ for (id_,) in (yield statement)}
+        went.update(again)
+        written += len(again)
+        rest = [one for one in rest if one.id not in again]
+    # Still fenced: what is left is stale, its cancellation was asked for while it ran, or another has its key.
+    cancelled = (yield _cancel(schema, worker, rest)) if rest else ()
+    return written + len(cancelled)
+
+
+def _take_keys_back(schema: str, group: list[Finished]) -> Statement[Any]:
+    return Statement(
+        inline("select id from {schema}.take_keys_back(%(ids)s::bigint[], %(fences)s::bigint[]) id", schema),
+        {"ids": array(one.id for one in group), "fences": array({one.fence for one in group})},
+    )
 
 
 def _common(worker: UUID | None, group: list[Finished]) -> dict[str, Any]:

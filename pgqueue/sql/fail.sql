@@ -9,7 +9,7 @@ kept as (
     select id, run_at, created_at, clock_timestamp() - make_interval(secs => duration), %(worker)s, attempt,
            max_attempts, priority + coalesce(aged, 0), crashes + crashed, queue, task, unique_key, serial_key, g.reason,
            error ->> 'type', error ->> 'message', g.fingerprint,
-           args, nullif(options - 'yields_to', '{{}}'), headers,
+           args, nullif(options - array['yields_to', 'heir'], '{{}}'), headers,
            case when jsonb_array_length(errors) >= 100 then errors - 0 else coalesce(errors, '[]') end
            || (jsonb_build_object('attempt', attempt, 'at', clock_timestamp(), 'worker', %(worker)s::uuid) || error),
            tags,

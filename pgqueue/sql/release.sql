@@ -5,7 +5,7 @@ with released as (
         -- Its other places are freed by the next statement, see limiting.free.
         places = case when places is not null then nullif(array(select p from unnest(places) p where p like 'serial:%%'), '{{}}') end
     where id = any (%(ids)s::bigint[]) and claim_id = any (%(fences)s::bigint[]) and not cancel_requested
-      -- Nor for one that gave its unique key to another.
+      -- Nor for one that gave its unique key to another: see take_keys_back.
       and not coalesce(j.options ? 'yields_to', false)
     returning id, queue, priority, position),
 kept as (

@@ -12,6 +12,6 @@ set state = 'scheduled', position = null, ready = null, claim_id = null, priorit
     -- The ids are sorted, so that each is found by a binary search; once, which "offset 0" makes sure of.
     from (select width_bucket(id, %(ids)s::bigint[]) as n offset 0) place)
 where id = any (%(ids)s::bigint[]) and claim_id = any (%(fences)s::bigint[]) and not cancel_requested
-  -- Nor for one that gave its unique key to another.
+  -- Nor for one that gave its unique key to another: see take_keys_back.
   and not coalesce(j.options ? 'yields_to', false)
 returning id

@@ -41,8 +41,8 @@ class Unique:
     - "error": KeyHeld is raised.
 
     A running job is left alone: with "replace", "reschedule" and "keep_last_if_running" it gives its key to a new
-    job, and where it fails it does not run again. `until` is how long the key is held: "ended", a time (at most one
-    enqueue in it, whether the job has ended or not), or "forever". Raises ConfigurationError.
+    job, and where it fails while that one lives it does not run again. `until` is how long the key is held: "ended", a
+    time (at most one enqueue in it, whether the job has ended or not), or "forever". Raises ConfigurationError.
 
         @app.task(unique=Unique("thumb:{image_id}"))
         @app.task(unique=Unique("report:{day}", until=timedelta(hours=1)))

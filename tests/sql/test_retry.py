@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from uuid import uuid4
 
+import pytest
+
 from pgqueue.database import run
 from pgqueue.outcome import AttemptError, Completed, Outcome, Retry, Snooze
 from pgqueue.queries import finishing
@@ -23,6 +25,7 @@ from tests.sql.rows import (
     promote,
     rows,
     state_of,
+    states,
     value,
 )
 
@@ -142,3 +145,55 @@ def test_a_job_whose_cancel_came_too_late_completes(db: Connection) -> None:
     db.execute("select pgqueue.cancel(array[%s]::bigint[])", [id_])
     assert finish(db, claimed, Completed()) == 0
     assert state_of(db, id_) == "completed"
+
+
+@pytest.mark.parametrize("outcome", [Retry(60.0, ERROR), Snooze(60.0), None], ids=["retry", "snooze", "release"])
+def test_a_job_that_gave_its_key_to_one_that_is_gone_has_it_again_and_goes_on(
+    db: Connection, outcome: Outcome | None
+) -> None:
+    [id_] = add(db, 1, key="k")
+    [first] = claim(db).jobs
+    heir = enqueued_in_place(db)
+    db.execute("select pgqueue.cancel(array[%s])", [heir])
+    assert finish(db, first, outcome) == 0
+    again = job_row(db, id_)
+    assert (again["state"], again["unique_key"], again["options"]) == (
+        "available" if outcome is None else "scheduled",
+        "k",
+        None,
+    )
+    assert value(db, "select pgqueue.enqueue('send', queue => 'mail', key => 'k')") == id_
+
+
+@pytest.mark.parametrize("outcome", [Retry(60.0, ERROR), None], ids=["retry", "release"])
+def test_a_job_yields_to_the_last_of_those_that_came_also_where_that_runs(
+    db: Connection, outcome: Outcome | None
+) -> None:
+    [oldest] = add(db, 1, key="k")
+    [first] = claim(db).jobs
+    older = enqueued_in_place(db)
+    [second] = claim(db).jobs
+    db.execute("select pgqueue.cancel(array[%s])", [enqueued_in_place(db)])
+    # The older runs, and has given the key away too.
+    assert finish(db, first, outcome) == 0
+    assert state_of(db, oldest) == "cancelled"
+    assert finish(db, second, outcome) == 0
+    assert (job_row(db, older)["unique_key"], states(db)["cancelled"]) == ("k", 2)
+
+
+def test_of_a_batch_one_job_has_its_key_again_and_the_others_are_written(db: Connection) -> None:
+    [plain] = add(db)
+    made = add(db, 1, key="k")
+    first = claim(db).jobs
+    made.append(enqueued_in_place(db))
+    second = claim(db).jobs
+    db.execute("select pgqueue.cancel(array[%s])", [enqueued_in_place(db)])
+    db.execute("update pgqueue.jobs set options = options - 'heir' where options is not null")
+    assert finish(db, [*first, *second], Retry(60.0, ERROR)) == 0
+    assert job_row(db, plain)["state"] == "scheduled"
+    assert [state_of(db, id_) for id_ in made] == ["scheduled", "cancelled"]
+
+
+def enqueued_in_place(conn: Connection) -> int:
+    """A job that takes its key from one that runs."""
+    return int(value(conn, "select pgqueue.enqueue('send', queue => 'mail', key => 'k', on_conflict => 'replace')"))
