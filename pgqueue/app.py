@@ -428,7 +428,8 @@ class PgQueue:
         key = options.pop("key", None)
         unique = key if isinstance(key, Unique) else None
         if unique is not None:
-            key = filled(unique.key, given)
+            # As they are stored.
+            key = filled(unique.key, arguments.loads(text))
         job = new_job(task, text, key=key, unique=unique, **options)
         # What the task is registered with may say what happens while its key is held.
         return job if unique is not None else job._replace(on_conflict=AS_REGISTERED)

@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from string import Formatter
 from typing import Any, NoReturn
 
 from pgqueue.errors import ConfigurationError, LimitHit
+from pgqueue.template import as_text, checked_template, names_in, replaced
 
 UNITS = {"s": 1.0, "sec": 1.0, "second": 1.0, "min": 60.0, "minute": 60.0, "h": 3600.0, "hour": 3600.0, "d": 86_400.0}
 UNITS["day"] = UNITS["d"]
@@ -51,7 +51,9 @@ class Limit:
             raise ConfigurationError(f"Limit(burst={self.burst}) needs a rate: it is how many may begin together")
         per_second(self.rate)
         if self.key is not None:
-            _check_template(self.key)
+            checked_template(self.key, "Limit(key)")
+            if not names_in(self.key):
+                raise ConfigurationError(f"Limit(key={self.key!r}): name arguments in braces, as in '{{customer_id}}'")
 
     @property
     def per_second(self) -> float | None:
@@ -113,25 +115,4 @@ def fill(template: str, args: Mapping[str, Any]) -> str:
 
     fill("{customer_id}", {"customer_id": 7})    # "7"
     """
-    parts = []
-    for literal, name, _, _ in Formatter().parse(template):
-        parts.append(literal)
-        if name is not None:
-            value = args.get(name)
-            parts.append("" if value is None else str(value))
-    return "".join(parts)[:KEY_LIMIT]
-
-
-def _check_template(key: object) -> None:
-    names = []
-    if isinstance(key, str):
-        try:
-            names = [(name, spec, conversion) for _, name, spec, conversion in Formatter().parse(key)]
-        except ValueError as error:
-            raise ConfigurationError(f"Limit(key={key!r}): {error}") from None
-    named = [name for name, _, _ in names if name is not None]
-    plain = all(name.isidentifier() for name in named) and not any(spec or conversion for _, spec, conversion in names)
-    if not named or not plain:
-        raise ConfigurationError(
-            f"Limit(key={key!r}): name arguments in braces, as in '{{customer_id}}', and nothing else"
-        )
+    return replaced(template, lambda name: "" if args.get(name) is None else as_text(args[name]))[:KEY_LIMIT]

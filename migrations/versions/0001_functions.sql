@@ -9,23 +9,39 @@ end
 $function$;
 comment on function {schema}.queue_name is 'The name, if it can be that of a queue.';
 
--- The unique or serial key of a job whose task has one: {{name}} stands for an argument.
+-- The unique or serial key of a job whose task has one: {{name}} stands for an argument, doubled braces for a brace. As filled() in Python.
 create function {schema}.fill_key(template text, args jsonb) returns text language plpgsql immutable as $function$
 declare
-    filled text := template;
+    filled text := '';
+    piece text;
     name text;
-    value text;
+    kind text;
 begin
     if template is null then
         return null;
     end if;
-    for name, value in select * from jsonb_each_text(args) loop
-        filled := replace(filled, '{{' || name || '}}', coalesce(value, 'None'));
+    for piece in select m[1] from regexp_matches(template, '[{{][{{]|[}}][}}]|[{{][^{{}}]*[}}]|[^{{}}]+|[{{}}]', 'g') with ordinality p (m, n) order by n loop
+        if piece in ('{{', '}}') then
+            raise exception 'the key % is no template', quote_literal(template) using errcode = '22023',
+                hint = 'Name arguments in braces, as in {{customer_id}}; a brace that is meant is doubled.';
+        elsif piece in ('{{{{', '}}}}') then
+            filled := filled || left(piece, 1);
+        elsif left(piece, 1) = '{{' then
+            name := btrim(piece, '{{}}');
+            kind := jsonb_typeof(args -> name);
+            if kind is null then
+                raise exception 'the key % cannot be filled from the arguments %', quote_literal(template), left(args::text, 200)
+                    using errcode = '22023', hint = 'Pass every argument that the key names, or give the key itself.';
+            elsif kind in ('array', 'object') or kind = 'number' and args ->> name ~ '[^-0-9]' then
+                raise exception 'the key % cannot be filled with %: %', quote_literal(template), quote_literal(name), left(args ->> name, 60)
+                    using errcode = '22023',
+                    hint = 'A key is made of text, whole numbers and booleans: pass the argument as one of those, or give the key itself.';
+            end if;
+            filled := filled || coalesce(args ->> name, 'None');
+        else
+            filled := filled || piece;
+        end if;
     end loop;
-    if filled ~ '[{{}}]' then
-        raise exception 'the key % cannot be filled from the arguments %', quote_literal(template), left(args::text, 200)
-            using errcode = '22023', hint = 'Pass every argument that the key names, or give the key itself.';
-    end if;
     return filled;
 end
 $function$;
@@ -492,9 +508,10 @@ comment on function {schema}.enqueue_on_failed is 'Enqueues the on_failed tasks 
 
 create function {schema}.key_template(key text) returns text language plpgsql immutable as $function$
 begin
-    if key !~ '^[^{{}}]*([{{][A-Za-z_][A-Za-z0-9_]*[}}][^{{}}]*)+$' then
-        raise exception 'key % is no template', quote_literal(key) using errcode = '22023',
-            hint = 'Name arguments in braces, as in {{customer_id}}, and nothing else.';
+    -- Doubled braces stand for braces.
+    if length(key) > 200 or regexp_replace(key, '[{{][{{]|[}}][}}]', '', 'g') !~ '^[^{{}}]*([{{][A-Za-z_][A-Za-z0-9_]*[}}][^{{}}]*)+$' then
+        raise exception 'key % is no template', quote_literal(left(key, 60)) using errcode = '22023',
+            hint = 'Name arguments in braces, as in {{customer_id}}, and nothing else, in at most 200 characters.';
     end if;
     return key;
 end

@@ -12,6 +12,7 @@ from pgqueue.limit import Limit
 from pgqueue.names import data_name
 from pgqueue.queries import limits
 from pgqueue.queries.limits import HaltedKey, LimitRow, Scope
+from pgqueue.template import as_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class Limits(Part):
                 queue=queue,
                 task=task,
                 key=key,
-                value=None if value is None else str(value),
+                value=None if value is None else as_text(value),
                 serial_key=serial_key,
             )
         )

@@ -13,7 +13,8 @@ from pgqueue.errors import ArgumentError, ConfigurationError
 from pgqueue.limit import limits_of
 from pgqueue.names import data_name
 from pgqueue.task.hooks import hook_name
-from pgqueue.task.options import RunIn, TaskOptions, names_in, new_job
+from pgqueue.task.options import RunIn, TaskOptions, new_job
+from pgqueue.template import checked_template, names_in
 
 LAST = "keep_last_if_running"
 
@@ -97,11 +98,10 @@ def check(name: str, options: TaskOptions, arguments: Collection[str] | None) ->
         )
     keyed = [limit.key for limit in limits]
     unique = options.unique.key if options.unique else None
+    if options.serial_key is not None:
+        checked_template(options.serial_key, f"task {name}: serial_key")
     for template in (unique, options.serial_key, *keyed):
-        try:
-            unknown = set() if template is None or arguments is None else names_in(template).difference(arguments)
-        except ValueError as error:
-            raise ConfigurationError(f"task {name}: the key {template!r} cannot be read: {error}") from None
+        unknown = set() if template is None or arguments is None else names_in(template).difference(arguments)
         if unknown:
             raise ConfigurationError(
                 f"task {name}: the key {template!r} names {', '.join(sorted(unknown))}, which is no parameter of it"

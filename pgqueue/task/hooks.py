@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from pgqueue.alert import TOLD
 from pgqueue.errors import ArgumentError, ConfigurationError
 from pgqueue.names import data_name
-from pgqueue.task.options import TaskOptions, names_in
+from pgqueue.task.options import TaskOptions
+from pgqueue.template import names_in
 
 if TYPE_CHECKING:
     from pgqueue.arguments import Signature

@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from difflib import get_close_matches
-from string import Formatter
 from typing import Any, Literal, get_args
 
 from pgqueue import arguments
@@ -18,6 +17,7 @@ from pgqueue.job import NewJob, checked_key, checked_time
 from pgqueue.limit import Limit
 from pgqueue.names import data_name
 from pgqueue.retention import Retention, retention
+from pgqueue.template import UNFIT, as_text, checked_template, names_in, replaced
 
 OnConflict = Literal["skip", "replace", "reschedule", "keep_last_if_running", "error"]
 Errors = type[BaseException] | tuple[type[BaseException], ...]
@@ -54,6 +54,7 @@ class Unique:
     until: Literal["ended", "forever"] | timedelta = "ended"
 
     def __post_init__(self) -> None:
+        checked_template(self.key, "Unique(key)")
         if self.on_conflict not in get_args(OnConflict):
             known = ", ".join(map(repr, get_args(OnConflict)))
             raise ConfigurationError(f"Unique(on_conflict={self.on_conflict!r}) is not known: use one of {known}")
@@ -82,22 +83,19 @@ class Unique:
 
 def filled(template: str, args: Mapping[str, Any], what: str = "key") -> str:
     """The key of a job with these arguments. Raises ArgumentError."""
-    try:
-        # As SQL writes them.
-        text = template.format(
-            **{name: str(value).lower() if value is True or value is False else value for name, value in args.items()}
-        )
-    except (KeyError, IndexError, AttributeError, ValueError) as error:
-        missing = ", ".join(sorted(names_in(template) - args.keys())) or template
-        raise ArgumentError(
-            f"the {what} {template!r} names {missing}, which is no argument of the job: {error}"
-        ) from None
-    return checked_key(text, what)
 
+    def text_of(name: str) -> str:
+        if name not in args:
+            missing = ", ".join(sorted(names_in(template) - args.keys()))
+            raise ArgumentError(f"the {what} {template!r} names {missing}, which is no argument of the job: pass it")
+        if isinstance(value := args[name], UNFIT):
+            raise ArgumentError(
+                f"the {what} {template!r} cannot be filled with {name}={str(value)[:60]}: a key is made of text, whole "
+                "numbers and booleans. Pass the argument as one of those, or give the key itself"
+            )
+        return as_text(value)
 
-def names_in(template: str) -> set[str]:
-    """The arguments that the template of a key names. Raises ValueError where it is none."""
-    return {name.split(".")[0].split("[")[0] for _, name, _, _ in Formatter().parse(template) if name is not None}
+    return checked_key(replaced(template, text_of), what)
 
 
 @dataclass(frozen=True, slots=True)

@@ -467,11 +467,20 @@ def test_it_is_said_what_to_pause(app: PgQueue, wrong: dict[str, Any]) -> None:
         ("'queue', 'email', rate => 1, burst => 0", "burst 0"),
         ("'queue', 'email', 1, key => 'customer'", "key 'customer'"),
         ("'queue', 'email', 1, key => '{customer'", "key '{customer'"),
+        ("'queue', 'email', 1, key => '{{customer}}'", "key '{{customer}}'"),
+        ("'queue', 'email', 1, key => '{customer}}'", "key '{customer}}'"),
+        ("'queue', 'email', 1, key => '{customer}' || repeat('x', 191)", "key '{customer}x"),
     ],
 )
 def test_sql_refuses_a_limit_that_cannot_be(app: PgQueue, dsn: str, arguments: str, told: str) -> None:
     with pytest.raises(psycopg.errors.InvalidParameterValue, match=told):
         execute(dsn, f"select pgqueue.set_limit({arguments})")
+
+
+def test_sql_knows_doubled_braces_in_the_key_of_a_limit(app: PgQueue, dsn: str) -> None:
+    execute(dsn, "select pgqueue.set_limit('queue', 'email', 1, key => '{{{customer}}}-{{x')")
+    app.limits.set(Limit(concurrency=1, key="{customer}" + "x" * 190), queue="email")
+    assert len(app.limits.list()) == 2
 
 
 def test_a_declaration_that_cannot_work_is_refused(app: PgQueue) -> None:

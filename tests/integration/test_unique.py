@@ -267,11 +267,13 @@ def test_sixteen_producers_with_shuffled_keys_never_make_a_second_job(
         ({"on_conflict": "ignore"}, "on_conflict='ignore'"),
         ({"until": "now"}, "until='now'"),
         ({"until": -LATER}, "until="),
+        *(({"key": key}, "Unique.key.=") for key in ("{a[b]}", "{a.b}", "{x:.2f}", "{x!r}", "{}", "{a", "a}")),
+        *(({"key": key}, "in 1 to 200 characters") for key in ("", "x" * 201, 7)),
     ],
 )
 def test_a_unique_that_cannot_be_is_refused(wrong: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigurationError, match=told):
-        Unique("k", **wrong)
+        Unique(**{"key": "k", **wrong})
 
 
 def test_a_key_that_cannot_be_filled_is_refused(app: PgQueue) -> None:

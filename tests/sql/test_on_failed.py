@@ -225,7 +225,14 @@ def test_nobody_is_woken_who_is_busy(db: Connection, listener: Connection) -> No
 
 @pytest.mark.parametrize(
     ("key", "expected"),
-    [("{queue}:{task}", "mail:send"), ("ops", "ops"), ("{to}", None), ("{args}", None), ("{error}", None)],
+    [
+        ("{queue}:{task}", "mail:send"),
+        ("ops", "ops"),
+        ("a}}b-{task}", "a}b-send"),
+        ("{to}", None),
+        ("{args}", None),
+        ("{error}", None),
+    ],
 )
 def test_the_serial_key_is_filled_where_it_can_be(db: Connection, key: str, expected: str | None) -> None:
     register(db, SEND, TaskRow("notify", "ops", None, None, None, None, serial_key=key))

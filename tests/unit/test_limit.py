@@ -51,6 +51,7 @@ def test_what_is_no_rate_is_refused(rate: Any) -> None:
         ({"concurrency": 1, "key": "{a!r}"}, "name arguments in braces"),
         ({"concurrency": 1, "key": "{a"}, "expected '}'"),
         ({"concurrency": 1, "key": 7}, "name arguments in braces"),
+        ({"concurrency": 1, "key": "{a}" + "x" * 198}, "in 1 to 200 characters"),
     ],
 )
 def test_a_limit_that_cannot_be_meant_is_refused(options: dict[str, Any], message: str) -> None:
@@ -62,6 +63,7 @@ def test_a_key_is_filled_with_arguments_as_text_and_bounded() -> None:
     assert fill("{customer}/{kind}", {"customer": 7, "kind": None}) == "7/"
     assert fill("{a}", {}) == ""
     assert fill("{{x}}{a}", {"a": "{b}"}) == "{x}{b}"
+    assert fill("{a}", {"a": True}) == "true"
     assert len(fill("{a}", {"a": "x" * 1000})) == 400
 
 
