@@ -696,6 +696,10 @@ create function {schema}.remove_limit(scope text, name text, key text default ''
 declare
     removed integer;
 begin
+    if key = 'breaker' then
+        raise exception 'key % is that of a circuit breaker', quote_literal(key) using errcode = '22023',
+            hint = 'Use close_breaker or remove_breaker.';
+    end if;
     delete from {schema}.limits l where (l.scope, l.name, l.key) = (remove_limit.scope, remove_limit.name, remove_limit.key);
     get diagnostics removed = row_count;
     perform pg_notify('{channel}', 'limits');

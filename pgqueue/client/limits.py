@@ -11,6 +11,7 @@ from pgqueue.errors import ArgumentError
 from pgqueue.limit import Limit
 from pgqueue.names import data_name
 from pgqueue.queries import limits
+from pgqueue.queries.breakers import KEY
 from pgqueue.queries.limits import HaltedKey, LimitRow, Scope
 from pgqueue.template import as_text
 
@@ -51,6 +52,10 @@ class Limits(Part):
 
         app.limits.remove(queue="email")
         """
+        if key == KEY:
+            raise ArgumentError(
+                f"key={key!r} is that of a circuit breaker: use app.breakers.close or app.breakers.remove"
+            )
         [removed] = self.database.fetch(limits.remove(self.schema, *_of(queue, task), key or ""))
         return removed
 

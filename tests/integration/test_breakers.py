@@ -486,3 +486,14 @@ def test_a_declaration_that_is_no_breaker_is_refused(app: PgQueue) -> None:
         app.queue("email", breaker="x")  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="above 0 seconds"):
         app.breakers.open(task="wait", duration=0)
+
+
+def test_the_gate_of_a_breaker_is_not_removed_as_a_limit(app: PgQueue, dsn: str) -> None:
+    app.breakers.set(Breaker(failures=3), task="pay")
+    app.breakers.open(task="pay")
+    with pytest.raises(ArgumentError, match=r"key='breaker' is that of a circuit breaker: use app\.breakers\.close"):
+        app.limits.remove(task="pay", key="breaker")
+    with psycopg.connect(dsn) as conn, pytest.raises(psycopg.errors.InvalidParameterValue, match="circuit breaker"):
+        conn.execute("select pgqueue.remove_limit('task', 'pay', 'breaker')")
+    app.breakers.close(task="pay")
+    assert [row.state for row in app.breakers.list()] == ["closed"]
