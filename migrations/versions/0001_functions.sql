@@ -370,8 +370,9 @@ begin
         raise exception 'it is not said which failed jobs' using errcode = '22023',
             hint = 'Give job_ids, queue, task, error or fingerprint, or everything => true.';
     end if;
-    if rate <= 0 or rate > 1000000 then
-        raise exception 'rate % cannot be', rate using errcode = '22023', hint = 'Give jobs a second, above 0 and up to a million.';
+    -- A job a year, a million a second.
+    if rate < 1 / 31622400.0 or rate > 1000000 then
+        raise exception 'rate % cannot be', rate using errcode = '22023', hint = 'Give jobs a second, from one a year to a million.';
     end if;
     if to_queue is not null then
         perform {schema}.queue_name(to_queue);
@@ -381,6 +382,10 @@ begin
         select f.id from {schema}.failed_jobs f
         where {schema}.is_failure(f, job_ids, redrive.queue, redrive.task, error, redrive.fingerprint)
         order by f.id limit max_jobs for update skip locked);
+    if (cardinality(locked) - 1) / rate > 3155760000 then
+        raise exception 'at rate % the last of % jobs would run in more than 100 years', rate, cardinality(locked)
+            using errcode = '22023', hint = 'Give a higher rate, or max_jobs.';
+    end if;
     with placed as (
         select f.*, coalesce(to_queue, f.queue) as lane,
                began + coalesce(make_interval(secs => (row_number() over (order by f.id) - 1) / rate), interval '0') as due

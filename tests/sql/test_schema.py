@@ -827,6 +827,19 @@ def test_redrive_makes_the_oldest_available_first_and_notifies_once_a_lane(dsn: 
         ]
 
 
+@pytest.mark.parametrize(
+    ("rate", "told"),
+    [("1e-12", "rate 1e-12 cannot be"), ("1 / 31000000.0", "the last of 150 jobs would run in more than")],
+)
+def test_redrive_at_a_rate_that_ends_beyond_a_century_is_refused(db: Connection, rate: str, told: str) -> None:
+    for job_id in range(1, 151):
+        insert_failed(db, job_id)
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match=told), db.transaction():
+        redriven(db, f"everything => true, rate => {rate}")
+    assert len(kept(db)) == 150
+    assert redriven(db, "everything => true, rate => 1 / 31000000.0, max_jobs => 2") == [1, 2]
+
+
 def test_redrive_leaves_a_job_whose_key_a_live_job_of_its_queue_holds(db: Connection) -> None:
     live = insert_live(db, unique_key="k")
     insert_failed(db, 101, unique_key="k")
