@@ -14,6 +14,7 @@ import pytest
 
 from pgqueue import Context
 from pgqueue.context import enter
+from pgqueue.logs import JsonLines
 
 JOB = Context(7, "send", "email", 2, 25, {"request_id": "r-1"})
 
@@ -95,10 +96,11 @@ def test_an_error_brings_its_traceback(output: StringIO) -> None:
     assert json.loads(output.getvalue())["traceback"].endswith("ValueError: no")
 
 
-def test_nothing_that_a_record_brings_takes_the_place_of_its_own_or_loses_the_line(output: StringIO) -> None:
-    logger = logging.getLogger("tests.json")
-    inside(logger.warning, "lone \udc80", extra={"level": "mine", "time": 0, "stack": 1}, stack_info=True)
-    line = json.loads(output.getvalue().encode())
+def test_nothing_that_a_record_brings_takes_the_place_of_its_own_or_loses_the_line() -> None:
+    record = logging.makeLogRecord(
+        {"msg": "lone \udc80", "levelname": "WARNING", "level": "mine", "time": 0, "stack_info": "Stack of the caller"}
+    )
+    line = json.loads(JsonLines().format(record).encode())
     assert (line["level"], line["message"]) == ("warning", "lone \udc80")
     assert line["time"] != 0
-    assert line["stack"].startswith("Stack (most recent call last)")
+    assert line["stack"] == "Stack of the caller"
