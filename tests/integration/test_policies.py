@@ -23,20 +23,21 @@ Clock = Callable[[datetime], None]
 def clock(dsn: str) -> Iterator[Clock]:
     """Sets the time by which schedules are fired; it stands still."""
     with psycopg.connect(dsn, autocommit=True) as connection:
+        found = connection.execute("select pg_get_functiondef('pgqueue.clock()'::regprocedure)").fetchone()
+        assert found is not None
 
         def move(now: datetime) -> None:
-            # What the schema shows is the same for all: a test that fails leaves no other clock behind.
             connection.execute(
-                f"create or replace function pgqueue.clock() returns timestamptz language sql volatile as "
+                "create or replace function pgqueue.clock() returns timestamptz language sql volatile as "
                 f"$function$ select '{now.isoformat()}'::timestamptz $function$".encode()
             )
 
         move(NOON - MINUTE)
-        yield move
-        connection.execute(
-            "create or replace function pgqueue.clock() returns timestamptz language sql volatile as "
-            "$function$ select clock_timestamp() $function$"
-        )
+        try:
+            yield move
+        finally:
+            # The schema is that of the next test too.
+            connection.execute(found[0])
 
 
 async def fire(app: PgQueue) -> None:
