@@ -486,7 +486,8 @@ async def test_a_claimer_goes_on_as_soon_as_the_outcomes_that_wait_are_written(
         assert await found.fetchone() == (3_000,)
 
 
-async def test_a_stopped_worker_leaves_no_trace(app: PgQueue, dsn: str) -> None:
+async def test_a_stopped_worker_leaves_no_trace(fresh_dsn: str) -> None:
+    dsn, app = fresh_dsn, PgQueue(fresh_dsn)
     app.task(name="nothing")(nothing)
     app.task(name="blocking")(nothing_blocking)
     tasks = asyncio.all_tasks()
