@@ -2,7 +2,7 @@
 with released as (
     update {schema}.jobs j
     set state = 'available', claim_id = null, attempt = attempt - 1, suspicions = least(suspicions + %(suspected)s, 100),
-        -- Its other places are freed by the next statement, see limiting.free.
+        -- Its other places are freed by the next statement, see gates.free_held.
         places = case when places is not null then nullif(array(select p from unnest(places) p where p like 'serial:%%'), '{{}}') end
     where id = any (%(ids)s::bigint[]) and claim_id = any (%(fences)s::bigint[]) and not cancel_requested
       -- Nor for one that gave its unique key to another: see take_keys_back.
