@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pgqueue.errors import (
         ArgumentError,
         CancelJob,
+        ChildFailed,
         ConfigurationError,
         ConnectionFailed,
         DeliveryFailed,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         UnknownTask,
     )
     from pgqueue.events import Event
+    from pgqueue.flow import Child, Flow, WaitForChildren, batch, chain, chord, group, tree
     from pgqueue.job import Job, NewJob
     from pgqueue.limit import Limit
     from pgqueue.loghandler import JobLogHandler
@@ -54,6 +56,8 @@ __all__ = [
     "Backoff",
     "Breaker",
     "CancelJob",
+    "Child",
+    "ChildFailed",
     "ChunkJob",
     "ConfigurationError",
     "ConnectionFailed",
@@ -63,6 +67,7 @@ __all__ = [
     "EffectMismatch",
     "Event",
     "FailJob",
+    "Flow",
     "Job",
     "JobCancelled",
     "JobEnded",
@@ -90,8 +95,14 @@ __all__ = [
     "TaskTimeout",
     "Unique",
     "UnknownTask",
+    "WaitForChildren",
     "__version__",
+    "batch",
+    "chain",
+    "chord",
     "current_job",
+    "group",
+    "tree",
     "with_headers",
     "with_tags",
 ]
@@ -101,9 +112,11 @@ _MODULES = {
     "Alert": "alert",
     "Backoff": "backoff",
     "Breaker": "breaker",
+    "Child": "flow",
     "ChunkJob": "chunk",
     "Context": "context",
     "Event": "events",
+    "Flow": "flow",
     "Job": "job",
     "JobLogFilter": "logs",
     "JobLogHandler": "loghandler",
@@ -114,7 +127,13 @@ _MODULES = {
     "PgQueue": "app",
     "Task": "task",
     "Unique": "task",
+    "WaitForChildren": "flow",
+    "batch": "flow",
+    "chain": "flow",
+    "chord": "flow",
     "current_job": "context",
+    "group": "flow",
+    "tree": "flow",
     "with_headers": "middleware",
     "with_tags": "middleware",
 }

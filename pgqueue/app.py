@@ -16,6 +16,7 @@ from pgqueue.client import (
     Alerts,
     Breakers,
     FailedJobs,
+    Flows,
     Inserter,
     Jobs,
     Limits,
@@ -137,6 +138,7 @@ class PgQueue:
             self.middleware,
         )
         self.schedules = Schedules(self.database, self.schema, self.inserter)
+        self.flows = Flows(self.database, self.schema, self.inserter)
 
     @overload
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...

@@ -6,12 +6,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from pgqueue.effects import Effects, RunEffects, Unremembered
 from pgqueue.errors import CancelJob
 from pgqueue.job import ClaimedJob
 from pgqueue.journal import Journal, Level, LogLine, Progress
+
+if TYPE_CHECKING:
+    from pgqueue.flow import Child
 
 LOCAL = frozenset({"connection", "open_journal", "journal", "open_effects", "effects", "claimed", "stopped", "error"})
 P = ParamSpec("P")
@@ -41,6 +44,7 @@ class Context:
     max_attempts: int
     headers: Mapping[str, Any] = field(default_factory=dict)
     connection: Any = None
+    found: tuple[Child, ...] = field(default=(), repr=False)
     open_journal: Callable[[ClaimedJob], Journal] | None = field(default=None, repr=False)
     journal: Journal | None = field(default=None, repr=False)
     open_effects: Callable[[Context], RunEffects] | None = field(default=None, repr=False)
@@ -63,6 +67,16 @@ class Context:
     @property
     def is_last_attempt(self) -> bool:
         return self.attempt >= self.max_attempts
+
+    def children(self) -> tuple[Child, ...]:
+        """The jobs of its flow that this one has waited for, as they ended, in the order in which they were enqueued.
+
+        Each has `job_id`, `task`, `name`, `state`, `error` and `result`, which raises ChildFailed where it did not
+        complete. Empty for a job that waited for none. They are read before the run begins.
+
+            total = sum(child.result for child in ctx.children())
+        """
+        return self.found
 
     def progress(self, percent: float, message: str | None = None) -> None:
         """Tell how far the job is, from 0 to 100 percent. Cheap: the last one counts, and is written a few times a

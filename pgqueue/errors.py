@@ -17,12 +17,14 @@ PgQueueError
 │   ├── JobFailed             it went to `failed_jobs`
 │   └── JobCancelled          it was cancelled
 ├── ResultTimeout             the job had not ended in time
+├── ChildFailed               a job that was waited for did not complete, and has no result
 ├── EffectMismatch            a key of `once` was used before, with other arguments
 ├── EffectHeld                another call under a key of `once` is under way
 └── TaskSignal                raised by a task to choose its own outcome
     ├── RetryJob              again later; uses an attempt
     ├── SnoozeJob             again later; uses no attempt
     │   └── LimitHit          what `Limit.hit` raises: nothing of that limit begins before
+    ├── WaitForChildren       again when the jobs that it brings have ended (pgqueue.flow)
     ├── CancelJob             ended, without a failure
     └── FailJob               straight to `failed_jobs`
 """
@@ -130,6 +132,10 @@ class JobCancelled(JobEnded):
 
 class ResultTimeout(PgQueueError, TimeoutError):
     """The job had not ended within the time that was given."""
+
+
+class ChildFailed(PgQueueError):
+    """A job that another has waited for did not complete. Of a job that failed unrun for it: its `error_type`."""
 
 
 class EffectMismatch(PgQueueError):

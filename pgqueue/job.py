@@ -20,6 +20,8 @@ class NewJob(NamedTuple):
     `args` is JSON text of an object. What is None is decided by the task's, the queue's and the app's defaults.
     `delay` is in seconds; `run_at` is aware. `tags` and `headers` and `options` are JSON text. `on_conflict` and
     `keep_key` are None for a key that a live job holds once; "task" leaves them to what the task has registered.
+    `after`: ids of the jobs that it waits for, and what each does to it that does not complete. `flow_id` and `waits`
+    are set when its flow is enqueued.
     """
 
     task: str
@@ -36,6 +38,9 @@ class NewJob(NamedTuple):
     tags: str | None = None
     headers: str | None = None
     options: str | None = None
+    after: tuple[tuple[int, str], ...] = ()
+    flow_id: int | None = None
+    waits: bool = False
 
 
 class JobOperations(Protocol):

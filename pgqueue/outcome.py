@@ -6,8 +6,12 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from pgqueue.errors import CancelJob, FailJob, LimitHit, ProcessCrashed, RetryJob, SnoozeJob, TaskTimeout
+
+if TYPE_CHECKING:
+    from pgqueue.flow import Plan
 
 CRASH_LIMIT = 3
 TRACEBACK_LIMIT = 16_384
@@ -64,6 +68,19 @@ class Snooze:
 
 
 @dataclass(frozen=True, slots=True)
+class Wait:
+    """Again when the jobs of `plan` have ended, which are enqueued with it; the attempt is given back.
+
+    `on_failure`: what those at the end of the plan do to this job where they do not complete; `max_attempts` is the
+    app's, for those that nobody else says it of.
+    """
+
+    plan: Plan
+    on_failure: str
+    max_attempts: int
+
+
+@dataclass(frozen=True, slots=True)
 class Cancelled:
     """Ended on purpose, without a failure."""
 
@@ -72,14 +89,17 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """To `failed_jobs`. `reason` is one of: attempts_used, fail_job, gave_up, crashed, interrupted, bad_arguments."""
+    """To `failed_jobs`. `reason` is one of: attempts_used, fail_job, gave_up, crashed, interrupted, bad_arguments.
+
+    One that failed for a child says child_failed there, which no attempt comes to.
+    """
 
     reason: str
     error: AttemptError
     crashed: bool = False
 
 
-Outcome = Completed | Retry | Snooze | Cancelled | Failed
+Outcome = Completed | Retry | Snooze | Wait | Cancelled | Failed
 
 
 def decide(
@@ -168,6 +188,7 @@ __all__ = [
     "Retry",
     "Snooze",
     "TaskTimeout",
+    "Wait",
     "decide",
     "storable",
 ]

@@ -77,6 +77,7 @@ comment on function {schema}.places_freed is 'What a job that waits no more wher
 create function {schema}.enqueue_job(
     task text, args jsonb, queue text, run_at timestamptz, priority integer, key text, serial_key text, max_attempts integer,
     options jsonb, tags text[], headers jsonb, on_conflict text, keep_key interval, fallback_priority integer, fallback_attempts integer,
+    flow bigint, waits boolean,
     out id bigint, out created boolean, out refused boolean, out lane text, out rank smallint, out attempts integer, out due timestamptz,
     out created_at timestamptz, out available boolean, out unique_key text, out order_key text
 ) language plpgsql security definer set search_path = {schema}, pg_catalog, pg_temp as $function$
@@ -90,6 +91,7 @@ declare
     conflict text;
     kept interval;
     places_left text[];
+    is_parent boolean;
 begin
     select t.* into known from {schema}.tasks t where t.name = enqueue_job.task;
     lane := coalesce(enqueue_job.queue, known.queue, 'default');
@@ -132,11 +134,13 @@ begin
     end if;
 
     loop
-        place := case when due <= clock_timestamp() then nextval('{schema}.jobs_position') end;
+        place := case when due <= clock_timestamp() and not waits then nextval('{schema}.jobs_position') end;
         insert into {schema}.jobs as j (id, queue, task, args, state, priority, position, run_at, max_attempts, unique_key, serial_key, options,
-                                        tags, headers)
-        values (enqueue_job.id, lane, enqueue_job.task, enqueue_job.args, case when place is null then 'scheduled' else 'available' end, rank,
-                place, due, attempts, enqueue_job.unique_key, order_key, enqueue_job.options, enqueue_job.tags, enqueue_job.headers)
+                                        tags, headers, flow_id, waits_for)
+        values (enqueue_job.id, lane, enqueue_job.task, enqueue_job.args,
+                case when waits then 'blocked' when place is null then 'scheduled' else 'available' end, rank,
+                place, due, attempts, enqueue_job.unique_key, order_key, enqueue_job.options, enqueue_job.tags, enqueue_job.headers,
+                flow, case when waits then 'children' end)
         on conflict (unique_key, queue) where unique_key is not null do nothing
         returning j.created_at into created_at;
         if found then
@@ -189,16 +193,21 @@ begin
             -- It keeps its time and its place.
             return;
         end if;
+        is_parent := holder.waits_for is not distinct from 'children';
+        holder.waits_for := nullif(holder.waits_for, 'children');
         places_left := case when conflict = 'reschedule' then {schema}.places_kept(holder.places, holder.attempt, holder.waits_for) end;
+        if is_parent then
+            place := null;
+        end if;
         update {schema}.jobs j
-        set run_at = due, state = case when place is null then 'scheduled' else 'available' end,
+        set run_at = due, state = case when is_parent then 'blocked' when place is null then 'scheduled' else 'available' end,
             -- Who is to wait again does so at its own priority.
             priority = case when conflict = 'replace' then rank when place is null then j.priority + coalesce(j.aged, 0) else j.priority end,
             aged = case when conflict = 'reschedule' and place is not null then j.aged end,
             -- In a lane that is another it has no place yet.
             position = case when place is null then null
                             when conflict = 'replace' and j.priority <> rank then place else coalesce(j.position, place) end,
-            ready = null, waits_for = null, places = places_left
+            ready = null, waits_for = case when is_parent then 'children' end, places = places_left
         where j.id = holder.id returning j.position, j.priority into place, rank;
         insert into {schema}.freed_places (gate, loose, places)
         select f.gate, f.loose, f.places from {schema}.places_freed(holder.places, places_left, holder.waits_for, holder.ready) f;
@@ -296,7 +305,7 @@ begin
         enqueue.task, enqueue.args, enqueue.queue, coalesce(enqueue.run_at, clock_timestamp() + enqueue.delay), enqueue.priority,
         enqueue.key, enqueue.serial_key, enqueue.max_attempts,
         case when enqueue.timeout is not null then jsonb_build_object('timeout', enqueue.timeout) end, enqueue.tags, enqueue.headers,
-        enqueue.on_conflict, enqueue.keep_key, 0, 25) e;
+        enqueue.on_conflict, enqueue.keep_key, 0, 25, null, false) e;
     if made.refused then
         raise exception 'key % is held in queue % by job %', quote_literal(made.unique_key), made.lane, made.id using errcode = '23505',
             hint = 'Wait until that job has ended, cancel it, or choose another on_conflict.';
@@ -312,6 +321,7 @@ create function {schema}.cancel(job_ids bigint[], why text default 'cancelled')
 returns table (id bigint, was text) language plpgsql as $function$
 declare
     held {schema}.jobs[];
+    members {schema}.jobs[];
     told text;
 begin
     if to_regclass(format('%I.completed_jobs_%s', '{bare_schema}', to_char(clock_timestamp() at time zone 'UTC', 'YYYYMMDD'))) is null then
@@ -320,6 +330,7 @@ begin
     return query update {schema}.jobs j set cancel_requested = true where j.id = any (job_ids) returning j.id, j.state;
     held := array(select j from {schema}.jobs j where j.id = any (job_ids) and j.state <> 'running'
                   and (j.places is not null or j.waits_for is not null and j.ready is not null));
+    members := array(select j from {schema}.jobs j where j.id = any (job_ids) and j.state <> 'running' and j.flow_id is not null);
     with gone as (delete from {schema}.jobs j where j.id = any (job_ids) and j.state <> 'running' returning j.*)
     insert into {schema}.completed_jobs (id, run_at, created_at, attempt, max_attempts, priority, state, queue, task,
                                          unique_key, serial_key, reason, args, headers, errors, tags, own_retention)
@@ -328,6 +339,15 @@ begin
            case when exists (select from {schema}.tasks t
                              where t.name = g.task and num_nonnulls(t.keep_completed, t.keep_completed_count) > 0) then true end
     from gone g;
+    insert into {schema}.flow_jobs (job_id, flow_id, queue, task, state, ended_at, error)
+    select m.id, m.flow_id, m.queue, m.task, 'cancelled', clock_timestamp(),
+           jsonb_build_object('type', 'pgqueue.errors.JobCancelled', 'message', why)
+    from unnest(members) m
+    on conflict (job_id) do update
+    set state = excluded.state, ended_at = excluded.ended_at, result = excluded.result, error = excluded.error;
+    if found then
+        perform pg_notify('{channel}', 'flows');
+    end if;
     with woken as (
         delete from {schema}.waiters w
         where w.job_id = any (job_ids) and not exists (select from {schema}.jobs j where j.id = w.job_id)
@@ -381,6 +401,10 @@ begin
     locked := array(
         select f.id from {schema}.failed_jobs f
         where {schema}.is_failure(f, job_ids, redrive.queue, redrive.task, error, redrive.fingerprint)
+          -- What failed for a child comes back with that; chosen by its id it runs without.
+          and (f.reason <> 'child_failed' or f.id = any (job_ids) and not exists (
+              select from {schema}.flow_edges e join {schema}.flow_jobs n on n.job_id = e.child_id
+              where e.parent_id = f.id and n.job_id = any (job_ids) and {schema}.edge_state(e.on_failure, n.state) = 'fails'))
         order by f.id limit max_jobs for update skip locked);
     if (cardinality(locked) - 1) / rate > 3155760000 then
         raise exception 'at rate % the last of % jobs would run in more than 100 years', rate, cardinality(locked)
@@ -395,15 +419,20 @@ begin
         from (select p.* from placed p order by p.id) o),
     made as (
         insert into {schema}.jobs (id, position, run_at, created_at, max_attempts, priority, state, queue, task, unique_key,
-                                   serial_key, args, options, headers, errors, tags, places)
+                                   serial_key, args, options, headers, errors, tags, places, flow_id)
         select n.id, n.position, n.due, n.created_at, n.max_attempts, n.priority,
                case when n.position is null then 'scheduled' else 'available' end, n.lane, n.task,
                n.unique_key, n.serial_key, n.args, n.options, n.headers, n.errors, n.tags,
                -- A key that it halts stays its own, so it is the next of that key to run.
-               case when n.lane = n.queue then n.places end
+               case when n.lane = n.queue then n.places end,
+               (select m.flow_id from {schema}.flow_jobs m where m.job_id = n.id)
         from numbered n order by n.unique_key nulls first, n.lane, n.id
         on conflict do nothing returning id)
     select array_agg(m.id) into inserted from made m;
+    update {schema}.flow_jobs m set state = null, ended_at = null, error = null where m.job_id = any (inserted);
+    if found then
+        perform pg_notify('{channel}', 'flows');
+    end if;
     with gone as (delete from {schema}.failed_jobs f where f.id = any (inserted) returning f.queue, f.places)
     insert into {schema}.freed_places (gate, loose)
     select place, false from gone g, unnest(g.places) place where coalesce(to_queue, g.queue) <> g.queue;

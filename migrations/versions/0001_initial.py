@@ -12,7 +12,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-FILES = ("0001_initial.sql", "0001_views.sql", "0001_functions.sql")
+FILES = ("0001_initial.sql", "0001_flows.sql", "0001_views.sql", "0001_functions.sql")
 FUNCTIONS = (
     "enqueue",
     "enqueue_job",
@@ -44,8 +44,9 @@ FUNCTIONS = (
     "queue_name",
     "make_partitions",
     "lanes_of",
+    "edge_state",
 )
-VIEWS = ("queue_stats", "running_jobs", "all_jobs")
+VIEWS = ("queue_stats", "running_jobs", "all_jobs", "all_flows")
 TABLES = (
     "jobs",
     "claims",
@@ -70,6 +71,10 @@ TABLES = (
     "failed_jobs",
     "alerts",
     "rescues",
+    "flows",
+    "flow_jobs",
+    "flow_edges",
+    "flow_waits",
 )
 SEQUENCES = ("jobs_position", "waited_until")
 

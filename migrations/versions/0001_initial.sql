@@ -6,6 +6,7 @@ create table {schema}.jobs (
     position bigint,
     ready bigint,
     claim_id bigint,
+    flow_id bigint,
     run_at timestamptz not null default clock_timestamp(),
     created_at timestamptz not null default clock_timestamp(),
     attempt integer not null default 0,
@@ -48,6 +49,7 @@ comment on column {schema}.jobs.id is 'Identity of the job; kept when it ends an
 comment on column {schema}.jobs.position is 'Place in its lane (queue and priority): taken when the job becomes available, kept while it runs, null otherwise.';
 comment on column {schema}.jobs.ready is 'Place among the jobs of its queue that a limit has let go: taken when it is let go, kept while it runs, null otherwise.';
 comment on column {schema}.jobs.claim_id is 'The fence: id of the claim that runs the job; null unless running.';
+comment on column {schema}.jobs.flow_id is 'Its flow; null: it is in none, and nothing waits for it.';
 comment on column {schema}.jobs.run_at is 'Not before this time.';
 comment on column {schema}.jobs.created_at is 'When the job was enqueued.';
 comment on column {schema}.jobs.attempt is 'Attempts used, the running one included.';
@@ -62,7 +64,7 @@ comment on column {schema}.jobs.queue is 'Name of its queue.';
 comment on column {schema}.jobs.task is 'Name of the registered function.';
 comment on column {schema}.jobs.unique_key is 'At most one live job of a queue has this key.';
 comment on column {schema}.jobs.serial_key is 'Jobs of a queue with the same key run one at a time, in order.';
-comment on column {schema}.jobs.waits_for is 'The gate that it is parked at, or that has let it go.';
+comment on column {schema}.jobs.waits_for is 'The gate that it is parked at, or that has let it go; children: it waits for other jobs of its flow.';
 comment on column {schema}.jobs.args is 'Arguments by name, a JSON object.';
 comment on column {schema}.jobs.options is 'Overrides of this one job: timeout in seconds.';
 comment on column {schema}.jobs.headers is 'Metadata for the run: trace context, schedule, scheduled_for.';
@@ -556,6 +558,7 @@ comment on column {schema}.completed_jobs.own_retention is 'True where the task 
 
 create table {schema}.failed_jobs (
     id bigint not null,
+    flow_id bigint,
     run_at timestamptz not null,
     created_at timestamptz not null,
     started_at timestamptz,
@@ -585,6 +588,7 @@ create index failed_jobs_task on {schema}.failed_jobs (queue, task, failed_at);
 create index failed_jobs_places on {schema}.failed_jobs (id) where places is not null;
 comment on table {schema}.failed_jobs is 'The dead letter queue: jobs that cannot succeed, whole, until they are redriven or purged.';
 comment on column {schema}.failed_jobs.id is 'As in jobs.';
+comment on column {schema}.failed_jobs.flow_id is 'As in jobs.';
 comment on column {schema}.failed_jobs.run_at is 'From when on the last attempt could run.';
 comment on column {schema}.failed_jobs.created_at is 'When the job was enqueued.';
 comment on column {schema}.failed_jobs.started_at is 'Start of the last attempt.';
@@ -598,7 +602,7 @@ comment on column {schema}.failed_jobs.queue is 'As in jobs.';
 comment on column {schema}.failed_jobs.task is 'As in jobs.';
 comment on column {schema}.failed_jobs.unique_key is 'As in jobs; free for others again.';
 comment on column {schema}.failed_jobs.serial_key is 'As in jobs.';
-comment on column {schema}.failed_jobs.reason is 'attempts_used, fail_job, gave_up, crashed, interrupted or bad_arguments.';
+comment on column {schema}.failed_jobs.reason is 'attempts_used, fail_job, gave_up, crashed, interrupted, bad_arguments or child_failed.';
 comment on column {schema}.failed_jobs.error_type is 'Class of the last error.';
 comment on column {schema}.failed_jobs.error_message is 'Text of the last error.';
 comment on column {schema}.failed_jobs.fingerprint is 'The same for errors of one task, one type and one place in the code.';

@@ -192,7 +192,7 @@ class ClaimLoop:
     def finish(self, jobs: Sequence[ClaimedJob], *, kept: bool) -> None:
         """Write that what one claim took is completed. Raises PgQueueError as `run` does."""
         outcomes = [Finished(job.id, job.fence, job.task, Completed(), 0.0, kept) for job in jobs]
-        if stale := run(self._conn, finish(self._schema, self._worker, outcomes)):
+        if stale := run(self._conn, finish(self._schema, self._worker, outcomes)).stale:
             raise PgQueueError(
                 f"{stale} of {len(jobs)} outcomes of the bare loop were refused: "
                 f"does something else work on schema {self._schema}?"

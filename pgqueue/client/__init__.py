@@ -4,6 +4,7 @@ from pgqueue.client.alerts import Alerts
 from pgqueue.client.breakers import Breakers
 from pgqueue.client.failed import FailedJobs
 from pgqueue.client.fleet import Queue, Queues, Workers
+from pgqueue.client.flows import Flows
 from pgqueue.client.inserter import Inserter, staggered
 from pgqueue.client.jobs import Jobs
 from pgqueue.client.limits import Limits
@@ -14,6 +15,7 @@ __all__ = [
     "Alerts",
     "Breakers",
     "FailedJobs",
+    "Flows",
     "Inserter",
     "Jobs",
     "Limits",

@@ -11,9 +11,10 @@ from pgqueue.client.jobs import Jobs
 from pgqueue.client.part import Part
 from pgqueue.errors import ArgumentError, seconds
 from pgqueue.events import Subscribers, tell_enqueued
+from pgqueue.flow import Plan
 from pgqueue.job import Job, NewJob, checked_time
 from pgqueue.middleware import Stack, around_enqueue
-from pgqueue.queries import copying, enqueuing
+from pgqueue.queries import copying, enqueuing, flows
 from pgqueue.queries.fleet import QueueRow
 
 
@@ -30,23 +31,47 @@ class Inserter(Part):
     def insert(self, jobs: Sequence[NewJob], using: Any = None) -> Sequence[Job]:
         """The jobs, in order; in one transaction."""
         with around_enqueue(self.middleware.enqueues, jobs) as enqueue:
-            enqueue.made = self.database.run(self._operation(enqueue.jobs), using, atomic=len(jobs) > 1)
+            enqueue.made = self.database.run(self._operation(enqueue.jobs), using, atomic=_in_turn(jobs))
         return self._told(enqueue.made)
 
     async def ainsert(self, jobs: Sequence[NewJob], using: Any = None) -> Sequence[Job]:
         """As `insert`."""
         with around_enqueue(self.middleware.enqueues, jobs) as enqueue:
-            enqueue.made = await self.database.arun(self._operation(enqueue.jobs), using, atomic=len(jobs) > 1)
+            enqueue.made = await self.database.arun(self._operation(enqueue.jobs), using, atomic=_in_turn(jobs))
         return self._told(enqueue.made)
 
+    def insert_flow(self, plan: Plan, using: Any = None) -> tuple[int, Sequence[Job]]:
+        """The id of the flow, and its jobs in the order of the plan; in one transaction."""
+        with around_enqueue(self.middleware.enqueues, plan.jobs) as enqueue:
+            flow, enqueue.made = self.database.run(self._whole(plan, enqueue.jobs), using, atomic=True)
+        return flow, self._told(enqueue.made)
+
+    async def ainsert_flow(self, plan: Plan, using: Any = None) -> tuple[int, Sequence[Job]]:
+        """As `insert_flow`."""
+        with around_enqueue(self.middleware.enqueues, plan.jobs) as enqueue:
+            flow, enqueue.made = await self.database.arun(self._whole(plan, enqueue.jobs), using, atomic=True)
+        return flow, self._told(enqueue.made)
+
+    def _whole(self, plan: Plan, jobs: Sequence[NewJob]) -> Any:
+        return flows.enqueue_plan(self.schema, plan, jobs, self.max_attempts, self.operations, self._declared())
+
     def _operation(self, jobs: Sequence[NewJob]) -> Any:
+        if any(job.after for job in jobs):
+            return flows.enqueue_all(self.schema, jobs, self.max_attempts, self.operations, self._declared())
         insert: Any = copying.copy if copying.can_copy(jobs) else enqueuing.enqueue
-        declared = {queue.name: (queue.priority, queue.max_attempts) for queue in self.queues.values()}
-        return insert(self.schema, jobs, self.max_attempts, self.operations, declared)
+        return insert(self.schema, jobs, self.max_attempts, self.operations, self._declared())
+
+    def _declared(self) -> dict[str, tuple[int | None, int | None]]:
+        return {queue.name: (queue.priority, queue.max_attempts) for queue in self.queues.values()}
 
     def _told(self, jobs: Sequence[Job]) -> Sequence[Job]:
         tell_enqueued(self.subscribers, jobs)
         return jobs
+
+
+def _in_turn(jobs: Sequence[NewJob]) -> bool:
+    """Whether it takes several statements, which are one transaction."""
+    return len(jobs) > 1 or bool(jobs and jobs[0].after)
 
 
 def staggered(jobs: Sequence[NewJob], spread: float | timedelta | None) -> Sequence[NewJob]:

@@ -21,6 +21,13 @@ GUARDED = (
 )
 """Those whose breaker is not closed too, as the claim itself sees it: its worker may not have heard."""
 
+MOVING = (
+    "exists (select from {schema}.flow_jobs m where m.state is distinct from m.counted) "
+    "or exists (select from {schema}.flow_waits w where w.waiting and (w.pending <= 0 or w.failing > 0 or w.urgent > 0)) "
+    "or exists (select from {schema}.flow_waits w where w.doomed and w.failing = 0)"
+)
+"""Whether the parents of some job of a flow are still to be told of it."""
+
 
 class Scan(NamedTuple):
     """What a claim saw: rows of its lane above the mark, and what is needed to move the mark.
@@ -222,6 +229,11 @@ def promote(schema: str, *, queue: str, count: int, since: datetime | None = Non
     )
 
 
+def flows_move(schema: str) -> Statement[bool]:
+    """One row: whether something of flows is still to be settled."""
+    return Statement(inline(f"select {MOVING}", schema), {}, lambda row: row[0])
+
+
 def holds_drain(schema: str, queues: list[str], tasks: list[str]) -> Statement[Any]:
     """One row, true while something of `queues` and `tasks` is available, running, blocked or waits for its retry."""
     return Statement(
@@ -239,8 +251,11 @@ def holds_drain(schema: str, queues: list[str], tasks: list[str]) -> Statement[A
             "and (attempt > 0 or suspicions > 0)) "
             "or exists (select from {schema}.jobs where queue = any (%(queues)s) and ready is not null and task = any (%(tasks)s)) "
             "or exists (select from {schema}.jobs j where queue = any (%(queues)s) and waits_for is not null and ready is null and task = any (%(tasks)s) "
+            # Whom children hold waits for them, wherever they run.
+            "and j.waits_for <> 'children' "
             # What a failed job halts waits for people.
-            "and not exists (select from {schema}.failed_jobs f where f.places is not null and f.places @> array[j.waits_for]))",
+            "and not exists (select from {schema}.failed_jobs f where f.places is not null and f.places @> array[j.waits_for])) "
+            f"or {MOVING}",
             schema,
         ),
         {"queues": queues, "tasks": tasks},

@@ -34,7 +34,7 @@ _ALL_BUT_ARGUMENTS = attrgetter(*(name for name in NewJob._fields if name not in
 def can_copy(jobs: Sequence[NewJob]) -> bool:
     """COPY knows no conflicts, and does not look up the queue of a task that another process registered."""
     return len(jobs) >= COPY_FROM and all(
-        job.key is None and job.serial_key is None and job.queue is not None for job in jobs
+        job.key is None and job.serial_key is None and job.queue is not None and job.flow_id is None for job in jobs
     )
 
 

@@ -176,7 +176,7 @@ def _skipping(
 def _insert(
     schema: str, jobs: Sequence[NewJob], fallback_attempts: int, declared: Declared | None
 ) -> Statement[Enqueued]:
-    if len(jobs) == 1 and jobs[0].queue is not None:
+    if len(jobs) == 1 and jobs[0].queue is not None and jobs[0].flow_id is None:
         return insert_one(schema, jobs[0], fallback_attempts, declared)
     return insert(schema, jobs, fallback_attempts, declared)
 
@@ -217,6 +217,9 @@ def _columns(jobs: Sequence[NewJob], fallback_attempts: int, declared: Declared 
         "options": texts(job.options for job in jobs),
         "headers": texts(job.headers for job in jobs),
         "tags": texts(job.tags for job in jobs),
+        "flows": [job.flow_id for job in jobs],
+        # None, not False: most wait for nobody.
+        "waits": [job.waits or None for job in jobs],
         "fallback_attempts": fallback_attempts,
         **declared_rows(declared),
     }
@@ -272,7 +275,7 @@ def _job(job: NewJob, row: Enqueued, operations: JobOperations | None) -> Job:
         queue=row.queue,
         task=job.task,
         args=arguments.loads(job.args),
-        state="available" if row.available else "scheduled",
+        state="blocked" if job.waits else "available" if row.available else "scheduled",
         priority=row.priority,
         attempt=0,
         max_attempts=row.max_attempts,

@@ -7,12 +7,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from pgqueue.breaker import Of
-from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome, Retry, Snooze
-from pgqueue.queries import breakers, gates
+from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome, Retry, Snooze, Wait
+from pgqueue.queries import breakers, flows, gates
 from pgqueue.queries.claiming import release
 from pgqueue.queries.gates import GateName
 from pgqueue.queries.statement import Operation, Statement, array, inline, text, texts
@@ -42,11 +42,18 @@ class Finished:
     own_retention: bool = False
 
 
-_GROUPS = {Retry: "retry", Snooze: "retry", Failed: "fail", Cancelled: "cancel", type(None): "release"}
+_GROUPS = {Retry: "retry", Snooze: "retry", Wait: "wait", Failed: "fail", Cancelled: "cancel", type(None): "release"}
 
 
-def finish(schema: str, worker: UUID | None, batch: Sequence[Finished]) -> Operation[int]:
-    """Write `batch`; an outcome of None gives the job back unstarted. Returns how many had lost their claim.
+class Written(NamedTuple):
+    """Of a batch: how many had lost their claim, and how many that were written are of flows, whose parents are to be told."""
+
+    stale: int
+    in_flows: int
+
+
+def finish(schema: str, worker: UUID | None, batch: Sequence[Finished]) -> Operation[Written]:
+    """Write `batch`; an outcome of None gives the job back unstarted.
 
     A job of which the batch holds two outcomes counts with the later one: it was claimed again in between.
     """
@@ -54,7 +61,7 @@ def finish(schema: str, worker: UUID | None, batch: Sequence[Finished]) -> Opera
     groups: dict[str, list[Finished]] = {}
     for one in latest.values():
         groups.setdefault(_group(one), []).append(one)
-    written = 0
+    written = in_flows = 0
     held: dict[int, list[str]] = {}
     closed: dict[GateName, float] = {}
     # What completes frees its places in the same statement.
@@ -68,39 +75,60 @@ def finish(schema: str, worker: UUID | None, batch: Sequence[Finished]) -> Opera
     for name, group in sorted(groups.items()):
         match name:
             case "complete" | "complete_own" | "complete_unkept":
-                [(count,)] = yield _complete(schema, worker, group, name)
+                [(count, members)] = yield _complete(schema, worker, group, name)
                 written += count
+                in_flows += members
             case "retry":
-                written += yield from _or_cancelled(schema, worker, group, _retry(schema, worker, group), went)
+                ended = yield from _or_cancelled(schema, worker, group, _retry(schema, worker, group), went)
+                written, in_flows = written + ended[0], in_flows + ended[1]
             case "release" | "suspect":
                 ids, fences = [one.id for one in group], [one.fence for one in group]
                 statement = release(schema, ids, fences, suspected=name == "suspect")
-                written += yield from _or_cancelled(schema, worker, group, statement, set())
+                ended = yield from _or_cancelled(schema, worker, group, statement, set())
+                written, in_flows = written + ended[0], in_flows + ended[1]
+            case "wait":
+                waits = [
+                    (one.id, one.fence, one.outcome.plan, one.outcome.on_failure, one.outcome.max_attempts)
+                    for one in group
+                    if isinstance(one.outcome, Wait)
+                ]
+                back = yield from flows.wait_for_children(schema, waits)
+                went |= back
+                written += len(back)
+                if rest := [one for one in group if one.id not in back]:
+                    rows = yield _cancel(schema, worker, rest)
+                    written += len(rows)
+                    in_flows += sum(member for _, member in rows)
             case "fail":
                 rows = yield _fail(schema, worker, group)
-                went.update(id_ for (id_,) in rows)
+                went.update(id_ for id_, _ in rows)
                 written += len(rows)
+                in_flows += sum(member for _, member in rows)
             case _:
-                written += len((yield _cancel(schema, worker, group)))
+                rows = yield _cancel(schema, worker, group)
+                written += len(rows)
+                in_flows += sum(member for _, member in rows)
     if held or closed:
-        again = [one.id for name in ("retry", "release", "suspect", "fail") for one in groups.get(name, ())]
+        again = [one.id for name in ("retry", "release", "suspect", "wait", "fail") for one in groups.get(name, ())]
         freed = {id_: places for id_, places in held.items() if type(latest[id_].outcome) is not Completed}
         yield from gates.free_held(schema, freed, again, closed)
     if limited:
         yield from breakers.tell(schema, latest.values(), held, went)
-    return len(latest) - written
+    return Written(len(latest) - written, in_flows)
 
 
-def finish_unlocked(schema: str, worker: UUID | None, batch: Sequence[Finished]) -> Operation[set[int]]:
-    """Write those of `batch` whose rows nobody else has locked, in one transaction; returns their ids."""
+def finish_unlocked(schema: str, worker: UUID | None, batch: Sequence[Finished]) -> Operation[tuple[set[int], int]]:
+    """Write those of `batch` whose rows nobody else has locked, in one transaction; their ids, and how many are of flows."""
     free = set((yield lock_claimed(schema, batch)))
-    yield from finish(schema, worker, [one for one in batch if one.id in free])
-    return free
+    written = yield from finish(schema, worker, [one for one in batch if one.id in free])
+    return free, written.in_flows
 
 
 def needs_transaction(batch: Sequence[Finished]) -> bool:
     """Whether it takes more than one statement."""
-    return len({_group(one) for one in batch}) > 1 or any(_keeps_places(one) for one in batch)
+    return len({_group(one) for one in batch}) > 1 or any(
+        _keeps_places(one) or type(one.outcome) is Wait for one in batch
+    )
 
 
 def _keeps_places(one: Finished) -> bool:
@@ -117,12 +145,12 @@ def _group(one: Finished) -> str:
 
 def _or_cancelled(
     schema: str, worker: UUID | None, group: list[Finished], statement: Statement[Any], went: set[int]
-) -> Operation[int]:
+) -> Operation[tuple[int, int]]:
     rows = yield statement
     went.update(id_ for (id_,) in rows)
     rest = [one for one in group if one.id not in went]
     if not rest:
-        return len(group)
+        return len(group), 0
     written = len(rows)
     if (yield _take_keys_back(schema, rest)):
         again = {id_ for (id_,) in (yield statement)}
@@ -131,7 +159,7 @@ def _or_cancelled(
         rest = [one for one in rest if one.id not in again]
     # Still fenced: what is left is stale, its cancellation was asked for while it ran, or another has its key.
     cancelled = (yield _cancel(schema, worker, rest)) if rest else ()
-    return written + len(cancelled)
+    return written + len(cancelled), sum(member for _, member in cancelled)
 
 
 def _take_keys_back(schema: str, group: list[Finished]) -> Statement[Any]:
@@ -155,10 +183,10 @@ def _durations(group: list[Finished]) -> str:
 
 def _complete(schema: str, worker: UUID | None, group: list[Finished], name: str) -> Statement[Any]:
     params = _common(worker, group)
+    params["results"] = texts(one.outcome.result for one in group if isinstance(one.outcome, Completed))
     if name == "complete_unkept":
         return Statement(text(name, schema), params)
     params["durations"] = _durations(group)
-    params["results"] = texts(one.outcome.result for one in group if isinstance(one.outcome, Completed))
     params["own"] = True if name == "complete_own" else None
     return Statement(text("complete", schema), params)
 

@@ -14,7 +14,7 @@ import psycopg
 
 from pgqueue.effects import KEEP_EFFECTS
 from pgqueue.errors import SchemaOutOfDate
-from pgqueue.queries import alerting, effects, pruning, retaining, steps, waiting
+from pgqueue.queries import alerting, effects, flows, pruning, retaining, steps, waiting
 from pgqueue.queries.retaining import Rule
 from pgqueue.queries.statement import Statement
 from pgqueue.retention import DAY, Retention
@@ -54,6 +54,7 @@ class Pruner(Service):
         self._keep = keep_completed.age if keep_completed.age is not None else KEEP_COMPLETED
         self._keep_failed = None if keep_failed is None else keep_failed.age
         self._swept: dict[str, int] = {}
+        self._flows_after = 0
         self._keep_effects = keep_effects
         self._clock = clock
         self._steps_at = clock() + random.uniform(0.0, STEPS_INTERVAL)
@@ -82,6 +83,7 @@ class Pruner(Service):
         await self.runner.fetch(pruning.forget_lanes(self.schema, KEEP_LANES))
         while await self.runner.fetch(pruning.forget_keys(self.schema, BATCH)) == [BATCH]:
             pass
+        await self._prune_flows()
         await self._forget(waiting.forget_waiters(self.schema, BATCH))
         await self._forget(effects.forget_effects(self.schema, self._keep_effects, BATCH))
         if self._clock() >= self._steps_at:
@@ -104,6 +106,15 @@ class Pruner(Service):
             [swept] = await self.runner.fetch(retaining.sweep(self.schema, table, self._swept.get(table, 0), BATCH))
             self._swept[table] = swept.last if swept.seen == BATCH else 0
             if swept.seen < BATCH or (turn >= SWEEPS and swept.gone < BATCH // 2):
+                return
+
+    async def _prune_flows(self) -> None:
+        """Look at some each time, from where the last turn ended."""
+        for _ in range(SWEEPS):
+            statement = flows.prune(self.schema, self._flows_after, BATCH, self._keep)
+            [(last, _)] = await self.runner.fetch(statement)
+            self._flows_after = last or 0
+            if last is None:
                 return
 
     async def _forget(self, statement: Statement[int]) -> None:

@@ -11,9 +11,16 @@ kept as (
            case when exists (select from {schema}.tasks t
                              where t.name = task and num_nonnulls(t.keep_completed, t.keep_completed_count) > 0) then true end
     from gone join unnest(%(ids)s::bigint[], %(durations)s::float8[], %(reasons)s::text[]) g (job_id, duration, reason) on job_id = id),
+noted as (
+    -- Those that wait for it are told by settle_flows.
+    insert into {schema}.flow_jobs (job_id, flow_id, queue, task, state, ended_at, error)
+    select id, flow_id, queue, task, 'cancelled', clock_timestamp(), jsonb_build_object('type', 'pgqueue.errors.JobCancelled', 'message', coalesce((%(reasons)s::text[])[array_position(%(ids)s::bigint[], id)], 'cancelled while it ran'))
+    from gone where flow_id is not null
+    on conflict (job_id) do update
+    set state = excluded.state, ended_at = excluded.ended_at, result = excluded.result, error = excluded.error),
 woken as (
     -- Who waits for a result: mostly nobody, and nothing is looked up. A stale outcome wakes them too: they look, and wait on.
     delete from {schema}.waiters
     where (select last_value from {schema}.waited_until) >= extract(epoch from now()) and job_id = any (%(ids)s::bigint[])
     returning pg_notify(channel, job_id::text))
-select id from gone
+select id, flow_id is not null from gone

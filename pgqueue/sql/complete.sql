@@ -13,9 +13,16 @@ kept as (
 freed as (
     insert into {schema}.freed_places (gate, loose, places)
     select place, false, count(*) from gone, unnest(places) place where places is not null group by place),
+noted as (
+    -- Those that wait for it are told by settle_flows.
+    insert into {schema}.flow_jobs (job_id, flow_id, queue, task, state, ended_at, result)
+    select id, flow_id, queue, task, 'completed', clock_timestamp(), (%(results)s::text[])[array_position(%(ids)s::bigint[], id)]::jsonb
+    from gone where flow_id is not null
+    on conflict (job_id) do update
+    set state = excluded.state, ended_at = excluded.ended_at, result = excluded.result, error = excluded.error),
 woken as (
     -- Who waits for a result: mostly nobody, and nothing is looked up. A stale outcome wakes them too: they look, and wait on.
     delete from {schema}.waiters
     where (select last_value from {schema}.waited_until) >= extract(epoch from now()) and job_id = any (%(ids)s::bigint[])
     returning pg_notify(channel, job_id::text))
-select count(*) from gone
+select count(*), count(flow_id) from gone

@@ -1,4 +1,4 @@
--- new -> available | scheduled. A job whose key is held by a live job comes back with created = false.
+-- new -> available | scheduled, or blocked where it waits for others. A job whose key is held by a live job comes back with created = false.
 with entered as materialized (
     -- The transaction must have its id before it takes positions: the claimers' marks rely on it.
     select pg_current_xact_id()),
@@ -8,8 +8,9 @@ given as (
            coalesce(g.given_serial, case when t.serial_key is not null then {schema}.fill_key(t.serial_key, g.args::jsonb) end) as serial
     from unnest(%(queues)s::text[], %(tasks)s::text[], %(args)s::text[], %(priorities)s::int[], %(run_ats)s::timestamptz[],
                 %(delays)s::float8[], %(max_attempts)s::int[], %(keys)s::text[], %(serial_keys)s::text[], %(options)s::text[], %(headers)s::text[],
-                %(tags)s::text[])
-         with ordinality as g (queue, task, args, priority, run_at, delay, max_attempts, given_key, given_serial, options, headers, tags, n)
+                %(tags)s::text[], %(flows)s::bigint[], %(waits)s::boolean[])
+         with ordinality as g (queue, task, args, priority, run_at, delay, max_attempts, given_key, given_serial, options, headers, tags,
+                               flow_id, waits, n)
     left join {schema}.tasks t on t.name = g.task),
 resolved as (
     select g.*, coalesce(g.priority, g.task_priority, q.priority, d.priority, 0) as rank,
@@ -22,13 +23,15 @@ resolved as (
     order by g.n),
 numbered as materialized (
     select r.*, nextval('{schema}.jobs_id_seq') as id,
-           case when r.due <= clock_timestamp() then nextval('{schema}.jobs_position') end as position
+           case when r.due <= clock_timestamp() and r.waits is null then nextval('{schema}.jobs_position') end as position
     from entered, resolved r),
 inserted as (
-    insert into {schema}.jobs (id, queue, task, args, state, priority, position, run_at, max_attempts, unique_key, serial_key, options, headers, tags)
-    select id, lane, task, args::jsonb, case when position is null then 'scheduled' else 'available' end, rank, position, due,
+    insert into {schema}.jobs (id, queue, task, args, state, priority, position, run_at, max_attempts, unique_key, serial_key, options, headers, tags,
+                              flow_id, waits_for)
+    select id, lane, task, args::jsonb, case when waits then 'blocked' when position is null then 'scheduled' else 'available' end, rank, position, due,
            attempts, key, serial, options::jsonb, headers::jsonb,
-           case when tags is not null then array(select jsonb_array_elements_text(tags::jsonb)) end
+           case when tags is not null then array(select jsonb_array_elements_text(tags::jsonb)) end, flow_id,
+           case when waits then 'children' end
     -- Keys in one order in every transaction: two bulks with the same keys cannot deadlock.
     from numbered order by key nulls first, lane, n
     on conflict (unique_key, queue) where unique_key is not null do nothing
@@ -36,7 +39,7 @@ inserted as (
 woken as (
     select pg_notify(%(channel)s, case when l.position is null then format('scheduled %%s', l.lane)
                                   else format('available %%s %%s %%s', l.lane, l.rank, l.position) end)
-    from (select lane, rank, min(position) as position from numbered group by lane, rank) l
+    from (select lane, rank, min(position) as position from numbered where waits is null group by lane, rank) l
     where exists (select from {schema}.idle_workers w where w.queue = l.lane))
 select n.id, i.id is not null as created, n.lane, n.rank, n.attempts, n.due, i.created_at, n.position is not null as available, n.key, n.serial,
        (select count(*) from woken)

@@ -5,7 +5,7 @@ with gone as (
 kept as (
     insert into {schema}.failed_jobs (id, run_at, created_at, started_at, worker_id, attempt, max_attempts, priority, crashes, queue, task,
                                       unique_key, serial_key, reason, error_type, error_message, fingerprint, args, options, headers, errors, tags,
-                                      places)
+                                      places, flow_id)
     select id, run_at, created_at, clock_timestamp() - make_interval(secs => duration), %(worker)s, attempt,
            max_attempts, priority + coalesce(aged, 0), crashes + crashed, queue, task, unique_key, serial_key, g.reason,
            error ->> 'type', error ->> 'message', g.fingerprint,
@@ -16,12 +16,20 @@ kept as (
            -- What halts its serial key keeps its place there; the others are freed by the next statement.
            case when places is not null then (
                select nullif(array(select p from unnest(places) p where p like 'serial:%%'), '{{}}')
-               from {schema}.tasks t where t.name = task and t.halt_on_failed) end
+               from {schema}.tasks t where t.name = task and t.halt_on_failed) end,
+           flow_id
     from gone
     join (select job_id, duration, crashed, reason, fingerprint, error::jsonb
           from unnest(%(ids)s::bigint[], %(durations)s::float8[], %(crashes)s::int[], %(reasons)s::text[], %(fingerprints)s::text[],
                       %(errors)s::text[]) u (job_id, duration, crashed, reason, fingerprint, error)) g on job_id = id
     returning id, queue, task),
+noted as (
+    -- Those that wait for it are told by settle_flows.
+    insert into {schema}.flow_jobs (job_id, flow_id, queue, task, state, ended_at, error)
+    select id, flow_id, queue, task, 'failed', clock_timestamp(), (%(errors)s::text[])[array_position(%(ids)s::bigint[], id)]::jsonb - 'traceback'
+    from gone where flow_id is not null
+    on conflict (job_id) do update
+    set state = excluded.state, ended_at = excluded.ended_at, result = excluded.result, error = excluded.error),
 told as (
     select {schema}.enqueue_on_failed(array_agg(k.id)) from kept k
     left join {schema}.tasks t on t.name = k.task
@@ -33,4 +41,4 @@ woken as (
     where (select last_value from {schema}.waited_until) >= extract(epoch from now()) and job_id = any (%(ids)s::bigint[])
     returning pg_notify(channel, job_id::text))
 -- Not a left join: the planner would leave it out, and the on_failed tasks with it.
-select gone.id from gone cross join (select count(*) from told) t
+select gone.id, gone.flow_id is not null from gone cross join (select count(*) from told) t

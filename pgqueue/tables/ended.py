@@ -47,6 +47,7 @@ def failed_jobs(metadata: sa.MetaData) -> sa.Table:
         "failed_jobs",
         metadata,
         column("id", BIGINT, "As in jobs."),
+        nullable("flow_id", BIGINT, "As in jobs."),
         column("run_at", TIME, "From when on the last attempt could run."),
         column("created_at", TIME, "When the job was enqueued."),
         nullable("started_at", TIME, "Start of the last attempt."),
@@ -60,7 +61,9 @@ def failed_jobs(metadata: sa.MetaData) -> sa.Table:
         column("task", TEXT, "As in jobs."),
         nullable("unique_key", TEXT, "As in jobs; free for others again."),
         nullable("serial_key", TEXT, "As in jobs."),
-        column("reason", TEXT, "attempts_used, fail_job, gave_up, crashed, interrupted or bad_arguments."),
+        column(
+            "reason", TEXT, "attempts_used, fail_job, gave_up, crashed, interrupted, bad_arguments or child_failed."
+        ),
         column("error_type", TEXT, "Class of the last error."),
         column("error_message", TEXT, "Text of the last error."),
         column("fingerprint", TEXT, "The same for errors of one task, one type and one place in the code."),

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import BIGINT, BOOLEAN, INTERVAL, TEXT
 
 from pgqueue.names import schema_name
-from pgqueue.tables import alerts, breakers, doing, ended, live, settings
+from pgqueue.tables import alerts, breakers, doing, ended, flows, live, settings
 from pgqueue.tables.columns import TIME
 
 _ALL_JOBS = """
@@ -24,6 +24,7 @@ _QUEUE_STATS = """
     queue paused available running scheduled due retrying blocked failed completed_last_hour
     oldest_waiting workers slots
 """
+_ALL_FLOWS = "id name created_at state jobs live completed failed cancelled ended_at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +54,14 @@ class Tables:
     rescues: sa.Table
     job_steps: sa.Table
     effects: sa.Table
+    flows: sa.Table
+    flow_jobs: sa.Table
+    flow_edges: sa.Table
+    flow_waits: sa.Table
     all_jobs: sa.Table
     running_jobs: sa.Table
     queue_stats: sa.Table
+    all_flows: sa.Table
 
 
 def metadata(schema: str = "pgqueue") -> sa.MetaData:
@@ -83,11 +89,12 @@ def _of(schema: str) -> Tables:
     made = sa.MetaData(schema=schema_name(schema))
     live.positions(made)
     live.waited_until(made)
-    jobs, claims, workers, completed = (
+    jobs, claims, workers, completed, members = (
         live.jobs(made),
         live.claims(made),
         live.workers(made),
         ended.completed_jobs(made),
+        flows.flow_jobs(made),
     )
     # Views are in a MetaData of their own, or create_all would make tables of them.
     views = sa.MetaData(schema=schema)
@@ -115,6 +122,10 @@ def _of(schema: str) -> Tables:
         rescues=alerts.rescues(made),
         job_steps=doing.job_steps(made),
         effects=doing.effects(made),
+        flows=flows.flows(made),
+        flow_jobs=members,
+        flow_edges=flows.flow_edges(made),
+        flow_waits=flows.flow_waits(made),
         all_jobs=_view(views, "all_jobs", _ALL_JOBS, jobs, completed, ended_at=TIME),
         running_jobs=_view(
             views,
@@ -128,10 +139,11 @@ def _of(schema: str) -> Tables:
             lease_until=TIME,
         ),
         queue_stats=_view(views, "queue_stats", _QUEUE_STATS, jobs, paused=BOOLEAN, oldest_waiting=INTERVAL),
+        all_flows=_view(views, "all_flows", _ALL_FLOWS, members, name=TEXT, created_at=TIME, completed=BIGINT),
     )
 
 
-def _view(metadata: sa.MetaData, name: str, columns: str, *sources: sa.Table, **own: Any) -> sa.Table:
+def _view(metadata: sa.MetaData, view: str, columns: str, *sources: sa.Table, **own: Any) -> sa.Table:
     """A view's columns have the types that the tables below it give them; its own others are counts unless said."""
     known = {column.name: column.type for source in reversed(sources) for column in source.columns} | own
-    return sa.Table(name, metadata, *(sa.Column(column, known.get(column, BIGINT)) for column in columns.split()))
+    return sa.Table(view, metadata, *(sa.Column(column, known.get(column, BIGINT)) for column in columns.split()))

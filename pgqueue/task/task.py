@@ -14,10 +14,11 @@ from pgqueue.backoff import Backoff
 from pgqueue.context import Context, enter
 from pgqueue.effects import RunEffects
 from pgqueue.errors import ArgumentError, ConfigurationError
+from pgqueue.flow import After, OnFailure, WaitForChildren, after_of
 from pgqueue.job import Job, NewJob
 from pgqueue.journal import Journal
 from pgqueue.names import data_name
-from pgqueue.outcome import AttemptError, Completed, Failed, Outcome, decide
+from pgqueue.outcome import AttemptError, Completed, Failed, Outcome, Wait, decide
 from pgqueue.task import chunking
 from pgqueue.task.declaring import aliases_of, check, how_to_run, name_of
 from pgqueue.task.options import RunIn, TaskOptions, Unique, filled, new_job
@@ -120,13 +121,16 @@ class Task(Generic[P, R]):
         timeout: float | timedelta | None = None,
         tags: Sequence[str] | None = None,
         headers: Mapping[str, Any] | None = None,
+        after: After = (),
+        on_failure: OnFailure = "fail_parent",
     ) -> BoundTask[P, R]:
         """The task with options of one enqueue, and the connection whose transaction it joins.
 
         `connection`: psycopg Connection or AsyncConnection, SQLAlchemy Connection, Session, AsyncConnection or
         AsyncSession. `delay` and `timeout` are seconds or timedelta; `run_at` is aware. Jobs of a queue with one
         `serial_key` run one at a time, in order. `key` is the unique key, or a Unique that also says what happens while
-        a job holds it. Raises ArgumentError.
+        a job holds it. `after` are jobs that exist, or their ids, for which it waits; `on_failure` is what one of them
+        that does not complete does to it, as in `Flow.add`. Raises ArgumentError.
 
             with Session(engine) as s, s.begin():
                 send_email.using(s, delay=60, key="welcome-7").enqueue("a@b.c")
@@ -147,6 +151,8 @@ class Task(Generic[P, R]):
             tags=tags,
             headers=headers,
         )
+        if after:
+            template = template._replace(after=after_of(self.name, after, on_failure))
         return BoundTask(self, connection, template, unique)
 
     def run_in_child(
@@ -176,6 +182,10 @@ class Task(Generic[P, R]):
         """The outcome of an attempt that raised. Arguments that do not fit will not fit later either."""
         if isinstance(error, ArgumentsDoNotFit):
             return Failed("bad_arguments", AttemptError.of(error.__cause__ or error))
+        if isinstance(error, WaitForChildren):
+            if self.chunk is None:
+                return Wait(error.plan, error.on_failure, self.app.max_attempts)
+            error = ConfigurationError(f"task {self.name} takes chunks: a chunk cannot wait for children")
         return decide(
             error,
             attempt=attempt,
@@ -238,6 +248,7 @@ class BoundTask(Generic[P, R]):
             given.tags,
             given.headers,
             given.options,
+            given.after,
         )
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:

@@ -11,7 +11,7 @@ from typing import Any
 from pgqueue.app import PgQueue
 from pgqueue.errors import ConfigurationError
 from pgqueue.events import Event, EventName
-from pgqueue.queries import inspecting
+from pgqueue.queries import claiming, inspecting
 from pgqueue.queries.statement import Statement, inline
 from pgqueue.worker import Worker
 
@@ -165,7 +165,7 @@ async def _waits(app: PgQueue, worker: Worker) -> bool:
         {"tasks": app.tasks.names, "queues": sorted(worker.queues)},
     )
     [(waits,)] = await worker.services.fetch(statement)
-    return bool(waits)
+    return bool(waits) or (await worker.services.fetch(claiming.flows_move(app.schema)))[0]
 
 
 async def _bring_forward(app: PgQueue, worker: Worker) -> bool:

@@ -9,6 +9,7 @@ from pgqueue.queries.rescuing import Orphan
 from pgqueue.services.ageing import Ageing
 from pgqueue.services.alerter import Alerter
 from pgqueue.services.breakers import BreakerKeeper
+from pgqueue.services.flowkeeper import FlowKeeper
 from pgqueue.services.gatekeeper import Gatekeeper
 from pgqueue.services.promoter import Promoter
 from pgqueue.services.pruner import Pruner
@@ -54,6 +55,7 @@ class Duties:
         )
         self.latecomers = Latecomers(runner, schema, serving.sweep_all)
         self.gatekeeper = Gatekeeper(runner, schema, serving.has_limits)
+        self.flows = FlowKeeper(runner, schema)
         self.breakers = BreakerKeeper(
             runner,
             schema,
@@ -82,6 +84,7 @@ class Duties:
             self.settings,
             UnknownTasks(runner, schema, lambda: worker.queues),
             self.gatekeeper,
+            self.flows,
             self.breakers,
             Ageing(runner, schema, serving.ageing, serving.aged),
             pruner,

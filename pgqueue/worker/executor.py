@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import json
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import Any, Protocol
 
 from pgqueue import arguments
 from pgqueue.backoff import DEFAULT
 from pgqueue.context import Context, enter
+from pgqueue.flow import Child
 from pgqueue.job import ClaimedJob
 from pgqueue.middleware import Middleware
 from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome, decide
@@ -53,6 +55,7 @@ class Executor:
         timeout_of: Callable[[Task[..., Any], ClaimedJob], float | None],
         on_start: Callable[[ClaimedJob], None] | None,
         on_finish: Finish,
+        children_of: Callable[[ClaimedJob], Awaitable[tuple[Child, ...]]],
         layers: Sequence[Middleware] = (),
     ) -> None:
         self._tasks = tasks
@@ -63,6 +66,7 @@ class Executor:
         self._timeout_of = timeout_of
         self._on_start = on_start
         self._on_finish = on_finish
+        self._children_of = children_of
         self._layers = tuple(layers)
         self._chunks = ChunkRuns(transactions, journals, timeout_of, self._layers)
         # A run starts inside the run that freed its slot: what that one set in its context is none of its business.
@@ -135,6 +139,8 @@ class Executor:
             context = Context(job.id, job.task, job.queue, job.attempt, job.max_attempts, headers)
             context.claimed, context.open_journal, context.open_effects = job, self._open_journal, self._open_effects
             timeout = self._timeout_of(task, job)
+            if job.options is not None and "children" in json.loads(job.options):
+                context.found = await self._children_of(job)
             if self._layers:
                 outcome = await self._wrapped(slots, task, job, context, timeout)
             elif timeout is None and task.run_in == "coroutine" and not task.options.transactional:

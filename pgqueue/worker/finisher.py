@@ -44,6 +44,7 @@ class Finisher:
         on_stale: Callable[[int], None],
         on_later: Callable[[float], None],
         on_freed: Callable[[], None],
+        on_flows: Callable[[], None],
     ) -> None:
         self._connection = connection
         self._schema = schema
@@ -51,6 +52,7 @@ class Finisher:
         self._on_stale = on_stale
         self._on_later = on_later
         self._on_freed = on_freed
+        self._on_flows = on_flows
         self._waiting: list[Finished] = []
         self._locked: list[Finished] = []
         # What could not be written in any form. Its jobs have begun, and are not given back.
@@ -177,7 +179,7 @@ class Finisher:
         try:
             # Several statements end together: what is left after a lock timeout is then the whole batch.
             operation = finishing.finish(self._schema, self._worker(), batch)
-            stale = await self._connection.run(operation, atomic=finishing.needs_transaction(batch))
+            stale, in_flows = await self._connection.run(operation, atomic=finishing.needs_transaction(batch))
         except NoPartition:
             await self._connection.fetch(pruning.make_partitions(self._schema))
             self._again(batch)
@@ -190,12 +192,16 @@ class Finisher:
             return
         if stale:
             self._on_stale(stale)
+        if in_flows:
+            self._on_flows()
         self._wrote(batch)
 
     async def _write_unlocked(self, batch: list[Finished]) -> None:
         """Somebody holds a row of the batch: the others end now, that one when it is free."""
         operation = finishing.finish_unlocked(self._schema, self._worker(), batch)
-        free = await self._connection.run(operation, atomic=True)
+        free, in_flows = await self._connection.run(operation, atomic=True)
+        if in_flows:
+            self._on_flows()
         ready = [one for one in batch if one.id in free]
         self._wrote(ready)
         rest = self._without([one for one in batch if one.id not in free], self._superseded)

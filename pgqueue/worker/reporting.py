@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable
 from pgqueue.events import Event, EventName, Subscribers
 from pgqueue.job import ClaimedJob
 from pgqueue.journal import Progress
-from pgqueue.outcome import Cancelled, Completed, Failed, Outcome, Retry, Snooze
+from pgqueue.outcome import Cancelled, Completed, Failed, Outcome, Retry, Snooze, Wait
 from pgqueue.queries.rescuing import Orphan
 
 NAMES: dict[type, EventName] = {
     Completed: "completed",
     Retry: "retried",
     Snooze: "snoozed",
+    Wait: "snoozed",
     Cancelled: "cancelled",
     Failed: "failed",
     type(None): "released",

@@ -204,6 +204,8 @@ class Serving:
                 self._worker.duties.breakers.changed()
                 self._worker.duties.gatekeeper.open()
                 self._hold_back_no_more()
+            case "flows", []:
+                self._worker.duties.flows.wake()
             case "resumed", [queue] if queue in self.claimers:
                 self.wake(queue, sweep=True)
                 self._worker.duties.settings.wake()

@@ -17,7 +17,7 @@ from pgqueue.errors import PgQueueError, RetryJob
 from pgqueue.job import ClaimedJob
 from pgqueue.outcome import Completed
 from pgqueue.queries import claiming
-from pgqueue.queries.finishing import Finished, finish
+from pgqueue.queries.finishing import Finished, Written, finish
 from pgqueue.queries.statement import Operation
 from pgqueue.task import Task
 from pgqueue.task.chunkcall import ChunkCall
@@ -74,9 +74,11 @@ class Transactions:
         schema: str,
         worker: Callable[[], UUID],
         keeps_history: Callable[[Task[..., Any], str], bool],
+        on_flows: Callable[[], Any],
     ) -> None:
         self.database = database
         self._keeps_history = keeps_history
+        self._on_flows = on_flows
         self._schema = schema
         self._worker = worker
 
@@ -86,8 +88,9 @@ class Transactions:
             began = time.monotonic()
             with lent(connection), around.task():
                 outcome = Completed(task.dump_result(task.function(**kwargs)))
-            stale = run(connection, self._finish(task, job, outcome, time.monotonic() - began))
-            self._check(_shown(task, [job]), stale, context.stopped)
+            written = run(connection, self._finish(task, job, outcome, time.monotonic() - began))
+            self._check(_shown(task, [job]), written.stale, context.stopped)
+        self._tell(written)
         return outcome
 
     async def arun(self, task: Task[..., Any], job: ClaimedJob, context: Context, kwargs: dict[str, Any]) -> Completed:
@@ -99,8 +102,9 @@ class Transactions:
                     async with alent(connection):
                         with around.task():
                             outcome = Completed(task.dump_result(await task.function(**kwargs)))
-                    stale = await arun(connection, self._finish(task, job, outcome, time.monotonic() - began))
-                    self._check(_shown(task, [job]), stale, context.stopped)
+                    written = await arun(connection, self._finish(task, job, outcome, time.monotonic() - began))
+                    self._check(_shown(task, [job]), written.stale, context.stopped)
+        self._tell(written)
         return outcome
 
     def run_chunk(self, call: ChunkCall, jobs: list[ChunkJob[Any]], held: Sequence[ClaimedJob]) -> None:
@@ -111,8 +115,9 @@ class Transactions:
             began = time.monotonic()
             with lent(connection), around.task():
                 call.returned(call.task.function(jobs))
-            stale = run(connection, self._finish_chunk(call, held, time.monotonic() - began))
-            self._check(_shown(call.task, held), stale, call.stopped)
+            written = run(connection, self._finish_chunk(call, held, time.monotonic() - began))
+            self._check(_shown(call.task, held), written.stale, call.stopped)
+        self._tell(written)
 
     async def arun_chunk(self, call: ChunkCall, jobs: list[ChunkJob[Any]], held: Sequence[ClaimedJob]) -> None:
         """As `run_chunk`."""
@@ -124,11 +129,12 @@ class Transactions:
                 async with alent(connection):
                     with around.task():
                         call.returned(await call.task.function(jobs))
-                stale = await arun(connection, self._finish_chunk(call, held, time.monotonic() - began))
-                self._check(_shown(call.task, held), stale, call.stopped)
+                written = await arun(connection, self._finish_chunk(call, held, time.monotonic() - began))
+                self._check(_shown(call.task, held), written.stale, call.stopped)
+        self._tell(written)
 
-    def _finish_chunk(self, call: ChunkCall, held: Sequence[ClaimedJob], seconds: float) -> Operation[int]:
-        """Complete what the task completed; returns how many of all its jobs this worker holds no longer."""
+    def _finish_chunk(self, call: ChunkCall, held: Sequence[ClaimedJob], seconds: float) -> Operation[Written]:
+        """Complete what the task completed; `stale` counts all its jobs that this worker holds no longer."""
         completed = [
             self._finished(call.task, job, one.outcome, seconds)
             for job, one in zip(held, call.runs, strict=True)
@@ -136,14 +142,20 @@ class Transactions:
         ]
         ids = {one.id for one in completed}
         others = [(job.id, job.fence) for job in held if job.id not in ids]
-        stale = 0
+        written = Written(0, 0)
         if others:
             # What the task wrote for these commits too.
             still: list[Any] = yield claiming.lock_held(self._schema, *zip(*others, strict=True))
-            stale = len(others) - len(still)
+            written = Written(len(others) - len(still), 0)
         if completed:
-            stale += yield from finish(self._schema, self._worker(), completed)
-        return stale
+            ended = yield from finish(self._schema, self._worker(), completed)
+            written = Written(written.stale + ended.stale, ended.in_flows)
+        return written
+
+    def _tell(self, written: Written) -> None:
+        # Parents are to be told: perhaps from a thread.
+        if written.in_flows:
+            self._on_flows()
 
     def _finish(self, task: Task[..., Any], job: ClaimedJob, outcome: Completed, seconds: float) -> Any:
         return finish(self._schema, self._worker(), [self._finished(task, job, outcome, seconds)])

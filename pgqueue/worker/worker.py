@@ -7,7 +7,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -17,7 +18,7 @@ from pgqueue.errors import ConfigurationError
 from pgqueue.job import ClaimedJob
 from pgqueue.outcome import Completed, Outcome, Snooze
 from pgqueue.queries import breakers as breaker_rows
-from pgqueue.queries import fleet, inspecting
+from pgqueue.queries import fleet, flows, inspecting
 from pgqueue.queries import limits as limit_rows
 from pgqueue.queries.finishing import Finished
 from pgqueue.revision import check_revision
@@ -44,6 +45,7 @@ from pgqueue.worker.upkeep import QueueSettings
 
 if TYPE_CHECKING:
     from pgqueue.app import PgQueue
+    from pgqueue.flow import Child
 
 logger = logging.getLogger("pgqueue.worker")
 
@@ -245,9 +247,13 @@ class Worker:
         )
         self.listening = WorkerConnection(app.database, "listener")
         self.pruning = WorkerConnection(app.database, "pruner", lock_timeout="2s")
-        self.finisher = Finisher(self.finishing, app.schema, lambda: self.id, self._stale, self._later, self._freed)
+        self.finisher = Finisher(
+            self.finishing, app.schema, lambda: self.id, self._stale, self._later, self._freed, self._flows_went_on
+        )
+        # A transactional task may run in a thread.
+        on_flows: Callable[[], Any] = partial(asyncio.get_running_loop().call_soon_threadsafe, self._flows_went_on)
         self.transactions = Transactions(
-            self._transaction_database(), app.schema, lambda: self.id, self.serving.keeps_history
+            self._transaction_database(), app.schema, lambda: self.id, self.serving.keeps_history, on_flows
         )
         self.publisher = Publisher(self.services, app.schema, self.name) if self._publish_events else None
         publish = None if self.publisher is None else self.publisher.take
@@ -263,6 +269,7 @@ class Worker:
             self.serving.timeout_of,
             on_start,
             self._finished,
+            self._children_of,
             app.middleware.runs,
         )
         self.quarantine = Quarantine(self)
@@ -348,6 +355,12 @@ class Worker:
         self.serving.freed()
         if self.breakers.watched:
             self.duties.breakers.failed()
+
+    async def _children_of(self, job: ClaimedJob) -> tuple[Child, ...]:
+        return tuple(await self.services.insist(flows.children(self.app.schema, job.id)))
+
+    def _flows_went_on(self) -> None:
+        self.duties.flows.wake()
 
     def _stale(self, count: int) -> None:
         logger.warning("%d outcomes were refused: their jobs had been rescued and belong to others now", count)

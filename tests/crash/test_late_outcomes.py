@@ -87,7 +87,13 @@ async def held(fleet: Fleet) -> AsyncIterator[Held]:
     database.fetch(registration)
     connection = WorkerConnection(database, "finishes")
     finisher = Finisher(
-        connection, "pgqueue", lambda: worker, stale.append, on_later=lambda delay: None, on_freed=lambda: None
+        connection,
+        "pgqueue",
+        lambda: worker,
+        stale.append,
+        on_later=lambda delay: None,
+        on_freed=lambda: None,
+        on_flows=lambda: None,
     )
     yield Held(database, finisher, worker, stale)
     await connection.close()

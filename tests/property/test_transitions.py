@@ -179,7 +179,7 @@ class Transitions(RuleBasedStateMachine):
         extra = data.draw(st.lists(st.sampled_from(stale), max_size=2, unique_by=lambda pair: pair[0])) if stale else []
         refused = [Finished(id_, fence, TASK, data.draw(OUTCOMES), 0.1) for id_, fence in extra]
         fresh = [Finished(job.id, job.fence or 0, TASK, outcome, 0.1, kept) for job, outcome in batch]
-        assert run(self.db, finishing.finish(SCHEMA, self.ids[worker], fresh + refused)) == len(refused)
+        assert run(self.db, finishing.finish(SCHEMA, self.ids[worker], fresh + refused)).stale == len(refused)
         for job, outcome in batch:
             self.model.finished(job, outcome, kept=kept)
 
@@ -201,7 +201,7 @@ class Transitions(RuleBasedStateMachine):
         before = self.snapshot()
         for outcome, kept in itertools.product(EVERY_OUTCOME, (True, False)):
             late = Finished(id_, fence, TASK, outcome, 0.1, kept)
-            assert run(self.db, finishing.finish(SCHEMA, self.ids[worker], [late])) == 1
+            assert run(self.db, finishing.finish(SCHEMA, self.ids[worker], [late])).stale == 1
         assert self.snapshot() == before
 
     @precondition(lambda self: self.model.jobs)

@@ -166,7 +166,7 @@ def finish(
 ) -> int:
     """Write one outcome for all; how many jobs were not the caller's any more."""
     jobs = [claimed] if isinstance(claimed, ClaimedJob) else claimed
-    return run(conn, finishing.finish(SCHEMA, uuid4(), [finished(one, outcome, **options) for one in jobs]))
+    return run(conn, finishing.finish(SCHEMA, uuid4(), [finished(one, outcome, **options) for one in jobs])).stale
 
 
 def rescue(conn: Connection, delay: float = 60.0, *, gathers: bool = False) -> list[Orphan]:

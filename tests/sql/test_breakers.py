@@ -96,7 +96,7 @@ def finish(conn: Connection, jobs: list[ClaimedJob], outcome: Outcome | None, *f
     """As a worker's finisher does, whose breakers counted the outcome."""
     batch = [Finished(job.id, job.fence, job.task, outcome, limited=True, tried=True, failed=failed) for job in jobs]
     with conn.transaction():
-        return run(conn, finishing.finish(SCHEMA, uuid4(), batch))
+        return run(conn, finishing.finish(SCHEMA, uuid4(), batch)).stale
 
 
 def make_half_open(conn: Connection, of: Of = SEND) -> None:

@@ -36,7 +36,7 @@ def test_a_completed_job_leaves_jobs_and_is_kept_whole_in_the_history(db: Connec
     claimed = claim_one(db, priority=3)
     me = uuid4()
     batch = [finished(claimed, Completed('{"sent": [1, null]}'), duration=2.5)]
-    assert run(db, finishing.finish(SCHEMA, me, batch)) == 0
+    assert run(db, finishing.finish(SCHEMA, me, batch)).stale == 0
     assert value(db, "select count(*) from pgqueue.jobs") == 0
     [row] = rows(db, "select * from pgqueue.completed_jobs")
     assert (row["id"], row["state"], row["queue"], row["task"], row["unique_key"], row["priority"]) == (
@@ -52,7 +52,7 @@ def test_each_job_of_a_batch_gets_its_own_result_and_duration(db: Connection) ->
     ids = add(db, 5)
     jobs = claim(db).jobs
     batch = [finished(one, Completed(json.dumps(one.id)), duration=float(n)) for n, one in enumerate(reversed(jobs))]
-    assert run(db, finishing.finish(SCHEMA, uuid4(), batch)) == 0
+    assert run(db, finishing.finish(SCHEMA, uuid4(), batch)).stale == 0
     kept = rows(
         db, "select id, result, extract(epoch from finished_at - started_at)::int as ran from pgqueue.completed_jobs"
     )
@@ -69,7 +69,7 @@ def test_a_queue_without_history_keeps_nothing(db: Connection) -> None:
     ids = add(db, 3)
     jobs = claim(db).jobs
     batch = [finished(one, Completed(), kept=one.id == ids[0]) for one in jobs]
-    assert run(db, finishing.finish(SCHEMA, uuid4(), batch)) == 0
+    assert run(db, finishing.finish(SCHEMA, uuid4(), batch)).stale == 0
     assert states(db) == {"completed": 1}
 
 
@@ -92,7 +92,7 @@ def test_one_batch_writes_outcomes_of_every_kind(db: Connection) -> None:
         finished(cancelled, Cancelled("no")),
         finished(back, None),
     ]
-    assert run(db, finishing.finish(SCHEMA, uuid4(), batch)) == 0
+    assert run(db, finishing.finish(SCHEMA, uuid4(), batch)).stale == 0
     assert states(db) == {"completed": 1, "scheduled": 1, "failed": 1, "cancelled": 1, "available": 1}
     assert state_of(db, ids[5]) == "available"
 
@@ -103,7 +103,7 @@ def test_of_two_outcomes_of_one_job_in_a_batch_the_later_counts(db: Connection) 
     finish(db, first, None)
     again = claim_one(db)
     batch = [finished(first, Failed("fail_job", ERROR)), finished(again, Completed())]
-    assert run(db, finishing.finish(SCHEMA, uuid4(), batch)) == 0
+    assert run(db, finishing.finish(SCHEMA, uuid4(), batch)).stale == 0
     assert state_of(db, id_) == "completed"
 
 

@@ -43,7 +43,7 @@ def test_a_failed_job_is_kept_whole_with_every_attempts_error(db: Connection) ->
     promote(db)
     me = uuid4()
     batch = [finished(claim_one(db), Failed("attempts_used", ERROR), duration=1.0)]
-    assert run(db, finishing.finish(SCHEMA, me, batch)) == 0
+    assert run(db, finishing.finish(SCHEMA, me, batch)).stale == 0
     assert value(db, "select count(*) from pgqueue.jobs") == 0
     [row] = rows(db, "select * from pgqueue.failed_jobs")
     assert (row["id"], row["queue"], row["task"], row["unique_key"], row["attempt"], row["max_attempts"]) == (

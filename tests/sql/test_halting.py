@@ -76,7 +76,7 @@ def claim(conn: Connection, by: Any = None, templates: Templates = NONE) -> list
 
 def end(conn: Connection, job: ClaimedJob, outcome: Outcome) -> None:
     with conn.transaction():
-        assert run(conn, finish(SCHEMA, None, [finished(job, outcome, limited=job.limited)])) == 0
+        assert run(conn, finish(SCHEMA, None, [finished(job, outcome, limited=job.limited)])).stale == 0
     with conn.transaction():
         run(conn, gates.hand_over(SCHEMA))
 

@@ -401,7 +401,7 @@ def test_each_statement_that_completes_says_whose_history_it_is(db: Connection) 
         finished(third, Completed(), kept=False, own_retention=True),
     ]
     with db.transaction():
-        assert run(db, finishing.finish(SCHEMA, uuid4(), batch)) == 0
+        assert run(db, finishing.finish(SCHEMA, uuid4(), batch)).stale == 0
     assert {
         row["id"]: row["own_retention"] for row in rows(db, "select id, own_retention from pgqueue.completed_jobs")
     } == {

@@ -41,7 +41,7 @@ def fail_once(conn: Connection, job_id: int, outcome: Retry | Snooze) -> None:
 def test_a_retry_waits_for_its_delay_and_keeps_the_attempt_and_the_error(db: Connection) -> None:
     [id_] = add(db)
     claimed, me = claim_one(db), uuid4()
-    assert run(db, finishing.finish(SCHEMA, me, [finished(claimed, Retry(60.0, ERROR))])) == 0
+    assert run(db, finishing.finish(SCHEMA, me, [finished(claimed, Retry(60.0, ERROR))])).stale == 0
     row = job_row(db, id_)
     assert (row["state"], row["position"], row["claim_id"], row["attempt"], row["crashes"]) == (
         "scheduled",
@@ -101,7 +101,7 @@ def test_each_job_of_a_batch_gets_its_own_delay_refund_and_error(db: Connection)
         Snooze(4000.0),
     ]
     batch = [finished(one, outcome) for one, outcome in zip(claim(db).jobs, outcomes, strict=True)]
-    assert run(db, finishing.finish(SCHEMA, uuid4(), batch[::-1])) == 0
+    assert run(db, finishing.finish(SCHEMA, uuid4(), batch[::-1])).stale == 0
     found = [
         (row["waits"], row["attempt"], row["crashes"], row["message"])
         for row in rows(

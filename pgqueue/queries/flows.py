@@ -1,0 +1,461 @@
+"""Flows: enqueued whole, joined by jobs that exist, counted as their members end; who waits goes on or fails."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+from pgqueue.errors import JobNotFound
+from pgqueue.flow import Child, Plan
+from pgqueue.job import Job, JobOperations, NewJob
+from pgqueue.queries import inspecting
+from pgqueue.queries.enqueuing import Declared, enqueue
+from pgqueue.queries.statement import Operation, Statement, array, inline, text, texts
+
+SETTLE = 2_000
+WITH_CHILDREN = '{"children": true}'
+
+
+class Member(NamedTuple):
+    """A job that exists and that others are to wait for, as they have counted it."""
+
+    job_id: int
+    counted: str | None
+
+
+class Edge(NamedTuple):
+    """The parent waits for the child. `counted` is the state in which it finds it."""
+
+    parent: int
+    child: int
+    on_failure: str
+    counted: str | None
+
+
+class Turn(NamedTuple):
+    """How many a statement has looked at, and how many of them it could do; `siblings`: jobs that are to be cancelled."""
+
+    seen: int
+    done: int
+    siblings: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRow:
+    """A flow as the view `all_flows` shows it. `state` is running, completed, failed or cancelled."""
+
+    id: int
+    name: str | None
+    created_at: datetime
+    state: str
+    jobs: int
+    live: int
+    completed: int
+    failed: int
+    cancelled: int
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class FlowJob:
+    """A job of a flow. `children`: ids of those that it waits for, of any flow; `state` as in `Job`, or gone."""
+
+    job_id: int
+    task: str
+    queue: str
+    name: str | None
+    state: str
+    children: tuple[int, ...]
+    error: str | None
+    attempt: int | None
+    percent: float | None
+
+
+def enqueue_plan(
+    schema: str,
+    plan: Plan,
+    jobs: Sequence[NewJob],
+    fallback_attempts: int,
+    operations: JobOperations | None = None,
+    declared: Declared | None = None,
+    flow: int | None = None,
+) -> Operation[tuple[int, list[Job]]]:
+    """Insert `jobs`, those of `plan`, and who waits for whom, in a transaction that the caller holds.
+
+    The id of the flow, a new one where none is given, and the jobs in the order of the plan. A job whose key is held
+    stands for its holder: who waits for it waits for that one, which waits for nobody that it did not wait for.
+    Raises JobNotFound for one that is to be waited for and is not there.
+    """
+    if flow is None:
+        [flow] = yield _new_flow(schema, plan.name)
+    outside = sorted({job_id for _, job_id, _ in plan.outside})
+    counted = {one.job_id: one.counted for one in (yield from _adopted(schema, flow, outside))} if outside else {}
+    if missing := [job_id for job_id in outside if job_id not in counted]:
+        raise JobNotFound(
+            f"no job with id {', '.join(map(str, missing[:5]))} to wait for: it never was, its transaction has not "
+            "committed, or it has ended and no history is kept. Enqueue both in one transaction, or as a flow"
+        )
+    parents = {parent for parent, *_ in (*plan.edges, *plan.outside)}
+    given = [
+        job._replace(
+            flow_id=flow,
+            waits=place in parents,
+            options=_with_children(job.options) if place in parents else job.options,
+        )
+        for place, job in enumerate(jobs)
+    ]
+    made: list[Job] = yield from enqueue(schema, given, fallback_attempts, operations, declared)
+    held = sorted({job.id for job in made if not job.created})
+    if held:
+        counted |= dict.fromkeys(held, "completed") | dict((yield from _adopted(schema, flow, held)))
+    edges = {
+        (made[parent].id, child): Edge(made[parent].id, child, policy, counted.get(child))
+        for parent, child, policy in (
+            *((parent, made[child].id, policy) for parent, child, policy in plan.edges),
+            *plan.outside,
+        )
+        if made[parent].created and made[parent].id != child
+    }
+    new = [(job, name) for job, name in zip(made, plan.names, strict=True) if job.created]
+    callbacks = {job.id: when for job, when in zip(made, plan.callbacks, strict=True) if when is not None}
+    # One whose only children stand for itself waits for nobody.
+    waiting = [made[place].id for place in parents if made[place].created]
+    yield _record(schema, flow, new, edges.values(), waiting, callbacks)
+    return flow, made
+
+
+def enqueue_all(
+    schema: str,
+    jobs: Sequence[NewJob],
+    fallback_attempts: int,
+    operations: JobOperations | None = None,
+    declared: Declared | None = None,
+) -> Operation[list[Job]]:
+    """Insert jobs some of which wait for jobs that exist: each of those in the flow of the first that it waits for."""
+    made: list[Job] = []
+    for after, group in groupby(jobs, attrgetter("after")):
+        alike = tuple(group)
+        if not after:
+            made += yield from enqueue(schema, alike, fallback_attempts, operations, declared)
+            continue
+        flows: list[int] = yield _flows_of(schema, [job_id for job_id, _ in after])
+        nothing = (None,) * len(alike)
+        outside = tuple((place, *edge) for place in range(len(alike)) for edge in after)
+        plan = Plan(None, alike, nothing, nothing, (), outside, tuple(range(len(alike))))
+        _, new = yield from enqueue_plan(
+            schema, plan, alike, fallback_attempts, operations, declared, next(iter(flows), None)
+        )
+        made += new
+    return made
+
+
+def wait_for_children(schema: str, waits: Sequence[tuple[int, int, Plan, str, int]]) -> Operation[set[int]]:
+    """Running jobs (id, fence, plan, on_failure, fallback attempts) go back to wait for what their plans bring.
+
+    Returns the ids of those that did: their claims held, and nobody had cancelled them.
+    """
+    ids = [job_id for job_id, *_ in waits]
+    flows: list[int] = []
+    for _, _, plan, _, _ in waits:
+        flows += yield _new_flow(schema, plan.name)
+    rows = yield Statement(
+        text("wait_for_children", schema),
+        {"ids": array(ids), "fences": array({fence for _, fence, *_ in waits}), "flows": array(flows)},
+    )
+    went = {job_id: (flow, queue, task) for job_id, flow, queue, task in rows}
+    for (job_id, _, plan, on_failure, fallback), new in zip(waits, flows, strict=True):
+        if job_id not in went or went[job_id][0] != new:
+            yield Statement(inline("delete from {schema}.flows where id = %(id)s", schema), {"id": new})
+        if job_id not in went:
+            continue
+        flow, queue, task = went[job_id]
+        yield Statement(
+            inline(
+                "insert into {schema}.flow_jobs (job_id, flow_id, queue, task) values (%(job_id)s, %(flow)s, %(queue)s, %(task)s) "
+                "on conflict (job_id) do nothing",
+                schema,
+            ),
+            {"job_id": job_id, "flow": flow, "queue": queue, "task": task},
+        )
+        _, made = yield from enqueue_plan(schema, plan, plan.jobs, fallback, flow=flow)
+        inner = {child for _, child, _ in plan.edges}
+        tops = sorted(
+            {job.id for place, job in enumerate(made) if place not in inner and plan.callbacks[place] is None}
+        )
+        # Jobs that were there before may have ended: they count as they are.
+        members = dict((yield from _adopted(schema, flow, tops)))
+        known = {job_id, *(yield _children_of(schema, job_id))}
+        edges = [Edge(job_id, one, on_failure, members.get(one)) for one in tops if one not in known]
+        yield _record(schema, flow, [], edges, [job_id], {})
+    return set(went)
+
+
+def _with_children(options: str | None) -> str:
+    return WITH_CHILDREN if options is None else f"{options[:-1]}, {WITH_CHILDREN[1:]}"
+
+
+def _new_flow(schema: str, name: str | None) -> Statement[int]:
+    return Statement(
+        inline("insert into {schema}.flows (name) values (%(name)s) returning id", schema),
+        {"name": name},
+        lambda row: row[0],
+    )
+
+
+def _flows_of(schema: str, ids: Sequence[int]) -> Statement[int]:
+    return Statement(
+        inline(
+            "select flow_id from {schema}.flow_jobs where job_id = any (%(ids)s::bigint[]) "
+            "order by array_position(%(ids)s::bigint[], job_id) limit 1",
+            schema,
+        ),
+        {"ids": array(ids)},
+        lambda row: row[0],
+    )
+
+
+def _adopted(schema: str, flow: int, ids: Sequence[int]) -> Operation[list[Member]]:
+    """Make these jobs members, of `flow` where they are of none, and let none of them end, nor be counted, meanwhile."""
+    given = {"ids": array(ids), "flow": flow}
+    # In the order of their ids, and before anything is read: who ends them, or redrives them, comes before or after.
+    yield Statement(
+        inline("select id from {schema}.jobs where id = any (%(ids)s::bigint[]) order by id for key share", schema),
+        given,
+    )
+    yield Statement(
+        inline(
+            "select id from {schema}.failed_jobs where id = any (%(ids)s::bigint[]) order by id for key share", schema
+        ),
+        given,
+    )
+    yield Statement(text("adopt_jobs", schema), given)
+    members: list[Member] = yield Statement(
+        inline(
+            "select job_id, counted from {schema}.flow_jobs where job_id = any (%(ids)s::bigint[]) order by job_id for share",
+            schema,
+        ),
+        given,
+        Member._make,
+    )
+    return members
+
+
+def _record(
+    schema: str,
+    flow: int,
+    jobs: Sequence[tuple[Job, str | None]],
+    edges: Collection[Edge],
+    waiting: Sequence[int],
+    callbacks: Mapping[int, str],
+) -> Statement[Any]:
+    """New members of the flow, and who waits for whom."""
+    return Statement(
+        text("record_flow", schema),
+        {
+            "flow": flow,
+            "ids": array(job.id for job, _ in jobs),
+            "queues": texts(job.queue for job, _ in jobs),
+            "tasks": texts(job.task for job, _ in jobs),
+            "names": texts(name for _, name in jobs),
+            "parents": array(edge.parent for edge in edges),
+            "children": array(edge.child for edge in edges),
+            "policies": texts(edge.on_failure for edge in edges),
+            "counted": texts(edge.counted for edge in edges),
+            "waiting": array(waiting),
+            "callback_ids": array(callbacks),
+            "callbacks": texts(callbacks.values()),
+            "channel": schema,
+        },
+    )
+
+
+def _children_of(schema: str, job_id: int) -> Statement[int]:
+    return Statement(
+        inline("select child_id from {schema}.flow_edges where parent_id = %(job_id)s", schema),
+        {"job_id": job_id},
+        lambda row: row[0],
+    )
+
+
+def settle(schema: str, count: int = SETTLE) -> Statement[int]:
+    """Have those that wait count members that have ended, or live again. One row: how many members."""
+    return Statement(text("settle_flows", schema), {"count": count}, lambda row: row[0])
+
+
+def release(schema: str, count: int = SETTLE) -> Statement[Turn]:
+    """Jobs that wait for nobody any more go to their queues."""
+    return _turn("release_waits", schema, count)
+
+
+def fail(schema: str, count: int = SETTLE) -> Statement[Turn]:
+    """Jobs that are to fail for a child go to `failed_jobs`."""
+    return Statement(
+        text("fail_waits", schema), {"count": count, "channel": schema}, lambda row: Turn(row[0], row[1], tuple(row[2]))
+    )
+
+
+def revive(schema: str, count: int = SETTLE) -> Statement[Turn]:
+    """Jobs that failed for a child which was redriven wait again."""
+    return _turn("revive_waits", schema, count)
+
+
+def over_callbacks(schema: str, count: int = SETTLE) -> Statement[int]:
+    """Ids of callbacks that are not to run any more."""
+    return Statement(text("over_callbacks", schema), {"count": count}, lambda row: row[0])
+
+
+def turn(schema: str, count: int = SETTLE) -> Operation[int]:
+    """One look at all flows; returns how much there was to do. Each statement commits by itself: the next goes on from it."""
+    done: int = (yield settle(schema, count))[0]
+    [released] = yield release(schema, count)
+    [failed] = yield fail(schema, count)
+    if failed.siblings:
+        yield inspecting.cancel(schema, failed.siblings, "another job that its parent waits for did not complete")
+    [revived] = yield revive(schema, count)
+    over = yield over_callbacks(schema, count)
+    if over:
+        yield inspecting.cancel(schema, over, "its batch came to another end")
+    return done + int(released.done + failed.done + revived.done) + len(over)
+
+
+def _turn(name: str, schema: str, count: int) -> Statement[Turn]:
+    return Statement(text(name, schema), {"count": count, "channel": schema}, lambda row: Turn(row[0], row[1]))
+
+
+def sweep(schema: str, after: int, count: int) -> Statement[Any]:
+    """(last job id, how many are gone) of the next `count` members: jobs that were deleted tell nobody that they ended."""
+    return Statement(
+        inline(
+            "with seen as materialized (select job_id, state from {schema}.flow_jobs where job_id > %(after)s order by job_id limit %(count)s), "
+            "lost as materialized (select s.job_id from seen s where s.state is null "
+            "and not exists (select from {schema}.jobs j where j.id = s.job_id) or s.state = 'failed' "
+            "and not exists (select from {schema}.failed_jobs f where f.id = s.job_id)), "
+            "gone as (update {schema}.flow_jobs n set state = 'gone', ended_at = coalesce(ended_at, clock_timestamp()), "
+            "error = coalesce(error, jsonb_build_object('type', 'pgqueue.errors.JobNotFound', 'message', 'the job was deleted')) "
+            # Since the look it may have been redriven, or have ended.
+            "where n.job_id = any (array(select job_id from lost)) and n.state is not distinct from "
+            "(select s.state from seen s where s.job_id = n.job_id) "
+            "and not exists (select from {schema}.jobs j where j.id = n.job_id) "
+            "and not exists (select from {schema}.failed_jobs f where f.id = n.job_id) returning 1) "
+            "select (select max(job_id) from seen), (select count(*) from gone)",
+            schema,
+        ),
+        {"after": after, "count": count},
+    )
+
+
+def children(schema: str, job_id: int) -> Statement[Child]:
+    """Those that a job has waited for, in the order of their ids."""
+    return Statement(
+        inline(
+            "select n.job_id, n.task, n.name, n.state, n.result::text, n.error from {schema}.flow_edges e "
+            "join {schema}.flow_jobs n on n.job_id = e.child_id where e.parent_id = %(job_id)s order by n.job_id",
+            schema,
+        ),
+        {"job_id": job_id},
+        lambda row: Child(*row),
+    )
+
+
+def list_flows(schema: str, limit: int, name: str | None = None, before: int | None = None) -> Statement[FlowRow]:
+    """Newest first."""
+    return Statement(
+        inline(
+            "select id, name, created_at, state, jobs, live, completed, failed, cancelled, ended_at from {schema}.all_flows "
+            "where (%(name)s::text is null or name = %(name)s) and (%(before)s::bigint is null or id < %(before)s) "
+            "order by id desc limit %(limit)s",
+            schema,
+        ),
+        {"limit": limit, "name": name, "before": before},
+        lambda row: FlowRow(*row),
+    )
+
+
+def flow_row(schema: str, flow: int) -> Statement[FlowRow]:
+    return Statement(
+        inline(
+            "select id, name, created_at, state, jobs, live, completed, failed, cancelled, ended_at from {schema}.all_flows where id = %(id)s",
+            schema,
+        ),
+        {"id": flow},
+        lambda row: FlowRow(*row),
+    )
+
+
+def flow_of_job(schema: str, job_id: int) -> Statement[FlowRow]:
+    return Statement(
+        inline(
+            "select id, name, created_at, state, jobs, live, completed, failed, cancelled, ended_at from {schema}.all_flows "
+            "where id = (select flow_id from {schema}.flow_jobs where job_id = %(job_id)s)",
+            schema,
+        ),
+        {"job_id": job_id},
+        lambda row: FlowRow(*row),
+    )
+
+
+def jobs_of(schema: str, flow: int, limit: int) -> Statement[FlowJob]:
+    """The jobs of a flow in the order of their ids, at most `limit`."""
+    return Statement(
+        inline(
+            "select n.job_id, n.task, n.queue, n.name, coalesce(n.state, j.state, 'gone'), "
+            "array(select e.child_id from {schema}.flow_edges e where e.parent_id = n.job_id order by e.child_id), "
+            "n.error ->> 'message', j.attempt, p.percent "
+            "from (select * from {schema}.flow_jobs where flow_id = %(id)s order by job_id limit %(limit)s) n "
+            "left join {schema}.jobs j on j.id = n.job_id left join {schema}.job_progress p on p.job_id = n.job_id order by n.job_id",
+            schema,
+        ),
+        {"id": flow, "limit": limit},
+        lambda row: FlowJob(row[0], row[1], row[2], row[3], row[4], tuple(row[5]), *row[6:]),
+    )
+
+
+def live_ids(schema: str, flow: int) -> Statement[int]:
+    return Statement(
+        inline(
+            "select job_id from {schema}.flow_jobs where flow_id = %(id)s and state is null order by job_id", schema
+        ),
+        {"id": flow},
+        lambda row: row[0],
+    )
+
+
+def failed_ids(schema: str, flow: int) -> Statement[int]:
+    """Those that failed themselves: what failed for them comes back with them."""
+    return Statement(
+        inline(
+            "select n.job_id from {schema}.flow_jobs n join {schema}.failed_jobs f on f.id = n.job_id "
+            "where n.flow_id = %(id)s and n.state = 'failed' and f.reason <> 'child_failed' order by n.job_id",
+            schema,
+        ),
+        {"id": flow},
+        lambda row: row[0],
+    )
+
+
+def prune(schema: str, after: int, count: int, age: Any) -> Statement[Any]:
+    """(last flow looked at, how many were deleted) of the next `count`: those whose jobs have all ended longer ago.
+
+    A flow with a job in `failed_jobs` stays, since that may be redriven.
+    """
+    return Statement(
+        inline(
+            "with seen as materialized (select id from {schema}.flows where id > %(after)s order by id limit %(count)s), "
+            "over as materialized (select s.id from seen s where not exists ("
+            "select from {schema}.flow_jobs n where n.flow_id = s.id and (n.state is null or n.state = 'failed' or n.state is distinct from n.counted "
+            "or n.ended_at > clock_timestamp() - %(age)s::interval)) "
+            # Of a new flow nothing may be visible yet but its row.
+            "and exists (select from {schema}.flow_jobs n where n.flow_id = s.id)), "
+            "members as (delete from {schema}.flow_jobs where flow_id = any (array(select id from over)) returning job_id), "
+            "edges as (delete from {schema}.flow_edges where parent_id = any (array(select job_id from members))), "
+            "waits as (delete from {schema}.flow_waits where job_id = any (array(select job_id from members))), "
+            "gone as (delete from {schema}.flows where id = any (array(select id from over)) returning 1) "
+            "select (select max(id) from seen), (select count(*) from gone)",
+            schema,
+        ),
+        {"after": after, "count": count, "age": age},
+    )

@@ -1,0 +1,66 @@
+-- blocked -> failed, unrun: jobs a child of which has not completed; what else runs for them is cancelled where that is asked.
+with over as materialized (
+    select w.job_id from {schema}.flow_waits w
+    where w.waiting and (w.pending <= 0 or w.failing > 0 or w.urgent > 0) and w.failing > 0 and w.callback is null
+    order by w.job_id limit %(count)s for update skip locked),
+free as materialized (
+    select id from {schema}.jobs
+    where id = any (array(select job_id from over)) and state = 'blocked' and waits_for = 'children'
+    order by id for update skip locked),
+gone as (
+    delete from {schema}.jobs where id = any (array(select id from free)) and state = 'blocked' and waits_for = 'children' returning *),
+why as materialized (
+    select g.id as parent_id, c.task as child, c.error ->> 'type' as type,
+           jsonb_build_object('type', 'pgqueue.errors.ChildFailed', 'message',
+                              -- A child that failed for a child of its own says which.
+                              case when c.error ->> 'type' = 'pgqueue.errors.ChildFailed' then c.error ->> 'message'
+                              else format('job %%s (%%s) %%s: %%s', c.job_id, c.task,
+                                     case c.state when 'gone' then 'was deleted' when 'failed' then 'failed' else 'was cancelled' end,
+                                     coalesce(c.error ->> 'type' || ': ' || (c.error ->> 'message'), 'nothing more is known')) end,
+                              'traceback', '') as error
+    from gone g cross join lateral (
+        select n.* from {schema}.flow_edges e join {schema}.flow_jobs n on n.job_id = e.child_id
+        where e.parent_id = g.id and {schema}.edge_state(e.on_failure, n.state) = 'fails'
+        order by n.job_id limit 1) c),
+kept as (
+    insert into {schema}.failed_jobs (id, run_at, created_at, attempt, max_attempts, priority, crashes, queue, task, unique_key,
+                                      serial_key, reason, error_type, error_message, fingerprint, args, options, headers, errors, tags, flow_id)
+    select g.id, g.run_at, g.created_at, g.attempt, g.max_attempts, g.priority, g.crashes, g.queue, g.task, g.unique_key, g.serial_key,
+           'child_failed', error ->> 'type', error ->> 'message',
+           left(encode(sha256(convert_to(format('%%s after %%s: %%s', g.task, why.child, why.type), 'UTF8')), 'hex'), 12),
+           g.args, g.options, g.headers,
+           coalesce(g.errors, '[]') || (jsonb_build_object('attempt', g.attempt, 'at', clock_timestamp(), 'worker', null) || error),
+           g.tags, g.flow_id
+    from gone g join why on why.parent_id = g.id
+    returning id, queue, task),
+noted as (
+    insert into {schema}.flow_jobs (job_id, flow_id, queue, task, state, ended_at, error)
+    select g.id, g.flow_id, g.queue, g.task, 'failed', clock_timestamp(), error - 'traceback' from gone g join why on why.parent_id = g.id
+    on conflict (job_id) do update
+    set state = excluded.state, ended_at = excluded.ended_at, result = excluded.result, error = excluded.error),
+done as (
+    update {schema}.flow_waits w set waiting = false, doomed = w.job_id = any (array(select id from gone))
+    where w.job_id = any (array(select id from gone
+                                -- It was cancelled, or deleted.
+                                union all select o.job_id from over o
+                                where not exists (select from {schema}.jobs j where j.id = o.job_id and j.state = 'blocked' and j.waits_for = 'children')))
+    returning w.job_id),
+freed as (
+    insert into {schema}.freed_places (gate, loose, places)
+    select place, false, count(*) from gone, unnest(places) place where places is not null group by place returning 1),
+told as (
+    select {schema}.enqueue_on_failed(array_agg(k.id)) from kept k
+    left join {schema}.tasks t on t.name = k.task
+    left join {schema}.queues q on q.name = k.queue
+    where coalesce(t.on_failed, q.on_failed, t.app_defaults ->> 'on_failed') <> ''),
+woken as (
+    delete from {schema}.waiters where job_id = any (array(select id from gone)) returning pg_notify(channel, job_id::text)),
+limits as (
+    select pg_notify(%(channel)s, 'limits') from freed limit 1)
+select (select count(*) from over), (select count(*) from done),
+       array(select distinct e.child_id from gone g join {schema}.flow_edges e on e.parent_id = g.id
+             join {schema}.flow_jobs n on n.job_id = e.child_id
+             where n.state is null and exists (
+                 select from {schema}.flow_edges f join {schema}.flow_jobs m on m.job_id = f.child_id
+                 where f.parent_id = g.id and f.on_failure = 'cancel_siblings' and {schema}.edge_state(f.on_failure, m.state) = 'fails')),
+       (select count(*) from told), (select count(*) from limits)
