@@ -163,9 +163,13 @@ class Flow:
         return [node for node in self.nodes if node.index not in parents]
 
     def tails(self) -> list[Node]:
-        """Those that no other job of the flow waits for."""
+        """Those that no other job of the flow waits for, but callbacks."""
         named = {node.name: node for node in self.nodes if node.name is not None}
-        children = {(named.get(one) if isinstance(one, str) else one) for _, one, _ in self._edges}
+        children = {
+            named.get(one) if isinstance(one, str) else one
+            for parent, one, _ in self._edges
+            if parent not in self._callbacks
+        }
         return [node for node in self.nodes if node not in children and node.index not in self._callbacks]
 
     def call_back(self, job: NewJob, when: Callback, of: Sequence[Node]) -> Node:
@@ -325,7 +329,7 @@ def _edges(after: Any, on_failure: OnFailure) -> list[tuple[One, OnFailure]]:
     policy = _policy(on_failure)
     if isinstance(after, Mapping):
         return [(_one(one), _policy(own)) for one, own in after.items()]
-    if isinstance(after, Node | Job | str | int) or not isinstance(after, Iterable):
+    if isinstance(after, Node | Job | NewJob | str | int) or not isinstance(after, Iterable):
         return [(_one(after), policy)]
     return [(_one(one), policy) for one in after]
 

@@ -81,7 +81,7 @@ async def test_what_is_not_kept_is_gone_after_a_turn_of_the_pruner(dsn: str, ope
     jobs: dict[str, list[int]] = {}
     for how in ("completed", "failed", "cancelled"):
         jobs[how] = [(await ends.aenqueue(how)).id for _ in range(4)]
-        # What ends within a few milliseconds is written together, each kind by its own statement: nothing says which came last.
+        # What ends together is written together, each kind by a statement of its own: none of it came last.
         await adrain(app, slots=1)
     await prune(app)
     assert sorted(job.id for job in app.failed.list()) == jobs["failed"][2:]
