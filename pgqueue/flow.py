@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from graphlib import CycleError, TopologicalSorter
+from heapq import heappop, heappush
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from pgqueue import arguments
@@ -52,6 +54,35 @@ class Plan(NamedTuple):
     edges: tuple[tuple[int, int, OnFailure], ...]
     outside: tuple[tuple[int, int, OnFailure], ...]
     places: tuple[int, ...]
+
+
+def plan_fields(plan: Plan) -> dict[str, Any]:
+    """A plan as JSON can hold it, for another process."""
+    jobs = [
+        job._replace(
+            run_at=job.run_at and job.run_at.isoformat(),  # type: ignore[arg-type]
+            keep_key=job.keep_key and job.keep_key.total_seconds(),  # type: ignore[arg-type]
+        )
+        for job in plan.jobs
+    ]
+    return {**plan._asdict(), "jobs": [list(job) for job in jobs]}
+
+
+def plan_of(fields: Mapping[str, Any]) -> Plan:
+    """What `plan_fields` made."""
+    jobs = [NewJob(*values) for values in fields["jobs"]]
+    read = [
+        job._replace(
+            run_at=job.run_at and datetime.fromisoformat(str(job.run_at)),
+            keep_key=None if job.keep_key is None else timedelta(seconds=job.keep_key),  # type: ignore[arg-type]
+            after=tuple((job_id, policy) for job_id, policy in job.after),
+        )
+        for job in jobs
+    ]
+    lists = {
+        name: tuple(tuple(one) if isinstance(one, list) else one for one in fields[name]) for name in Plan._fields[2:]
+    }
+    return Plan(fields["name"], tuple(read), **lists)
 
 
 class Flow:
@@ -148,11 +179,20 @@ class Flow:
         )
 
     def _ordered(self, edges: Iterable[tuple[int, int]]) -> list[int]:
+        """Of those that may come next the one that was added first."""
         sorter: TopologicalSorter[int] = TopologicalSorter({node.index: () for node in self.nodes})
         for parent, child in edges:
             sorter.add(parent, child)
+        order: list[int] = []
+        ready: list[int] = []
         try:
-            return list(sorter.static_order())
+            sorter.prepare()
+            while sorter.is_active():
+                for index in sorter.get_ready():
+                    heappush(ready, index)
+                order.append(heappop(ready))
+                sorter.done(order[-1])
+            return order
         except CycleError as error:
             shown = " after ".join(f"{self.nodes[index].name or self.nodes[index].job.task}" for index in error.args[1])
             raise ArgumentError(f"the flow has a cycle, so that none of it could begin: {shown}") from None

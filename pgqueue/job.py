@@ -87,6 +87,9 @@ class Job:
     unreadable: Mapping[str, str] | None = None
     operations: JobOperations | None = field(default=None, compare=False)
 
+    def __hash__(self) -> int:
+        return hash(self.id)
+
     def __repr__(self) -> str:
         return f"<Job {self.id} {self.task} {self.state}>"
 

@@ -229,11 +229,6 @@ def promote(schema: str, *, queue: str, count: int, since: datetime | None = Non
     )
 
 
-def flows_move(schema: str) -> Statement[bool]:
-    """One row: whether something of flows is still to be settled."""
-    return Statement(inline(f"select {MOVING}", schema), {}, lambda row: row[0])
-
-
 def holds_drain(schema: str, queues: list[str], tasks: list[str]) -> Statement[Any]:
     """One row, true while something of `queues` and `tasks` is available, running, blocked or waits for its retry."""
     return Statement(

@@ -303,9 +303,9 @@ def revive(schema: str, count: int = SETTLE) -> Statement[Turn]:
     return _turn("revive_waits", schema, count)
 
 
-def over_callbacks(schema: str, count: int = SETTLE) -> Statement[int]:
-    """Ids of callbacks that are not to run any more."""
-    return Statement(text("over_callbacks", schema), {"count": count}, lambda row: row[0])
+def drop_callbacks(schema: str, count: int = SETTLE) -> Statement[Turn]:
+    """Callbacks of batches that are not to run end as cancelled."""
+    return _turn("drop_callbacks", schema, count)
 
 
 def turn(schema: str, count: int = SETTLE) -> Operation[int]:
@@ -316,10 +316,8 @@ def turn(schema: str, count: int = SETTLE) -> Operation[int]:
     if failed.siblings:
         yield inspecting.cancel(schema, failed.siblings, "another job that its parent waits for did not complete")
     [revived] = yield revive(schema, count)
-    over = yield over_callbacks(schema, count)
-    if over:
-        yield inspecting.cancel(schema, over, "its batch came to another end")
-    return done + int(released.done + failed.done + revived.done) + len(over)
+    [dropped] = yield drop_callbacks(schema, count)
+    return done + int(released.done + failed.done + revived.done + dropped.done)
 
 
 def _turn(name: str, schema: str, count: int) -> Statement[Turn]:

@@ -10,7 +10,7 @@ free as materialized (
 gone as (
     delete from {schema}.jobs where id = any (array(select id from free)) and state = 'blocked' and waits_for = 'children' returning *),
 why as materialized (
-    select g.id as parent_id, c.task as child, c.error ->> 'type' as type,
+    select g.id as parent_id, c.task as child,
            jsonb_build_object('type', 'pgqueue.errors.ChildFailed', 'message',
                               -- A child that failed for a child of its own says which.
                               case when c.error ->> 'type' = 'pgqueue.errors.ChildFailed' then c.error ->> 'message'
@@ -27,7 +27,7 @@ kept as (
                                       serial_key, reason, error_type, error_message, fingerprint, args, options, headers, errors, tags, flow_id)
     select g.id, g.run_at, g.created_at, g.attempt, g.max_attempts, g.priority, g.crashes, g.queue, g.task, g.unique_key, g.serial_key,
            'child_failed', error ->> 'type', error ->> 'message',
-           left(encode(sha256(convert_to(format('%%s after %%s: %%s', g.task, why.child, why.type), 'UTF8')), 'hex'), 12),
+           left(encode(sha256(convert_to(format('%%s after %%s', g.task, why.child), 'UTF8')), 'hex'), 12),
            g.args, g.options, g.headers,
            coalesce(g.errors, '[]') || (jsonb_build_object('attempt', g.attempt, 'at', clock_timestamp(), 'worker', null) || error),
            g.tags, g.flow_id

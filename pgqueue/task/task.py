@@ -14,7 +14,7 @@ from pgqueue.backoff import Backoff
 from pgqueue.context import Context, enter
 from pgqueue.effects import RunEffects
 from pgqueue.errors import ArgumentError, ConfigurationError
-from pgqueue.flow import After, OnFailure, WaitForChildren, after_of
+from pgqueue.flow import After, Child, OnFailure, WaitForChildren, after_of
 from pgqueue.job import Job, NewJob
 from pgqueue.journal import Journal
 from pgqueue.names import data_name
@@ -161,6 +161,7 @@ class Task(Generic[P, R]):
         """Run the job in this process and say what came of it; for the children of a worker."""
         fields = dict(context)
         crashes = fields.pop("crashes")
+        fields["found"] = tuple(Child(**child) for child in fields["found"])
         held = Context(**fields, journal=journal, open_effects=open_effects)
         enter(held)
         try:

@@ -17,6 +17,24 @@ from pgqueue.worker import Worker
 
 ENDINGS: tuple[EventName, ...] = ("completed", "retried", "snoozed", "cancelled", "failed")
 POLL = 0.01
+# In one look, also at flows: what is settled between two would be seen by neither.
+WAITS = (
+    "select exists (select from {schema}.jobs j where j.task = any (%(tasks)s) and j.queue = any (%(queues)s) "
+    "and (j.position is not null or j.ready is not null "
+    "or (j.state = 'scheduled' and j.run_at <= clock_timestamp()) "
+    # Not what is behind something paused, or behind a job that waits for its own time.
+    "or (j.state = 'blocked' and exists (select from {schema}.gates g "
+    "left join {schema}.limits l on l.scope = g.scope and l.name = g.of and l.key = g.key "
+    "where g.name = j.waits_for and coalesce(g.closed_until, '-infinity') <= clock_timestamp() "
+    "and not coalesce(l.paused, false) and not exists (select from {schema}.jobs h "
+    "where g.scope = 'serial' and h.places @> array[g.name] "
+    "and h.state = 'scheduled' and h.run_at > clock_timestamp()) "
+    # Nor what a failed job halts.
+    "and not exists (select from {schema}.failed_jobs f where g.scope = 'serial' and f.places is not null "
+    "and f.places @> array[g.name])))) "
+    "and not exists (select from {schema}.queues q where q.name = j.queue and q.paused)) "
+    "or {moving}"
+)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -146,26 +164,14 @@ async def _waits(app: PgQueue, worker: Worker) -> bool:
     """Whether a job is available or runs that this worker can end."""
     statement: Statement[Any] = Statement(
         inline(
-            "select exists (select from {schema}.jobs j where j.task = any (%(tasks)s) and j.queue = any (%(queues)s) "
-            "and (j.position is not null or j.ready is not null "
-            "or (j.state = 'scheduled' and j.run_at <= clock_timestamp()) "
-            # Not what is behind something paused, or behind a job that waits for its own time.
-            "or (j.state = 'blocked' and exists (select from {schema}.gates g "
-            "left join {schema}.limits l on l.scope = g.scope and l.name = g.of and l.key = g.key "
-            "where g.name = j.waits_for and coalesce(g.closed_until, '-infinity') <= clock_timestamp() "
-            "and not coalesce(l.paused, false) and not exists (select from {schema}.jobs h "
-            "where g.scope = 'serial' and h.places @> array[g.name] "
-            "and h.state = 'scheduled' and h.run_at > clock_timestamp()) "
-            # Nor what a failed job halts.
-            "and not exists (select from {schema}.failed_jobs f where g.scope = 'serial' and f.places is not null "
-            "and f.places @> array[g.name])))) "
-            "and not exists (select from {schema}.queues q where q.name = j.queue and q.paused))",
+            WAITS,
             app.schema,
+            moving=claiming.MOVING,
         ),
         {"tasks": app.tasks.names, "queues": sorted(worker.queues)},
     )
     [(waits,)] = await worker.services.fetch(statement)
-    return bool(waits) or (await worker.services.fetch(claiming.flows_move(app.schema)))[0]
+    return bool(waits)
 
 
 async def _bring_forward(app: PgQueue, worker: Worker) -> bool:

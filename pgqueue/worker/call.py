@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, get_args
 
+from pgqueue.flow import plan_fields, plan_of
 from pgqueue.journal import LogLine, Progress
-from pgqueue.outcome import AttemptError, Outcome
+from pgqueue.outcome import AttemptError, Outcome, Wait
 
 LENGTH = struct.Struct("!Q")
 # What a message has that comes before the answer.
@@ -63,6 +64,13 @@ def pack_outcome(outcome: Outcome) -> bytes:
 
 
 def outcome_fields(outcome: Outcome) -> dict[str, Any]:
+    if isinstance(outcome, Wait):
+        fields = {
+            "plan": plan_fields(outcome.plan),
+            "on_failure": outcome.on_failure,
+            "max_attempts": outcome.max_attempts,
+        }
+        return {"outcome": "Wait", "fields": fields}
     return {"outcome": type(outcome).__name__, "fields": asdict(outcome)}
 
 
@@ -78,6 +86,8 @@ def read_told(answer: dict[str, Any]) -> tuple[Progress | None, list[LogLine]]:
 
 def read_outcome(answer: dict[str, Any]) -> Outcome:
     fields = dict(answer["fields"])
+    if "plan" in fields:
+        fields["plan"] = plan_of(fields["plan"])
     if "error" in fields:
         error = fields["error"]
         fields["error"] = AttemptError(**{**error, "kinds": tuple(error["kinds"])})
