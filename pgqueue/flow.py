@@ -79,7 +79,7 @@ def plan_of(fields: Mapping[str, Any]) -> Plan:
         )
         for job in jobs
     ]
-    lists = {
+    lists: dict[str, Any] = {
         name: tuple(tuple(one) if isinstance(one, list) else one for one in fields[name]) for name in Plan._fields[2:]
     }
     return Plan(fields["name"], tuple(read), **lists)

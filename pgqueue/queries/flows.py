@@ -329,9 +329,9 @@ def sweep(schema: str, after: int, count: int) -> Statement[Any]:
     return Statement(
         inline(
             "with seen as materialized (select job_id, state from {schema}.flow_jobs where job_id > %(after)s order by job_id limit %(count)s), "
-            "lost as materialized (select s.job_id from seen s where s.state is null "
-            "and not exists (select from {schema}.jobs j where j.id = s.job_id) or s.state = 'failed' "
-            "and not exists (select from {schema}.failed_jobs f where f.id = s.job_id)), "
+            "lost as materialized (select s.job_id from seen s where case when s.state is null "
+            "then (select true from {schema}.jobs j where j.id = s.job_id) when s.state = 'failed' "
+            "then (select true from {schema}.failed_jobs f where f.id = s.job_id) else true end is null), "
             "gone as (update {schema}.flow_jobs n set state = 'gone', ended_at = coalesce(ended_at, clock_timestamp()), "
             "error = coalesce(error, jsonb_build_object('type', 'pgqueue.errors.JobNotFound', 'message', 'the job was deleted')) "
             # Since the look it may have been redriven, or have ended.
@@ -346,16 +346,20 @@ def sweep(schema: str, after: int, count: int) -> Statement[Any]:
     )
 
 
-def children(schema: str, job_id: int) -> Statement[Child]:
-    """Those that a job has waited for, in the order of their ids."""
+def children(schema: str, ids: Sequence[int]) -> Statement[tuple[int, Child]]:
+    """Those that jobs have waited for, each with the job, in the order of their ids."""
     return Statement(
         inline(
-            "select n.job_id, n.task, n.name, n.state, n.result::text, n.error from {schema}.flow_edges e "
-            "join {schema}.flow_jobs n on n.job_id = e.child_id where e.parent_id = %(job_id)s order by n.job_id",
+            "with edges as materialized ("
+            "select parent_id, child_id from {schema}.flow_edges where parent_id = any (%(ids)s::bigint[])), "
+            "members as materialized ("
+            "select job_id, task, name, state, result::text, error from {schema}.flow_jobs "
+            "where job_id = any (array(select child_id from edges))) "
+            "select e.parent_id, m.* from edges e join members m on m.job_id = e.child_id order by m.job_id",
             schema,
         ),
-        {"job_id": job_id},
-        lambda row: Child(*row),
+        {"ids": array(ids)},
+        lambda row: (row[0], Child(*row[1:])),
     )
 
 
@@ -443,11 +447,9 @@ def prune(schema: str, after: int, count: int, age: Any) -> Statement[Any]:
     return Statement(
         inline(
             "with seen as materialized (select id from {schema}.flows where id > %(after)s order by id limit %(count)s), "
-            "over as materialized (select s.id from seen s where not exists ("
-            "select from {schema}.flow_jobs n where n.flow_id = s.id and (n.state is null or n.state = 'failed' or n.state is distinct from n.counted "
-            "or n.ended_at > clock_timestamp() - %(age)s::interval)) "
-            # Of a new flow nothing may be visible yet but its row.
-            "and exists (select from {schema}.flow_jobs n where n.flow_id = s.id)), "
+            "over as materialized (select s.id from seen s where "
+            "(select bool_and(n.state is not null and n.state <> 'failed' and n.state = n.counted "
+            "and n.ended_at <= clock_timestamp() - %(age)s::interval) from {schema}.flow_jobs n where n.flow_id = s.id)), "
             "members as (delete from {schema}.flow_jobs where flow_id = any (array(select id from over)) returning job_id), "
             "edges as (delete from {schema}.flow_edges where parent_id = any (array(select job_id from members))), "
             "waits as (delete from {schema}.flow_waits where job_id = any (array(select job_id from members))), "

@@ -9,6 +9,14 @@ free as materialized (
     order by id for update skip locked),
 gone as (
     delete from {schema}.jobs where id = any (array(select id from free)) and state = 'blocked' and waits_for = 'children' returning *),
+edges as materialized (
+    select parent_id, child_id, on_failure from {schema}.flow_edges where parent_id = any (array(select id from gone))),
+children as materialized (
+    select job_id, task, state, error from {schema}.flow_jobs where job_id = any (array(select child_id from edges))),
+failing as materialized (
+    select distinct on (e.parent_id) e.parent_id, c.*
+    from edges e join children c on c.job_id = e.child_id
+    where {schema}.edge_state(e.on_failure, c.state) = 'fails' order by e.parent_id, c.job_id),
 why as materialized (
     select g.id as parent_id, c.task as child,
            jsonb_build_object('type', 'pgqueue.errors.ChildFailed', 'message',
@@ -18,10 +26,7 @@ why as materialized (
                                      case c.state when 'gone' then 'was deleted' when 'failed' then 'failed' else 'was cancelled' end,
                                      coalesce(c.error ->> 'type' || ': ' || (c.error ->> 'message'), 'nothing more is known')) end,
                               'traceback', '') as error
-    from gone g cross join lateral (
-        select n.* from {schema}.flow_edges e join {schema}.flow_jobs n on n.job_id = e.child_id
-        where e.parent_id = g.id and {schema}.edge_state(e.on_failure, n.state) = 'fails'
-        order by n.job_id limit 1) c),
+    from gone g join failing c on c.parent_id = g.id),
 kept as (
     insert into {schema}.failed_jobs (id, run_at, created_at, attempt, max_attempts, priority, crashes, queue, task, unique_key,
                                       serial_key, reason, error_type, error_message, fingerprint, args, options, headers, errors, tags, flow_id)
@@ -58,9 +63,8 @@ woken as (
 limits as (
     select pg_notify(%(channel)s, 'limits') from freed limit 1)
 select (select count(*) from over), (select count(*) from done),
-       array(select distinct e.child_id from gone g join {schema}.flow_edges e on e.parent_id = g.id
-             join {schema}.flow_jobs n on n.job_id = e.child_id
-             where n.state is null and exists (
-                 select from {schema}.flow_edges f join {schema}.flow_jobs m on m.job_id = f.child_id
-                 where f.parent_id = g.id and f.on_failure = 'cancel_siblings' and {schema}.edge_state(f.on_failure, m.state) = 'fails')),
+       array(select distinct e.child_id from edges e join children c on c.job_id = e.child_id
+             where c.state is null and e.parent_id in (
+                 select f.parent_id from edges f join children m on m.job_id = f.child_id
+                 where f.on_failure = 'cancel_siblings' and {schema}.edge_state(f.on_failure, m.state) = 'fails')),
        (select count(*) from told), (select count(*) from limits)

@@ -7,19 +7,19 @@ import contextvars
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any, Protocol
 
 from pgqueue import arguments
 from pgqueue.backoff import DEFAULT
 from pgqueue.context import Context, enter
-from pgqueue.flow import Child
 from pgqueue.job import ClaimedJob
 from pgqueue.middleware import Middleware
 from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome, decide
 from pgqueue.task import Task
 from pgqueue.worker.call import Call
+from pgqueue.worker.children import Children
 from pgqueue.worker.chunkruns import ChunkRuns, Ended, Interruption
 from pgqueue.worker.effects import WorkerEffects
 from pgqueue.worker.journals import Journals
@@ -55,7 +55,7 @@ class Executor:
         timeout_of: Callable[[Task[..., Any], ClaimedJob], float | None],
         on_start: Callable[[ClaimedJob], None] | None,
         on_finish: Finish,
-        children_of: Callable[[ClaimedJob], Awaitable[tuple[Child, ...]]],
+        children: Children,
         layers: Sequence[Middleware] = (),
     ) -> None:
         self._tasks = tasks
@@ -66,7 +66,7 @@ class Executor:
         self._timeout_of = timeout_of
         self._on_start = on_start
         self._on_finish = on_finish
-        self._children_of = children_of
+        self._children = children
         self._layers = tuple(layers)
         self._chunks = ChunkRuns(transactions, journals, timeout_of, self._layers)
         # A run starts inside the run that freed its slot: what that one set in its context is none of its business.
@@ -140,7 +140,7 @@ class Executor:
             context.claimed, context.open_journal, context.open_effects = job, self._open_journal, self._open_effects
             timeout = self._timeout_of(task, job)
             if job.options is not None and "children" in json.loads(job.options):
-                context.found = await self._children_of(job)
+                context.found = await self._children.of(job.id)
             if self._layers:
                 outcome = await self._wrapped(slots, task, job, context, timeout)
             elif timeout is None and task.run_in == "coroutine" and not task.options.transactional:

@@ -18,13 +18,14 @@ from pgqueue.errors import ConfigurationError
 from pgqueue.job import ClaimedJob
 from pgqueue.outcome import Completed, Outcome, Snooze
 from pgqueue.queries import breakers as breaker_rows
-from pgqueue.queries import fleet, flows, inspecting
+from pgqueue.queries import fleet, inspecting
 from pgqueue.queries import limits as limit_rows
 from pgqueue.queries.finishing import Finished
 from pgqueue.revision import check_revision
 from pgqueue.task import Task
 from pgqueue.worker import limits
 from pgqueue.worker.breakers import Breakers
+from pgqueue.worker.children import Children
 from pgqueue.worker.connection import WorkerConnection
 from pgqueue.worker.duties import Duties
 from pgqueue.worker.effects import WorkerEffects
@@ -45,7 +46,6 @@ from pgqueue.worker.upkeep import QueueSettings
 
 if TYPE_CHECKING:
     from pgqueue.app import PgQueue
-    from pgqueue.flow import Child
 
 logger = logging.getLogger("pgqueue.worker")
 
@@ -269,7 +269,7 @@ class Worker:
             self.serving.timeout_of,
             on_start,
             self._finished,
-            self._children_of,
+            Children(app.schema, self.services.insist),
             app.middleware.runs,
         )
         self.quarantine = Quarantine(self)
@@ -355,9 +355,6 @@ class Worker:
         self.serving.freed()
         if self.breakers.watched:
             self.duties.breakers.failed()
-
-    async def _children_of(self, job: ClaimedJob) -> tuple[Child, ...]:
-        return tuple(await self.services.insist(flows.children(self.app.schema, job.id)))
 
     def _flows_went_on(self) -> None:
         self.duties.flows.wake()
