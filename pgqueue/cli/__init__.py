@@ -19,6 +19,7 @@ COMMANDS = [
     Entry("queues", "List, pause and resume queues.", "Operate"),
     Entry("limits", "List, set, lift, pause and resume limits.", "Operate"),
     Entry("breakers", "List, set, open, close and reset circuit breakers.", "Operate"),
+    Entry("flows", "List, show, cancel and retry flows.", "Operate"),
     Entry("schedules", "List, run, pause and remove schedules.", "Operate"),
     Entry("migrate", "Create or upgrade the tables.", "Operate"),
     Entry("alerts", "List alerts and their state.", "Look"),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pgqueue.queries.alerting import AlertRow
     from pgqueue.queries.failures import FailureGroup
     from pgqueue.queries.fleet import WorkerInfo
+    from pgqueue.queries.flows import FlowRow
     from pgqueue.queries.inspecting import QueueStats
     from pgqueue.queries.limits import HaltedKey, LimitRow
     from pgqueue.queries.scheduling import ScheduleRow
@@ -107,6 +108,23 @@ FAILURES: Listing[FailureGroup] = Listing(
     ],
     asdict,
     "No failed jobs.",
+)
+
+FLOWS: Listing[FlowRow] = Listing(
+    [
+        Column("ID", lambda row: str(row.id), number=True),
+        Column("State", lambda row: state(row.state)),
+        Column("Name", lambda row: row.name, shrinks=True),
+        Column("Jobs", lambda row: row.jobs, number=True),
+        Column("Live", lambda row: row.live, number=True),
+        Column("Completed", lambda row: row.completed, number=True, from_width=90),
+        Column("Failed", lambda row: alarming(row.failed), number=True),
+        Column("Cancelled", lambda row: row.cancelled, number=True, from_width=90),
+        Column("Created", lambda row: row.created_at),
+        Column("Ended", lambda row: row.ended_at, from_width=100),
+    ],
+    asdict,
+    "No flows: app.flows.enqueue makes one, and so does after=….",
 )
 
 QUEUES: Listing[QueueStats] = Listing(

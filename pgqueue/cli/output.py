@@ -65,8 +65,7 @@ class Listing(Generic[T]):
         if watch is not None:
             if as_json:
                 raise click.UsageError("--watch redraws a table: leave out --json")
-            with suppress(KeyboardInterrupt):
-                self._watch(fetch, watch)
+            self._watch(fetch, watch)
             return
         rows = fetch()
         if as_json:
@@ -103,24 +102,34 @@ class Listing(Generic[T]):
         return table
 
     def _watch(self, fetch: Callable[[], Sequence[T]], seconds: float) -> None:
-        from rich.console import Group
-        from rich.live import Live
         from rich.text import Text
 
-        console = stdout()
-        if not console.is_terminal:
-            raise click.UsageError("--watch needs a terminal")
-        body: RenderableType = Text("")
-        with Live(console=console, screen=True, auto_refresh=False) as live:
-            while True:
-                head = f"{datetime.now():%H:%M:%S}  every {duration(seconds)}, Ctrl-C ends"
-                try:
-                    rows = fetch()
-                    body = self.table(rows, console.width) if rows else Text(self.empty)
-                except PgQueueError as error:
-                    head = f"{datetime.now():%H:%M:%S}  {error}; trying again"
-                live.update(Group(Text(head, style=DIM, overflow="ellipsis", no_wrap=True), body), refresh=True)
-                time.sleep(seconds)
+        def look(width: int) -> RenderableType:
+            rows = fetch()
+            return self.table(rows, width) if rows else Text(self.empty)
+
+        watched(look, seconds)
+
+
+def watched(look: Callable[[int], RenderableType], seconds: float) -> None:
+    """Show what `look(width)` returns, every so many seconds anew, until interrupted."""
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+    console = stdout()
+    if not console.is_terminal:
+        raise click.UsageError("--watch needs a terminal")
+    body: RenderableType = Text("")
+    with suppress(KeyboardInterrupt), Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            head = f"{datetime.now():%H:%M:%S}  every {duration(seconds)}, Ctrl-C ends"
+            try:
+                body = look(console.width)
+            except PgQueueError as error:
+                head = f"{datetime.now():%H:%M:%S}  {error}; trying again"
+            live.update(Group(Text(head, style=DIM, overflow="ellipsis", no_wrap=True), body), refresh=True)
+            time.sleep(seconds)
 
 
 def ending(text: Any, room: int) -> Any:
