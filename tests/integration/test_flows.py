@@ -174,7 +174,7 @@ def test_a_flow_that_is_rolled_back_leaves_nothing(app: PgQueue, work: Work, dsn
     with psycopg.connect(dsn) as conn:
         app.flows.enqueue(chain(work("a"), work("b")), using=conn)
         conn.rollback()
-        assert app.jobs.list() == app.flows.list() == []
+        assert (app.jobs.list(), app.flows.list()) == ([], [])
         counts = "select (select count(*) from pgqueue.flow_jobs), (select count(*) from pgqueue.flow_edges)"
         assert conn.execute(counts).fetchone() == (0, 0)
 
@@ -184,7 +184,7 @@ def test_a_flow_is_enqueued_whole_or_not_at_all(app: PgQueue, work: Work) -> Non
     flow.add(work("c"), after=999)
     with pytest.raises(JobNotFound, match="no job with id 999 to wait for"):
         app.flows.enqueue(flow)
-    assert app.jobs.list() == app.flows.list() == []
+    assert (app.jobs.list(), app.flows.list()) == ([], [])
 
 
 def test_what_is_no_flow_is_refused(app: PgQueue, work: Work) -> None:
@@ -595,8 +595,10 @@ async def test_a_task_of_chunks_cannot_wait_for_children(app: PgQueue, work: Wor
 )
 async def test_a_batch_calls_back_as_it_ended(app: PgQueue, work: Work, fails: set[str], called: set[str]) -> None:
     work.fails = fails
-    callbacks = {f"on_{name}": work(name) for name in ("success", "complete", "failure")}
-    made = app.flows.enqueue(batch([work("a"), work("b"), work("c")], **callbacks))
+    members = [work("a"), work("b"), work("c")]
+    made = app.flows.enqueue(
+        batch(members, on_success=work("success"), on_complete=work("complete"), on_failure=work("failure"))
+    )
     await adrain(app)
     assert set(work.ran) - {"a", "b", "c"} == called
     row = app.flows.get(made.id)
