@@ -36,4 +36,8 @@ def declare(other: PgQueue, kind: str) -> Task[..., Any]:
             return grown(ctx, count)
 
         return other.task(name="grow", bind=True, max_attempts=1)(grow)
-    return other.task(name="grow", bind=True, max_attempts=1, transactional=kind == "transactional")(grown)
+
+    def grow_in_thread(ctx: Context, count: int) -> list[int]:
+        return grown(ctx, count)
+
+    return other.task(name="grow", bind=True, max_attempts=1, transactional=kind == "transactional")(grow_in_thread)
