@@ -21,7 +21,7 @@ from pgqueue.queries import steps
 from pgqueue.queries.effects import Begun, Holder
 from pgqueue.queries.statement import Operation
 from pgqueue.worker.connection import TRANSIENT, WorkerConnection, pauses
-from pgqueue.worker.flows import Ask, Asker, Calls, Flow, Invoke, arun, run
+from pgqueue.worker.dialogue import Ask, Asker, Calls, Dialogue, Invoke, arun, run
 
 logger = logging.getLogger("pgqueue.worker")
 
@@ -56,11 +56,11 @@ class EffectsOfRun:
     ) -> Any:
         return await arun(self._step(name, function, args, kwargs), self._on(connection))
 
-    def _once(self, key: str, *call: Any) -> Flow:
+    def _once(self, key: str, *call: Any) -> Dialogue:
         self._context.check_cancelled()
         return self._calls.once(key, Invoke(*call))
 
-    def _step(self, name: str, *call: Any) -> Flow:
+    def _step(self, name: str, *call: Any) -> Dialogue:
         self._context.check_cancelled()
         return self._calls.step(name, Invoke(*call))
 

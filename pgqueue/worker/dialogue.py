@@ -64,7 +64,7 @@ class Pause(NamedTuple):
     seconds: float
 
 
-Flow: TypeAlias = Generator[Ask | Invoke | Pause, Any, Any]
+Dialogue: TypeAlias = Generator[Ask | Invoke | Pause, Any, Any]
 
 
 class Asker(Protocol):
@@ -84,7 +84,7 @@ class Calls:
         self._keys: dict[str, Invoke] = {}
         self._committed: dict[str, str | None] | None = None
 
-    def step(self, name: str, call: Invoke) -> Flow:
+    def step(self, name: str, call: Invoke) -> Dialogue:
         if self._names.setdefault(checked_key(name, "the name of a step"), call) is not call:
             raise ArgumentError(
                 f"step {name!r} of {self._job} was called twice in one run: give each its own name, as f'page {{n}}'"
@@ -108,7 +108,7 @@ class Calls:
             raise
         return read(stored.result)
 
-    def once(self, key: str, call: Invoke) -> Flow:
+    def once(self, key: str, call: Invoke) -> Dialogue:
         request = request_of(checked_key(key, "the key of once"), call)
         if self._keys.setdefault(key, call) is not call:
             raise EffectHeld(f"{self._job} calls once({key!r}) while its own call under that key is under way")
@@ -186,36 +186,36 @@ def read(text: str | None) -> Any:
     return None if text is None else arguments.loads(text)
 
 
-def run(flow: Flow, asker: Asker) -> Any:
-    """What a flow returns: in a thread."""
+def run(dialogue: Dialogue, asker: Asker) -> Any:
+    """What a dialogue returns: in a thread."""
     asker.check(coroutine=False)
-    advance: Callable[[Any], Ask | Invoke | Pause] = flow.send
+    advance: Callable[[Any], Ask | Invoke | Pause] = dialogue.send
     given: Any = None
     try:
         while True:
             wanted = advance(given)
             try:
-                advance, given = flow.send, _done(wanted, asker)
+                advance, given = dialogue.send, _done(wanted, asker)
             except BaseException as error:
-                advance, given = flow.throw, error
+                advance, given = dialogue.throw, error
     except StopIteration as stop:
         return stop.value
     finally:
         given = None  # An error that goes on refers to this frame, and would not be freed with it.
 
 
-async def arun(flow: Flow, asker: Asker) -> Any:
+async def arun(dialogue: Dialogue, asker: Asker) -> Any:
     """As `run`, in a coroutine."""
     asker.check(coroutine=True)
-    advance: Callable[[Any], Ask | Invoke | Pause] = flow.send
+    advance: Callable[[Any], Ask | Invoke | Pause] = dialogue.send
     given: Any = None
     try:
         while True:
             wanted = advance(given)
             try:
-                advance, given = flow.send, await _adone(wanted, asker)
+                advance, given = dialogue.send, await _adone(wanted, asker)
             except BaseException as error:
-                advance, given = flow.throw, error
+                advance, given = dialogue.throw, error
     except StopIteration as stop:
         return stop.value
     finally:
