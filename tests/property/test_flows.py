@@ -88,6 +88,7 @@ class World:
         self.members: dict[int, Member] = {}
         self.held: list[ClaimedJob] = []
         self.flow = 0
+        self.ended: set[int] = set()
 
     def close(self) -> None:
         self.db.close()
@@ -152,15 +153,21 @@ class World:
             self.held.append(job)
 
     def began(self, id_: int) -> None:
-        """A job begins only when nothing that it waits for is left."""
+        """A job begins only once it was let go."""
         member = self.members[id_]
-        found = [edge(policy, self.members[child].state) for child, policy in member.after.items()]
         assert member.state is None, f"{id_} began after its end"
         # What has begun once does not wait again, unless it grows; what failed for a child may be redriven by itself.
-        if not (member.doomed or member.released):
-            assert "hurries" in found or not {"waits", "fails"} & set(found), (
-                f"{id_} began while its children are {found}"
-            )
+        assert member.doomed or member.released or not member.after, f"{id_} began and was never let go"
+
+    def let_go(self, id_: int) -> None:
+        """A job is let go only when nothing that it waits for is left, as it was counted; a child may live again since."""
+        member = self.members[id_]
+        query = "select job_id, counted, state from pgqueue.flow_jobs where job_id = any (%s)"
+        states = {job_id: own for job_id, *own in self.db.execute(query, [list(member.after)]).fetchall()}
+        found = [edge(policy, states[child][0]) for child, policy in member.after.items()]
+        assert "hurries" in found or not {"waits", "fails"} & set(found), f"{id_} was let go: {found}"
+        for child, (counted, _) in states.items():
+            assert counted is None or child in self.ended, f"{child} counts as {counted} and has never ended"
         member.released = True
 
     def finish(self) -> None:
@@ -193,6 +200,7 @@ class World:
         state = self.state_of(job.id)
         if state in ("completed", "failed", "cancelled"):
             member.state = state
+            self.ended.add(job.id)
             assert state == name or (state == "cancelled" and name == "retried")
         else:
             assert name == "retried"
@@ -228,6 +236,10 @@ class World:
         for id_, member in list(self.members.items()):
             state = self.state_of(id_)
             live = state not in ("completed", "failed", "cancelled", "gone")
+            if not live:
+                self.ended.add(id_)
+            elif state in ("available", "scheduled", "running") and not (member.released or member.doomed):
+                self.let_go(id_)
             if live and member.state is not None:
                 # A child of it was redriven.
                 assert member.doomed, f"{id_} lives again"
