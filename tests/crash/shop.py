@@ -20,7 +20,7 @@ from typing import Any
 
 import psycopg
 
-from pgqueue import Alert, Backoff, Breaker, ChunkJob, Context, Event, Limit, PgQueue, current_job
+from pgqueue import Alert, Backoff, Breaker, ChunkJob, Context, Event, FailJob, Limit, PgQueue, current_job
 from pgqueue.worker import Worker
 
 app = PgQueue(backoff=Backoff.fixed(0.1))
@@ -213,6 +213,17 @@ async def ordered(key: str, n: int, seconds: float) -> None:
     mark("begin", key, n)
     await asyncio.sleep(seconds)
     mark("end", key, n)
+
+
+@app.task(bind=True, queue="orders", keep_completed=0)
+async def node(ctx: Context, fails: bool, seconds: float) -> int:
+    """A job of a flow, which may fail for good until the file `fixed` is there."""
+    mark("begin", str(ctx.job_id), ctx.attempt)
+    await asyncio.sleep(seconds)
+    mark("end", str(ctx.job_id), ctx.attempt)
+    if fails and not is_there(os.environ["SHOP_LEDGER"], "fixed"):
+        raise FailJob("not fixed")
+    return ctx.job_id
 
 
 @app.task(

@@ -160,12 +160,13 @@ class World:
         assert member.doomed or member.released or not member.after, f"{id_} began and was never let go"
 
     def let_go(self, id_: int) -> None:
-        """A job is let go only when nothing that it waits for is left, as it was counted; a child may live again since."""
+        """A job is let go when nothing that it waits for is left, as it was counted; a child may live again since."""
         member = self.members[id_]
         query = "select job_id, counted, state from pgqueue.flow_jobs where job_id = any (%s)"
         states = {job_id: own for job_id, *own in self.db.execute(query, [list(member.after)]).fetchall()}
         found = [edge(policy, states[child][0]) for child, policy in member.after.items()]
-        assert "hurries" in found or not {"waits", "fails"} & set(found), f"{id_} was let go: {found}"
+        left = {"waits", "fails"} & set(found)
+        assert "hurries" in found or not left, f"{id_} was let go: {found}"
         for child, (counted, _) in states.items():
             assert counted is None or child in self.ended, f"{child} counts as {counted} and has never ended"
         member.released = True
