@@ -15,10 +15,11 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from pgqueue.demo.outside import REFUSED_CUSTOMER
-from pgqueue.demo.shop import Base, CardDeclined, Product, engine, place_order
+from pgqueue.demo.shop import Base, CardDeclined, Product, engine, place_order, sign_up
 
 NAMES = ("ada", "alan", "barbara", "dennis", "donald", "edsger", "frances", "grace", "katherine", "ken", "margaret")
 CUSTOMERS = (*(f"{name}@example.com" for name in NAMES), REFUSED_CUSTOMER)
+ZONES = ("Europe/Paris", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe")
 PRODUCTS = {"mug": 1290, "poster": 1990, "puzzle": 2490, "calendar": 2190}
 STOCK = 100_000
 ROLLBACKS = 10
@@ -43,6 +44,8 @@ def main(orders: int, seed: int, rate: float, photo: str) -> None:
 
 def open_shop() -> dict[int, int]:
     Base.metadata.create_all(engine)
+    for number, customer in enumerate(CUSTOMERS):
+        sign_up(customer, ZONES[number % len(ZONES)])
     with Session(engine) as session, session.begin():
         products = [Product(name=name, cents=cents, stock=STOCK) for name, cents in PRODUCTS.items()]
         session.add_all(products)

@@ -44,9 +44,11 @@ def balance(records: Records) -> list[Line]:
         _webhooks(records),
         _rate(records),
         _bookings(records),
+        _ready(records),
         _rolled_back(records),
         _reports(records),
         _counts(records),
+        _statements(records),
         _killed(records),
         _nothing_left(records),
     ]
@@ -134,6 +136,33 @@ def _bookings(r: Records) -> Line:
                 ("booked more than once", {order for order, count in r.bookings.items() if count > 1}),
             ),
             *(f"the stock of {product} is off by {by}" for product, by in sorted(r.stock_off.items()) if by),
+        ),
+    )
+
+
+def _ready(r: Records) -> Line:
+    return Line(
+        "flows",
+        f"{len(r.ready)} orders ready, each after its preview and its booking",
+        _wrong(
+            ("not ready", r.placed - set(r.ready)),
+            ("ready before it was booked", {order for order, after in r.ready.items() if not after}),
+            ("ready without a preview", set(r.ready) - set(r.previews)),
+        ),
+    )
+
+
+def _statements(r: Records) -> Line:
+    return Line(
+        "statements",
+        f"{len(r.statements)} customers have theirs on the first of the month at 9, where they are",
+        (
+            *(() if r.statements else ("nobody has one",)),
+            *(
+                f"{name} is on day {day} at {hour}"
+                for name, (day, hour) in r.statements.items()
+                if (day, hour) != (1, 9)
+            ),
         ),
     )
 

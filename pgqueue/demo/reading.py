@@ -41,6 +41,14 @@ STOCK_OFF = """
     select products.name, products.id, products.stock + coalesce(sum(orders.quantity), 0)
     from products left join orders on orders.product_id = products.id group by products.id
 """
+READY = """
+    select id, coalesce(ready_at > (select min(booked_at) from stock_movements where order_id = orders.id), false)
+    from orders where ready_at is not null
+"""
+STATEMENTS = """
+    select name, extract(day from at)::int, extract(hour from at)::int
+    from (select name, next_run_at at time zone tz as at from pgqueue.schedules where name like 'statement-%') s
+"""
 RESCUED = """
     select count(*) from pgqueue.all_jobs
     where id = any (%(held)s) and ended_at is not null and worker_id is distinct from %(worker)s
@@ -115,6 +123,8 @@ def read(dsn: str, told: Told, outside: Outside, previews: Path, held: Held | No
             refused=frozenset(refused),
             failed={task: frozenset(orders) for task, orders in failed.items()},
             bookings=_counter(query("select order_id, count(*) from stock_movements group by 1")),
+            ready=dict(query(READY).fetchall()),
+            statements={name: (day, hour) for name, day, hour in query(STATEMENTS)},
             stock_off={name: left - told.stock[product] for name, product, left in query(STOCK_OFF)},
             reports=_counter(query(REPORTS)),
             counts=_counter(query(COUNTS)),

@@ -36,6 +36,10 @@ class Records:
     """Orders in `failed_jobs`, by task."""
     bookings: Counter[int]
     """Rows of `stock_movements`."""
+    ready: Mapping[int, bool] = field(default_factory=dict)
+    """Orders that are ready, and whether each was booked before it was."""
+    statements: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Day and hour of the next statement, where its customer is, by schedule."""
     stock_off: Mapping[str, int] = field(default_factory=dict)
     """Products whose stock is not what the placed orders leave, and by how much."""
     reports: Counter[str] = field(default_factory=Counter)

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from sqlalchemy import ForeignKey, create_engine, func, select, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
-from pgqueue import Backoff, Context, FailJob, Limit, PgQueue, Unique
+from pgqueue import Backoff, Context, FailJob, Limit, PgQueue, Unique, chain, group
 
 MEDIA = Path(os.environ.get("SHOP_MEDIA", "media"))
 SMTP = os.environ.get("SHOP_SMTP", "localhost:25")
@@ -51,6 +51,7 @@ class Order(Base):
     quantity: Mapped[int]
     product_id: Mapped[int] = mapped_column(ForeignKey(Product.id))
     product: Mapped[Product] = relationship()
+    ready_at: Mapped[datetime | None] = mapped_column(default=None)
 
 
 class StockMovement(Base):
@@ -77,9 +78,9 @@ def place_order(customer: str, product_id: int, quantity: int, photo: str, *, ca
         session.add(order)
         session.flush()
         send_confirmation.using(session).enqueue(order.id, customer)
-        make_preview.using(session).enqueue(order.id, photo)
         notify_printer.using(session).enqueue(order.id, customer)
-        book_stock.using(session).enqueue(order.id)
+        prepared = group(make_preview.job(order.id, photo), book_stock.job(order.id))
+        app.flows.enqueue(chain(prepared, mark_ready.job(order.id), name=f"order {order.id}"), using=session)
         count_orders.using(session).enqueue(datetime.now(UTC).date())
         charge(card, order)
         return order.id
@@ -136,6 +137,25 @@ def book_stock(ctx: Context, order_id: int) -> None:
         session.add(StockMovement(order_id=order.id, product_id=order.product_id, quantity=-order.quantity))
         taken = Product.stock - order.quantity
         session.execute(update(Product).where(Product.id == order.product_id).values(stock=taken))
+
+
+@app.task(queue="stock", bind=True, transactional=True)
+def mark_ready(ctx: Context, order_id: int) -> None:
+    """Runs when the preview is there and the stock is booked, whichever worker did it."""
+    with Session(ctx.connection) as session, session.begin():
+        session.get_one(Order, order_id).ready_at = datetime.now(UTC)
+
+
+def sign_up(customer: str, tz: str) -> None:
+    """A statement of the customer's month, on its first morning where the customer is."""
+    name = f"statement-{customer.partition('@')[0]}"
+    app.schedules.upsert(name, "0 9 1 * *", send_statement.job(customer), tz=tz, catch_up="latest")
+
+
+@app.task(queue="reports")
+def send_statement(customer: str) -> int:
+    with Session(engine) as session:
+        return session.scalars(select(func.count(Order.id)).where(Order.customer == customer)).one()
 
 
 @app.task(queue="reports", unique=Unique("orders:{day}", until=timedelta(days=2)))  # each order asks, one is made

@@ -19,8 +19,10 @@ TITLES = {
     "make_preview": "previews",
     "notify_printer": "webhooks",
     "book_stock": "stock",
+    "mark_ready": "orders ready",
     "report_sales": "reports",
     "count_orders": "daily count",
+    "send_statement": "statements",
 }
 STATE_STYLES = {"running": "green", "stopped": "dim", "killed": "bold red"}
 EVENTS = 4

@@ -1,4 +1,4 @@
-"""Random flows while workers are killed: nothing begins too soon, nothing is forgotten, and a redrive completes them."""
+"""Random flows while workers are killed: nothing begins too soon, none is forgotten, and a redrive completes them."""
 
 from __future__ import annotations
 
