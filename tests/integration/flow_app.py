@@ -29,7 +29,8 @@ def declare(other: PgQueue, kind: str) -> Task[..., Any]:
     """The task that grows on another app, in this form."""
     other.task(name="part")(part.function)
     if kind == "process":
-        return other.task(name="grow", bind=True, run_in="process", max_attempts=1)(grow_in_process.function)
+        function: Any = grow_in_process.function
+        return other.task(name="grow", bind=True, run_in="process", max_attempts=1)(function)
     if kind == "coroutine":
 
         async def grow(ctx: Context, count: int) -> list[int]:
