@@ -98,6 +98,10 @@ class Schedules(Part):
         kind: object = job
         if not isinstance(kind, NewJob):
             raise ConfigurationError(f"schedule {name!r} was given {job!r} as its job: write report.job(tenant='acme')")
+        if job.after:
+            raise ConfigurationError(
+                f"schedule {name!r} was given a job that waits for others: let its task enqueue a flow"
+            )
         given = rule_given(rule, tz, f"schedule {name}")
         return Schedule(data_name("schedule", name), given, job, Policy(*policy), source="live")
 

@@ -16,6 +16,7 @@ from pgqueue import (
     Backoff,
     ChildFailed,
     ChunkJob,
+    ConfigurationError,
     Context,
     Flow,
     JobFailed,
@@ -268,6 +269,21 @@ async def test_many_jobs_wait_for_one_in_one_enqueue(app: PgQueue, work: Work) -
     assert [job.state for job in made] == ["blocked", "blocked", "available"]
     await adrain(app, slots=1)
     assert sorted(work.ran[2:]) == ["b", "c"]
+
+
+async def test_a_job_by_name_waits_too(app: PgQueue, work: Work, dsn: str) -> None:
+    other = PgQueue(dsn)
+    first = other.enqueue("work", {"name": "first"})
+    second = await other.aenqueue("work", {"name": "second"}, after=first, on_failure="ignore")
+    assert second.state == "blocked"
+    await adrain(app)
+    assert work.ran == ["first", "second"]
+    await other.aclose()
+
+
+def test_a_schedule_refuses_a_job_that_waits(app: PgQueue, work: Work) -> None:
+    with pytest.raises(ConfigurationError, match="let its task enqueue a flow"):
+        app.schedules.upsert("nightly", "0 2 * * *", work.task.using(after=1).job("x"))
 
 
 def test_a_job_to_wait_for_that_nobody_knows_is_refused(app: PgQueue, work: Work) -> None:
