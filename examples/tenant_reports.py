@@ -4,8 +4,8 @@
     python -m examples.tenant_reports acme Europe/Paris              # a tenant signs up
     pgqueue schedules list; pgqueue schedules show monthly-acme; pgqueue schedules run monthly-acme
 
-A schedule is a row: added, changed and removed while everything runs, it fires without a deployment. The report
-is made for the month before its nominal time, not before the moment at which it happens to run: after a weekend without a
+A schedule is a row: added, changed and removed while everything runs, it fires without a deployment. The report is
+for the month before its nominal time, not before the moment at which it happens to run: after a weekend without a
 scheduler it is still last month's.
 """
 
