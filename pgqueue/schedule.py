@@ -252,6 +252,19 @@ def _field_refusal(index: int, text: str) -> str | None:
     return None
 
 
+def _unwrapped(index: int, text: str) -> str:
+    """A field in which stepped ranges that wrap are written out: croniter miscounts where they do."""
+    names, (low, high) = croniter.ALPHACONV[index], croniter.RANGES[index]
+    items = text.split(",")
+    for n, item in enumerate(items):
+        if stepped := re.fullmatch(r"(\w+)-(\w+)/(\d+)", item):
+            first, last, step = (str(names.get(part.lower(), part)) for part in stepped.groups())
+            if first.isdecimal() and last.isdecimal() and int(first) > int(last):
+                around = [*range(int(first), high + 1), *range(low, int(last) + 1)]
+                items[n] = ",".join(map(str, around[:: int(step)]))
+    return ",".join(items)
+
+
 @lru_cache(maxsize=1024)
 def _pattern(expression: str) -> _Pattern:
     """The pattern behind an expression. Raises ConfigurationError."""
@@ -272,14 +285,15 @@ def _pattern(expression: str) -> _Pattern:
     for index, text in enumerate(fields):
         if reason := _field_refusal(index, text):
             raise refusal(reason)
-    pattern = _Pattern(expression)
+    unwrapped = " ".join(_unwrapped(index, text) for index, text in enumerate(fields))
+    pattern = _Pattern(unwrapped)
     day, month, weekday = fields[2:5]
     if pattern.intersects():
         raise refusal(f"day of month `{day}` and weekday `{weekday}` do not combine; make two schedules")
     # A month's fifth weekday can follow a cycle of 28 years: a search from any year of it must find a time.
     for year in range(2001, 2029) if "#" in weekday else (2001,):
         try:
-            croniter(expression, datetime(year, 3, 1), max_years_between_matches=YEARS_TO_FIRE).get_next()
+            croniter(unwrapped, datetime(year, 3, 1), max_years_between_matches=YEARS_TO_FIRE).get_next()
         except CroniterBadDateError:
             raise refusal(
                 f"no day `{day} {month} {weekday}` (day of month, month, weekday) comes within {YEARS_TO_FIRE} years;"
