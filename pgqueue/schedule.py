@@ -17,6 +17,9 @@ from pgqueue.errors import ArgumentError, ConfigurationError
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 YEARS_TO_FIRE = 8
+YEARS_TO_SEARCH = 50
+# By then each zone's clock is set by the last rule that is known for it.
+SETTLED = datetime(2040, 1, 1, tzinfo=UTC)
 ALIASES = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually")
 FIELDS = ("minute", "hour", "day of month", "month", "weekday", "second")
 # They exist on some machines only, differ between them, or count leap seconds.
@@ -39,8 +42,8 @@ class Cron:
     - a wildcard hour (its field begins with `*`) follows elapsed time: a repeated hour fires in both of its passes, a
       skipped one not at all.
 
-    Raises ConfigurationError for a pattern that is malformed, random (`R`, `H`) or does not fire in eight years, and
-    for an unknown time zone.
+    Raises ConfigurationError for a pattern that is malformed, random (`R`, `H`) or does not fire in eight years, for
+    one whose times the zone skips, and for an unknown time zone.
 
         Cron("0 9 * * MON-FRI", tz="Europe/Paris").next_after(datetime.now(UTC))
     """
@@ -55,6 +58,8 @@ class Cron:
         object.__setattr__(self, "expression", " ".join(given.split()))
         _pattern(self.expression)
         _check_zone(self.tz)
+        if _pattern(self.expression).wildcard_hour:
+            self.next_after(SETTLED)
 
     def next_after(self, moment: datetime) -> datetime:
         """The first time strictly after `moment`, in UTC. Raises ArgumentError for a naive `moment`."""
@@ -73,6 +78,11 @@ class Cron:
             for instant in _instants(nominal, zone, change, pattern.wildcard_hour):
                 if instant > moment:
                     return instant
+            if nominal.year > local.year + YEARS_TO_SEARCH:
+                raise ConfigurationError(
+                    f"the cron pattern {self.expression!r} never fires in {self.tz}: its times are skipped where the "
+                    "clock is set forward, and the wildcard leaves them out; write its hours, such as 0 for */24"
+                )
             nominal = pattern.at_or_after(change.new) if change and change.is_gap else pattern.after(nominal)
 
     def latest_until(self, moment: datetime) -> datetime | None:

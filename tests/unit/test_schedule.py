@@ -359,6 +359,13 @@ def test_a_pattern_that_cannot_be_used_is_refused_with_the_fix(expression: str, 
     assert part in str(refused.value)
 
 
+def test_a_pattern_all_of_whose_times_a_zone_skips_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"'30 \*/24 \* 4 L5' never fires in Africa/Cairo: .* write its hours"):
+        Cron("30 */24 * 4 L5", tz="Africa/Cairo")
+    assert times(Cron("30 */24 * 4 L5"), "2024-01-01", 1) == ["2024-04-26 00:30"]
+    assert times(Cron("30 0 * 4 L5", tz="Africa/Cairo"), "2024-01-01", 1) == ["2024-04-25 22:00"]
+
+
 @pytest.mark.parametrize("expression", [None, 5, b"* * * * *", ["* * * * *"]])
 def test_a_pattern_that_is_no_text_is_refused(expression: object) -> None:
     with pytest.raises(ConfigurationError, match="text such as"):
