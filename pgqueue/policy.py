@@ -34,7 +34,8 @@ class Policy:
     cancels the other and begins when it has ended. The last two give the jobs a serial key, `schedule:NAME`.
 
     `jitter` (timedelta or seconds): each job runs up to so much later than its nominal time, always the same for one
-    time. No time before `start` or after `end` is fired, and no more than `max_runs` are.
+    time. No time before `start` or after `end` is fired, and no more than `max_runs` are; one that is left out
+    is no run.
 
         Policy(catch_up="all", grace=timedelta(days=2), overlap="skip")
     """
@@ -83,7 +84,8 @@ class Policy:
         times = self._fired(rule, newest, max(filter(None, (expected, self.start))), last, until, now)
         if left is not None:
             times = times[: max(0, left)]
-        ended = left is not None and len(times) >= left
+        # Whether the last run comes of `times` is not known before they are fired: an overlap may leave them out.
+        ended = left is not None and left <= 0
         return Due(times, None if ended else self._until_end(rule.next_after(max(newest, until))))
 
     def delayed(self, name: str, nominal: datetime) -> datetime:
@@ -119,7 +121,10 @@ class Policy:
 
 
 class Due(NamedTuple):
-    """Nominal times to fire now, oldest first, and the next one; None when it was the last."""
+    """Nominal times to fire now, oldest first, and the next one; None when none is left.
+
+    The next one holds as long as those that are fired are not the last of `max_runs`.
+    """
 
     times: tuple[datetime, ...]
     following: datetime | None

@@ -17,6 +17,9 @@ from pgqueue.errors import ArgumentError, ConfigurationError
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 YEARS_TO_FIRE = 8
+YEARS_TO_SEARCH = 50
+# By then each zone's clock is set by the last rule that is known for it.
+SETTLED = datetime(2040, 1, 1, tzinfo=UTC)
 ALIASES = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually")
 FIELDS = ("minute", "hour", "day of month", "month", "weekday", "second")
 # They exist on some machines only, differ between them, or count leap seconds.
@@ -39,8 +42,8 @@ class Cron:
     - a wildcard hour (its field begins with `*`) follows elapsed time: a repeated hour fires in both of its passes, a
       skipped one not at all.
 
-    Raises ConfigurationError for a pattern that is malformed, random (`R`, `H`) or does not fire in eight years, and
-    for an unknown time zone.
+    Raises ConfigurationError for a pattern that is malformed, random (`R`, `H`) or does not fire in eight years, for
+    one whose times the zone skips, and for an unknown time zone.
 
         Cron("0 9 * * MON-FRI", tz="Europe/Paris").next_after(datetime.now(UTC))
     """
@@ -55,6 +58,8 @@ class Cron:
         object.__setattr__(self, "expression", " ".join(given.split()))
         _pattern(self.expression)
         _check_zone(self.tz)
+        if _pattern(self.expression).wildcard_hour:
+            self.next_after(SETTLED)
 
     def next_after(self, moment: datetime) -> datetime:
         """The first time strictly after `moment`, in UTC. Raises ArgumentError for a naive `moment`."""
@@ -73,6 +78,11 @@ class Cron:
             for instant in _instants(nominal, zone, change, pattern.wildcard_hour):
                 if instant > moment:
                     return instant
+            if nominal.year > local.year + YEARS_TO_SEARCH:
+                raise ConfigurationError(
+                    f"the cron pattern {self.expression!r} never fires in {self.tz}: its times are skipped where the "
+                    "clock is set forward, and the wildcard leaves them out; write its hours, such as 0 for */24"
+                )
             nominal = pattern.at_or_after(change.new) if change and change.is_gap else pattern.after(nominal)
 
     def latest_until(self, moment: datetime) -> datetime | None:
@@ -252,6 +262,19 @@ def _field_refusal(index: int, text: str) -> str | None:
     return None
 
 
+def _unwrapped(index: int, text: str) -> str:
+    """A field in which stepped ranges that wrap are written out: croniter miscounts where they do."""
+    names, (low, high) = croniter.ALPHACONV[index], croniter.RANGES[index]
+    items = text.split(",")
+    for n, item in enumerate(items):
+        if stepped := re.fullmatch(r"(\w+)-(\w+)/(\d+)", item):
+            first, last, step = (str(names.get(part.lower(), part)) for part in stepped.groups())
+            if first.isdecimal() and last.isdecimal() and int(first) > int(last):
+                around = [*range(int(first), high + 1), *range(low, int(last) + 1)]
+                items[n] = ",".join(map(str, around[:: int(step)]))
+    return ",".join(items)
+
+
 @lru_cache(maxsize=1024)
 def _pattern(expression: str) -> _Pattern:
     """The pattern behind an expression. Raises ConfigurationError."""
@@ -272,14 +295,15 @@ def _pattern(expression: str) -> _Pattern:
     for index, text in enumerate(fields):
         if reason := _field_refusal(index, text):
             raise refusal(reason)
-    pattern = _Pattern(expression)
+    unwrapped = " ".join(_unwrapped(index, text) for index, text in enumerate(fields))
+    pattern = _Pattern(unwrapped)
     day, month, weekday = fields[2:5]
     if pattern.intersects():
         raise refusal(f"day of month `{day}` and weekday `{weekday}` do not combine; make two schedules")
     # A month's fifth weekday can follow a cycle of 28 years: a search from any year of it must find a time.
     for year in range(2001, 2029) if "#" in weekday else (2001,):
         try:
-            croniter(expression, datetime(year, 3, 1), max_years_between_matches=YEARS_TO_FIRE).get_next()
+            croniter(unwrapped, datetime(year, 3, 1), max_years_between_matches=YEARS_TO_FIRE).get_next()
         except CroniterBadDateError:
             raise refusal(
                 f"no day `{day} {month} {weekday}` (day of month, month, weekday) comes within {YEARS_TO_FIRE} years;"

@@ -169,7 +169,7 @@ def fire(
     """Enqueue the jobs of nominal times, if nobody has: compare-and-set and enqueue in one transaction.
 
     The times must also lie after the last one, so that a reconcile that sets next_run_at back fires nothing twice. The
-    middleware of `layers` wraps the enqueue, within that transaction.
+    middleware of `layers` wraps the enqueue, within that transaction. What is left out does not count towards max_runs.
     """
     moved: list[Any] = yield Statement(
         inline(
@@ -196,7 +196,9 @@ def fire(
         wrapped.made = yield from enqueue(schema, wrapped.jobs, fallback_attempts)
     yield Statement(
         inline(
-            "update {schema}.schedules set runs = runs + %(count)s, last_job_id = %(job)s where name = %(name)s", schema
+            "update {schema}.schedules set runs = runs + %(count)s, last_job_id = %(job)s, "
+            "next_run_at = case when runs + %(count)s >= max_runs then 'infinity' else next_run_at end where name = %(name)s",
+            schema,
         ),
         {"name": row.name, "count": len(times), "job": wrapped.made[-1].id},
     )

@@ -162,6 +162,24 @@ async def test_skip_leaves_a_time_out_while_a_job_has_not_ended(app: PgQueue, cl
     assert app.schedules.get("hourly").runs == 2
 
 
+@pytest.mark.parametrize("overlap", ["skip", "queue_one"])
+async def test_what_was_left_out_is_no_run_not_even_the_last(app: PgQueue, clock: Clock, overlap: Any) -> None:
+    hourly(app, overlap=overlap, max_runs=2)
+    await fire(app)
+    await tick(app, clock, 0)
+    # The first job still waits.
+    assert len(await tick(app, clock, 1)) == 1
+    left_out = app.schedules.get("hourly")
+    assert (left_out.runs, left_out.next_run_at, left_out.ended) == (1, NOON + 2 * HOUR, False)
+    assert app.schedules.upcoming("hourly", 5) == [NOON + 2 * HOUR]
+    await adrain(app)
+    assert len(await tick(app, clock, 2)) == 2
+    last = app.schedules.get("hourly")
+    assert (last.runs, last.ended) == (2, True)
+    await adrain(app)
+    assert len(await tick(app, clock, 3)) == 2
+
+
 async def test_queue_one_lets_one_wait_until_the_other_has_ended(app: PgQueue, clock: Clock) -> None:
     gate = Gate(app, "slow")
     app.every(HOUR, name="hourly", overlap="queue_one")(gate.task)

@@ -279,6 +279,27 @@ def test_days_are_those_that_the_calendar_says(expression: str, fires: object) -
     ]
 
 
+@pytest.mark.parametrize(
+    ("wraps", "written_out"),
+    [
+        ("55-5/2 * * * *", "55,57,59,1,3,5 * * * *"),
+        ("0 23-4/2 * * *", "0 23,1,3 * * *"),
+        ("0 22-4/3 * * *", "0 22,1,4 * * *"),
+        ("0 5,20-2/3 * * *", "0 5,20,23,2 * * *"),
+        ("0 0 28-7/3 * *", "0 0 28,31,3,6 * *"),
+        ("0 0 1 NOV-mar/3 *", "0 0 1 11,2 *"),
+        ("0 0 * * FRI-TUE/2", "0 0 * * FRI,SUN,TUE"),
+        ("0 0 * * 5-7/2", "0 0 * * 5,0"),
+        ("0 0 * * 7-3/2", "0 0 * * 0,2"),
+        ("0 0 * * 1-7/3", "0 0 * * 1,4,0"),
+        ("0 0 * * * 50-15/10", "0 0 * * * 50,0,10"),
+    ],
+)
+def test_a_step_goes_on_where_its_range_wraps(wraps: str, written_out: str) -> None:
+    assert times(Cron(wraps), "2024-02-03 04:05", 40) == times(Cron(written_out), "2024-02-03 04:05", 40)
+    assert Cron(wraps).expression == wraps
+
+
 def test_the_leap_day_is_found_across_the_year_2100() -> None:
     assert times(Cron("0 0 29 2 *"), "2096-03-01", 1) == ["2104-02-29 00:00"]
 
@@ -336,6 +357,13 @@ def test_a_pattern_that_cannot_be_used_is_refused_with_the_fix(expression: str, 
     with pytest.raises(ConfigurationError) as refused:
         Cron(expression)
     assert part in str(refused.value)
+
+
+def test_a_pattern_all_of_whose_times_a_zone_skips_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"'30 \*/24 \* 4 L5' never fires in Africa/Cairo: .* write its hours"):
+        Cron("30 */24 * 4 L5", tz="Africa/Cairo")
+    assert times(Cron("30 */24 * 4 L5"), "2024-01-01", 1) == ["2024-04-26 00:30"]
+    assert times(Cron("30 0 * 4 L5", tz="Africa/Cairo"), "2024-01-01", 1) == ["2024-04-25 22:00"]
 
 
 @pytest.mark.parametrize("expression", [None, 5, b"* * * * *", ["* * * * *"]])
