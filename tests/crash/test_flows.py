@@ -17,7 +17,7 @@ from tests.crash.shop import app, node
 
 pytestmark = pytest.mark.crash
 
-GRAPHS, KILL_EVERY = (50, 0.5) if LONG else (6, 0.4)
+GRAPHS, KILL_EVERY, SECONDS = (50, 0.3, 2.0) if LONG else (6, 0.4, 0.1)
 SURE: tuple[OnFailure, ...] = ("fail_parent", "ignore", "wait")
 ANY: tuple[OnFailure, ...] = (*SURE, "run_parent", "cancel_siblings")
 MOVING = """
@@ -47,7 +47,7 @@ def enqueue(chosen: random.Random, policies: tuple[OnFailure, ...]) -> dict[int,
             member.after[child] = chosen.choice(policies)
         members.append(member)
         after = {flow.nodes[child]: policy for child, policy in member.after.items()}
-        flow.add(node.job(member.fails, chosen.random() * 0.1), after=after)
+        flow.add(node.job(member.fails, chosen.random() * SECONDS), after=after)
     ids = [job.id for job in app.flows.enqueue(flow).jobs]
     for member in members:
         member.sure = policies is SURE

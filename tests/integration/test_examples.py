@@ -35,6 +35,10 @@ def examples(dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         app.close()
 
 
+def jpegs(folder: Path) -> list[Path]:
+    return [*folder.glob("*.jpg")]
+
+
 async def test_an_upload_is_probed_resized_and_published(examples: Any, tmp_path: Path) -> None:
     media = examples("media_pipeline")
     upload = tmp_path / "upload.png"
@@ -56,7 +60,7 @@ async def test_an_upload_that_is_no_image_is_not_resized(examples: Any, tmp_path
     states = [media.app.jobs.get(job.id).state for job in made.jobs]
     assert states == ["failed"] * 5
     assert "no size of" in media.app.failed.get(made["publish"].id).errors[-1]["message"]
-    assert list(tmp_path.glob("*.jpg")) == []
+    assert jpegs(tmp_path) == []
     await media.app.aclose()
 
 
