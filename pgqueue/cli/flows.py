@@ -37,7 +37,7 @@ def command() -> None:
 @watch_option
 @operates
 def list_flows(target: Target, limit: int, watch: float | None, name: str | None, before: int | None) -> None:
-    """List flows, newest first, with how many of their jobs have ended and how."""
+    """List flows, newest first."""
     app = target.database_app()
     FLOWS.show(lambda: app.flows.list(name=name, limit=limit, before=before), as_json=target.as_json, watch=watch)
 
@@ -48,7 +48,10 @@ def list_flows(target: Target, limit: int, watch: float | None, name: str | None
 @watch_option
 @operates
 def show(target: Target, flow_id: int, job: bool, watch: float | None) -> None:
-    """Show a flow as a tree: each job, and below it those that it waits for."""
+    """Show a flow as a tree.
+
+    Below each job are those that it waits for. One that several wait for has its own below it once.
+    """
     app = target.database_app()
     row = find(app, flow_id, job=job)
     if target.as_json:

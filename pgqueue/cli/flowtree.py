@@ -47,29 +47,32 @@ def head(row: FlowRow) -> Text:
 
 
 def add_all(tree: Tree, ids: Sequence[int], by_id: dict[int, FlowJob], drawn: set[int]) -> None:
-    """Down the tree without recursion: a chain of a thousand jobs is a thousand levels deep."""
+    """From the top down, as it is read; without recursion: a chain of a thousand jobs is a thousand levels deep."""
     from rich.text import Text
 
-    waiting: list[tuple[Tree, Sequence[int]]] = [(tree, ids)]
+    waiting = below(tree, ids, by_id)
     while waiting:
-        parent, brothers = waiting.pop()
-        shown, rest = chosen(brothers, by_id)
-        for id_ in shown:
-            job = by_id.get(id_)
-            if job is None:
-                parent.add(Text(f"{id_}  of another flow", style=DIM))
-            elif id_ in drawn:
-                parent.add(line(job).append("  see above", DIM))
-            else:
-                drawn.add(id_)
-                branch = parent.add(line(job))
-                if job.children:
-                    waiting.append((branch, job.children))
-        if rest:
-            counts = Counter(by_id[id_].state if id_ in by_id else "of another flow" for id_ in rest)
-            parent.add(
-                Text("… " + ", ".join(f"{count:,} more {state}" for state, count in counts.most_common()), style=DIM)
-            )
+        parent, one = waiting.pop()
+        job = by_id.get(one) if isinstance(one, int) else None
+        if isinstance(one, str):
+            parent.add(Text(one, style=DIM))
+        elif job is None:
+            parent.add(Text(f"{one}  of another flow", style=DIM))
+        elif job.job_id in drawn:
+            parent.add(line(job).append("  see above" if job.children else "", DIM))
+        else:
+            drawn.add(job.job_id)
+            waiting += below(parent.add(line(job)), job.children, by_id)
+
+
+def below(parent: Tree, ids: Sequence[int], by_id: dict[int, FlowJob]) -> list[tuple[Tree, int | str]]:
+    """What is drawn below it, the last first: ids, and how many more there are."""
+    shown, rest = chosen(ids, by_id)
+    ones: list[int | str] = [*shown]
+    if rest:
+        counts = Counter(by_id[id_].state if id_ in by_id else "of another flow" for id_ in rest)
+        ones.append("… " + ", ".join(f"{count:,} more {state}" for state, count in counts.most_common()))
+    return [(parent, one) for one in reversed(ones)]
 
 
 def chosen(ids: Sequence[int], by_id: dict[int, FlowJob]) -> tuple[Sequence[int], Sequence[int]]:

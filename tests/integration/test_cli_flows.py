@@ -50,7 +50,7 @@ def test_a_flow_is_shown_as_a_tree_of_parents_above_their_children(
     assert lines[0].startswith(f"flow {made.id}  video 7  failed  4 of 4 ended in ")
     assert f"└── {ids[3]}  publish (shop.work)  failed  job {ids[2]} (shop.work) failed: ValueError" in lines[1]
     assert f"    ├── {ids[1]}  thumb 0 (shop.work)  completed" in lines[2]
-    assert lines[3] == f"    │   └── {ids[0]}  probe (shop.work)  completed  see above"
+    assert lines[3] == f"    │   └── {ids[0]}  probe (shop.work)  completed"
     assert lines[4] == f"    └── {ids[2]}  thumb 1 (shop.work)  failed  no such video"
     assert invoke("flows", "show", ids[0], "--job").stdout.splitlines() == lines
     assert [record["children"] for record in records(invoke("flows", "show", made.id, "--json"))][-1] == ids[1:3]
