@@ -294,6 +294,8 @@ def batch(
 
         batch([send.job(to) for to in addresses], on_complete=report.job(), on_failure=alarm.job())
     """
+    if not jobs:
+        raise ArgumentError("batch() was given no jobs")
     flow = group(*jobs, name=name)
     members = list(flow.nodes)
     callbacks: list[tuple[NewJob | None, Callback]] = [
@@ -333,7 +335,8 @@ class WaitForChildren(TaskSignal):
 class Child:
     """What a job that a job has waited for came to.
 
-    `state` is completed, failed, cancelled or gone (deleted); None while it lives, for a parent that did not wait.
+    `state` is completed, failed, cancelled, skipped (a callback) or gone (deleted); None while it lives, for a parent
+    that did not wait.
     """
 
     job_id: int

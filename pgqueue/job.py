@@ -128,8 +128,10 @@ class Job:
         if self.state == "failed":
             last = self.errors[-1] if self.errors else {}
             why = ": ".join(filter(None, (last.get("type", self.reason), last.get("message"))))
-            attempts = f"{self.attempt} attempt{'s' if self.attempt != 1 else ''}"
-            raise JobFailed(f"job {self.id} ({self.task}) failed after {attempts}: {why}", self)
+            after = f"after {self.attempt} attempt{'s' if self.attempt != 1 else ''}"
+            if self.reason == "child_failed":
+                after = "for a job that it waited for"
+            raise JobFailed(f"job {self.id} ({self.task}) failed {after}: {why}", self)
         if self.state == "cancelled":
             raise JobCancelled(f"job {self.id} ({self.task}) was cancelled: {self.reason}", self)
         if self.unreadable and "result" in self.unreadable:
@@ -187,7 +189,9 @@ class ClaimedJob:
 def checked_key(key: str, what: str = "key") -> str:
     """A unique or serial key that PostgreSQL can hold and index. Raises ArgumentError."""
     if type(key) is not str or not 1 <= len(key) <= 500 or "\x00" in key or not key.isprintable():
-        raise ArgumentError(f"{what} {str(key)[:60]!r} is not valid: use 1 to 500 printable characters")
+        given: object = key
+        shown = repr(given[:60] if isinstance(given, str) else given)[:70]
+        raise ArgumentError(f"{what} {shown} is not valid: use text of 1 to 500 printable characters")
     return key
 
 

@@ -46,7 +46,7 @@ class Limit:
         for name, value in (("concurrency", self.concurrency), ("burst", self.burst)):
             given: object = value
             if given is not None and (type(given) is not int or not 1 <= given <= 2**31 - 1):
-                raise ConfigurationError(f"Limit({name}={given!r}): give a whole number of at least 1")
+                raise ConfigurationError(f"Limit({name}={given!r}): give a whole number from 1 to 2,147,483,647")
         if self.burst != 1 and self.rate is None:
             raise ConfigurationError(f"Limit(burst={self.burst}) needs a rate: it is how many may begin together")
         per_second(self.rate)

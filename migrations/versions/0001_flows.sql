@@ -21,7 +21,7 @@ create table {schema}.flow_jobs (
     result jsonb,
     error jsonb,
     constraint flow_jobs_pkey primary key (job_id),
-    constraint flow_jobs_state_check check (state in ('completed', 'cancelled', 'failed', 'gone'))
+    constraint flow_jobs_state_check check (state in ('completed', 'cancelled', 'skipped', 'failed', 'gone'))
 ) with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 create index flow_jobs_flow on {schema}.flow_jobs (flow_id, job_id);
 create index flow_jobs_news on {schema}.flow_jobs (job_id) where state is distinct from counted;
@@ -32,7 +32,7 @@ comment on column {schema}.flow_jobs.ended_at is 'When it ended.';
 comment on column {schema}.flow_jobs.queue is 'As in jobs.';
 comment on column {schema}.flow_jobs.task is 'As in jobs.';
 comment on column {schema}.flow_jobs.name is 'What its flow calls it.';
-comment on column {schema}.flow_jobs.state is 'completed, cancelled, failed, or gone (deleted); null while it is live.';
+comment on column {schema}.flow_jobs.state is 'completed, cancelled, skipped (a callback that was not to run), failed, or gone (deleted); null while it is live.';
 comment on column {schema}.flow_jobs.counted is 'The state with which those that wait for it have counted it; another one than state: they are to be told.';
 comment on column {schema}.flow_jobs.result is 'What its task returned.';
 comment on column {schema}.flow_jobs.error is 'Why it did not complete: type and message.';
@@ -84,13 +84,14 @@ comment on function {schema}.edge_state is 'What a child in this state (null: li
 create view {schema}.all_flows as
 select f.id, f.name, f.created_at,
        case when s.jobs > s.ended then 'running' when s.failed > 0 then 'failed' when s.cancelled > 0 then 'cancelled' else 'completed' end as state,
-       s.jobs, s.jobs - s.ended as live, s.completed, s.failed, s.cancelled,
+       s.jobs, s.jobs - s.ended as live, s.completed, s.failed, s.cancelled, s.skipped,
        case when s.jobs = s.ended then s.ended_at end as ended_at
 from {schema}.flows f
 cross join lateral (
     select count(*) as jobs, count(state) as ended,
            count(*) filter (where state = 'completed') as completed,
            count(*) filter (where state = 'failed') as failed,
-           count(*) filter (where state in ('cancelled', 'gone')) as cancelled, max(ended_at) as ended_at
+           count(*) filter (where state in ('cancelled', 'gone')) as cancelled,
+           count(*) filter (where state = 'skipped') as skipped, max(ended_at) as ended_at
     from {schema}.flow_jobs n where n.flow_id = f.id) s;
 comment on view {schema}.all_flows is 'One row a flow: its state, and how many jobs it has, live and ended. It is running while one of its jobs is live.';

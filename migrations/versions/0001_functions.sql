@@ -363,6 +363,20 @@ end
 $function$;
 comment on function {schema}.cancel is 'Cancels jobs by id and returns the state that each was in. A running job is asked to stop and will not be retried.';
 
+-- Callbacks of batches, locked in flow_waits by the statement that calls: they have nothing to do.
+create function {schema}.skip_callbacks(job_ids bigint[]) returns bigint language plpgsql as $function$
+declare
+    skipped bigint;
+begin
+    perform {schema}.cancel(job_ids, 'its batch came to another end');
+    update {schema}.flow_jobs n set state = 'skipped' where n.job_id = any (job_ids) and n.state = 'cancelled';
+    update {schema}.flow_waits w set waiting = false where w.job_id = any (job_ids);
+    get diagnostics skipped = row_count;
+    return skipped;
+end
+$function$;
+comment on function {schema}.skip_callbacks is 'Ends callbacks of batches that are not to run any more as cancelled, in their flows as skipped.';
+
 -- What every verb and listing of failed jobs chooses by.
 create function {schema}.is_failure(
     job {schema}.failed_jobs, job_ids bigint[], queue text, task text, error text, fingerprint text

@@ -45,6 +45,7 @@ FUNCTIONS = (
     "make_partitions",
     "lanes_of",
     "edge_state",
+    "skip_callbacks",
 )
 VIEWS = ("queue_stats", "running_jobs", "all_jobs", "all_flows")
 TABLES = (

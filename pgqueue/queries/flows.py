@@ -46,7 +46,10 @@ class Turn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FlowRow:
-    """A flow as the view `all_flows` shows it. `state` is running, completed, failed or cancelled."""
+    """A flow as the view `all_flows` shows it. `state` is running, completed, failed or cancelled.
+
+    `skipped` are callbacks of a batch that were not to run.
+    """
 
     id: int
     name: str | None
@@ -57,12 +60,13 @@ class FlowRow:
     completed: int
     failed: int
     cancelled: int
+    skipped: int
     ended_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
 class FlowJob:
-    """A job of a flow. `children`: ids of those that it waits for, of any flow; `state` as in `Job`, or gone."""
+    """A job of a flow. `children`: ids of those that it waits for, of any flow; `state` as in `Job`, or gone or skipped."""
 
     job_id: int
     task: str
@@ -367,7 +371,7 @@ def list_flows(schema: str, limit: int, name: str | None = None, before: int | N
     """Newest first."""
     return Statement(
         inline(
-            "select id, name, created_at, state, jobs, live, completed, failed, cancelled, ended_at from {schema}.all_flows "
+            "select id, name, created_at, state, jobs, live, completed, failed, cancelled, skipped, ended_at from {schema}.all_flows "
             "where (%(name)s::text is null or name = %(name)s) and (%(before)s::bigint is null or id < %(before)s) "
             "order by id desc limit %(limit)s",
             schema,
@@ -380,7 +384,7 @@ def list_flows(schema: str, limit: int, name: str | None = None, before: int | N
 def flow_row(schema: str, flow: int) -> Statement[FlowRow]:
     return Statement(
         inline(
-            "select id, name, created_at, state, jobs, live, completed, failed, cancelled, ended_at from {schema}.all_flows where id = %(id)s",
+            "select id, name, created_at, state, jobs, live, completed, failed, cancelled, skipped, ended_at from {schema}.all_flows where id = %(id)s",
             schema,
         ),
         {"id": flow},
@@ -391,7 +395,7 @@ def flow_row(schema: str, flow: int) -> Statement[FlowRow]:
 def flow_of_job(schema: str, job_id: int) -> Statement[FlowRow]:
     return Statement(
         inline(
-            "select id, name, created_at, state, jobs, live, completed, failed, cancelled, ended_at from {schema}.all_flows "
+            "select id, name, created_at, state, jobs, live, completed, failed, cancelled, skipped, ended_at from {schema}.all_flows "
             "where id = (select flow_id from {schema}.flow_jobs where job_id = %(job_id)s)",
             schema,
         ),

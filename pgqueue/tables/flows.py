@@ -30,7 +30,12 @@ def flow_jobs(metadata: sa.MetaData) -> sa.Table:
         column("queue", TEXT, "As in jobs."),
         column("task", TEXT, "As in jobs."),
         nullable("name", TEXT, "What its flow calls it."),
-        nullable("state", TEXT, "completed, cancelled, failed, or gone (deleted); null while it is live."),
+        nullable(
+            "state",
+            TEXT,
+            "completed, cancelled, skipped (a callback that was not to run), failed, or gone (deleted); null while it is "
+            "live.",
+        ),
         nullable(
             "counted",
             TEXT,
@@ -39,7 +44,9 @@ def flow_jobs(metadata: sa.MetaData) -> sa.Table:
         nullable("result", JSONB, "What its task returned."),
         nullable("error", JSONB, "Why it did not complete: type and message."),
         sa.PrimaryKeyConstraint("job_id", name="flow_jobs_pkey"),
-        sa.CheckConstraint("state in ('completed', 'cancelled', 'failed', 'gone')", name="flow_jobs_state_check"),
+        sa.CheckConstraint(
+            "state in ('completed', 'cancelled', 'skipped', 'failed', 'gone')", name="flow_jobs_state_check"
+        ),
         sa.Index("flow_jobs_flow", "flow_id", "job_id"),
         sa.Index("flow_jobs_news", "job_id", postgresql_where=sa.text("state is distinct from counted")),
         comment="One row a job of a flow, live or ended: how it ended, for those that wait for it, whether history is "

@@ -24,7 +24,7 @@ _QUEUE_STATS = """
     queue paused available running scheduled due retrying blocked failed completed_last_hour
     oldest_waiting workers slots
 """
-_ALL_FLOWS = "id name created_at state jobs live completed failed cancelled ended_at"
+_ALL_FLOWS = "id name created_at state jobs live completed failed cancelled skipped ended_at"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from pgqueue.errors import ArgumentError, ConfigurationError
 from pgqueue.limit import limits_of
 from pgqueue.names import data_name
 from pgqueue.task.hooks import hook_name
-from pgqueue.task.options import RunIn, TaskOptions, new_job
+from pgqueue.task.options import RunIn, TaskOptions, Unique, new_job
 from pgqueue.template import checked_template, names_in
 
 LAST = "keep_last_if_running"
@@ -72,6 +72,9 @@ def check(name: str, options: TaskOptions, arguments: Collection[str] | None) ->
         new_job(name, "{}", priority=options.priority, max_attempts=options.max_attempts, timeout=options.timeout)
     except ArgumentError as error:
         raise ConfigurationError(str(error)) from None
+    unique: object = options.unique
+    if unique is not None and not isinstance(unique, Unique):
+        raise ConfigurationError(f"task {name}: unique={unique!r} must be a Unique, as Unique({str(unique)[:60]!r})")
     for option in ("retry_on", "give_up_on"):
         given = getattr(options, option)
         kinds = given if isinstance(given, tuple) else () if given is None else (given,)

@@ -308,7 +308,7 @@ async def test_a_parent_fails_unrun_with_its_child_and_so_do_those_above(app: Pg
         failed = app.failed.get(job.id)
         assert (failed.reason, failed.attempt) == ("child_failed", 0)
         assert failed.errors[-1]["message"] == f"job {made.jobs[0].id} (work) failed: ValueError: a"
-    with pytest.raises(JobFailed, match="ChildFailed"):
+    with pytest.raises(JobFailed, match="failed for a job that it waited for: pgqueue.errors.ChildFailed"):
         await made.jobs[2].aresult(timeout=5)
     assert app.failed.count(error="ChildFailed") == 2
     assert len(app.failed.groups()) == 2
@@ -620,6 +620,7 @@ async def test_a_batch_calls_back_as_it_ended(app: PgQueue, work: Work, fails: s
     row = app.flows.get(made.id)
     assert (row.completed, row.failed) == (3 - len(fails) + 2, len(fails))
     assert row.live == (1 if fails else 0)
+    assert row.state == ("running" if fails else "completed")
 
 
 async def test_a_batch_succeeds_once_what_failed_was_redriven(app: PgQueue, work: Work) -> None:
@@ -638,6 +639,7 @@ async def test_a_batch_that_cannot_succeed_any_more_drops_the_callback(app: PgQu
     made.jobs[0].cancel()
     await adrain(app)
     assert made.jobs[2].refresh().state == "cancelled"
+    assert (app.flows.get(made.id).skipped, app.flows.jobs(made.id)[2].state) == (1, "skipped")
     assert app.failed.count() == 0
 
 

@@ -123,6 +123,12 @@ def test_an_option_that_a_task_does_not_have_is_named(app: PgQueue) -> None:
             declare(**{option: 2})(pair)
 
 
+def test_a_unique_that_is_only_text_is_refused_with_the_fix(app: PgQueue) -> None:
+    declare: Any = app.task(name="thumb", unique="thumb:{name}")  # type: ignore[call-overload]
+    with pytest.raises(ConfigurationError, match=r"must be a Unique, as Unique\('thumb:\{name\}'\)"):
+        declare(lambda name: None)
+
+
 def test_a_missing_argument_is_named(app: PgQueue) -> None:
     task: Task[..., None] = app.task(name="pair")(pair)
     with pytest.raises(ArgumentError, match="argument 'second' is missing"):
@@ -157,11 +163,11 @@ def pair(first: int, second: int) -> None: ...
         ({"max_attempts": 0}, "max_attempts=0 must be a whole number from 1 to 2,147,483,647"),
         ({"max_attempts": 2**31}, "max_attempts=2147483648"),
         ({"timeout": 0}, "timeout=0 must be above 0 seconds"),
-        ({"key": ""}, "key '' is not valid: use 1 to 500 printable"),
+        ({"key": ""}, "key '' is not valid: use text of 1 to 500 printable"),
         ({"key": "x" * 501}, "key 'xxx.* is not valid"),
         ({"key": "a\x00"}, "key .* is not valid"),
         ({"key": "\ud800"}, "key .* is not valid"),
-        ({"key": 7}, "key '7' is not valid"),
+        ({"key": 7}, "key 7 is not valid: use text"),
         ({"tags": "urgent"}, "tags='urgent' must be a list of strings"),
         ({"tags": [1]}, r"tags=\[1\] must be a list of strings"),
         ({"tags": ["\x00"]}, "tags of send.*NUL"),

@@ -108,7 +108,7 @@ def test_an_unknown_name_is_refused_and_those_that_there_are_are_named() -> None
         (lambda: chain(), "chain"),
         (lambda: group(), "group"),
         (lambda: chord([], A), "group"),
-        (lambda: batch([]), "group"),
+        (lambda: batch([]), "batch"),
         (lambda: chain(A, 5), "no part of a flow"),  # type: ignore[arg-type]
         (lambda: WaitForChildren([]), "group"),
         (lambda: WaitForChildren("abc"), "no part of a flow"),  # type: ignore[arg-type]
