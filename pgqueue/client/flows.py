@@ -131,7 +131,7 @@ def _checked(flow: Flow) -> Flow:
     given: object = flow
     if not isinstance(given, Flow):
         raise ArgumentError(
-            f"flows.enqueue takes a Flow, chain(…), group(…), chord(…), tree(…) or batch(…), not {flow!r}"
+            f"flows.enqueue takes a Flow, chain(…), group(…), chord(…), tree(…) or batch(…), not {type(flow).__name__}"
         )
     return flow
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -76,6 +76,9 @@ def _in_turn(jobs: Sequence[NewJob]) -> bool:
 
 def staggered(jobs: Sequence[NewJob], spread: float | timedelta | None) -> Sequence[NewJob]:
     """The nth job `spread` (seconds or timedelta) times n later. Raises ArgumentError for what is no new job."""
+    given: object = jobs
+    if not isinstance(given, Iterable) or isinstance(given, NewJob):
+        raise ArgumentError(f"enqueue_many takes a list of jobs made by task.job(…), not {type(given).__name__}")
     jobs = list(jobs)
     for job in jobs:
         if not isinstance(job, NewJob):

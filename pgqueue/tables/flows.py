@@ -33,8 +33,8 @@ def flow_jobs(metadata: sa.MetaData) -> sa.Table:
         nullable(
             "state",
             TEXT,
-            "completed, cancelled, skipped (a callback that was not to run), failed, or gone (deleted); null while it is "
-            "live.",
+            "completed, cancelled, skipped (a callback that was not to run), failed, or gone (deleted); null while it "
+            "is live.",
         ),
         nullable(
             "counted",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from pgqueue.backoff import Backoff
 from pgqueue.breaker import checked
 from pgqueue.errors import ArgumentError, ConfigurationError
 from pgqueue.limit import limits_of
@@ -75,6 +76,9 @@ def check(name: str, options: TaskOptions, arguments: Collection[str] | None) ->
     unique: object = options.unique
     if unique is not None and not isinstance(unique, Unique):
         raise ConfigurationError(f"task {name}: unique={unique!r} must be a Unique, as Unique({str(unique)[:60]!r})")
+    backoff: object = options.backoff
+    if backoff is not None and not isinstance(backoff, Backoff):
+        raise ConfigurationError(f"task {name}: backoff={backoff!r} must be a Backoff, as Backoff.fixed(30)")
     for option in ("retry_on", "give_up_on"):
         given = getattr(options, option)
         kinds = given if isinstance(given, tuple) else () if given is None else (given,)

@@ -60,7 +60,7 @@ class Task(Generic[P, R]):
     def __init__(self, app: App, function: Callable[P, R], name: str | None, options: TaskOptions) -> None:
         self.app = app
         self.function = function
-        self.name = data_name("task", name or name_of(function))
+        self.name = data_name("task", name_of(function) if name is None else name)
         self.aliases = aliases_of(self.name, options.aliases)
         self.options = replace(options, queue=data_name("queue", options.queue))
         self.chunk = chunking.declared(self.name, options)

@@ -129,6 +129,25 @@ def test_a_unique_that_is_only_text_is_refused_with_the_fix(app: PgQueue) -> Non
         declare(lambda name: None)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"backoff": "slow"}, "backoff='slow' must be a Backoff"),
+        ({"name": ""}, "task name ''"),
+    ],
+)
+def test_a_declaration_that_would_only_fail_later_is_refused(app: PgQueue, options: dict[str, Any], said: str) -> None:
+    declare: Any = app.task(**{"name": "thumb", **options})
+    with pytest.raises(ConfigurationError, match=said):
+        declare(lambda: None)
+
+
+@pytest.mark.parametrize("jobs", [None, 5])
+def test_a_bulk_of_nothing_that_can_be_listed_is_refused(app: PgQueue, jobs: Any) -> None:
+    with pytest.raises(ArgumentError, match="enqueue_many takes a list of jobs"):
+        app.enqueue_many(jobs)
+
+
 def test_a_missing_argument_is_named(app: PgQueue) -> None:
     task: Task[..., None] = app.task(name="pair")(pair)
     with pytest.raises(ArgumentError, match="argument 'second' is missing"):
