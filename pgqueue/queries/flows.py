@@ -315,13 +315,15 @@ def drop_callbacks(schema: str, count: int = SETTLE) -> Statement[Turn]:
 def turn(schema: str, count: int = SETTLE) -> Operation[int]:
     """One look at all flows; returns how much there was to do. Each statement commits by itself: the next goes on from it."""
     done: int = (yield settle(schema, count))[0]
+    # Before anything fails: what is revived fails nobody any more.
+    while (revived := (yield revive(schema, count))[0].done) > 0:
+        done += revived + (yield settle(schema, count))[0]
     [released] = yield release(schema, count)
     [failed] = yield fail(schema, count)
     if failed.siblings:
         yield inspecting.cancel(schema, failed.siblings, "another job that its parent waits for did not complete")
-    [revived] = yield revive(schema, count)
     [dropped] = yield drop_callbacks(schema, count)
-    return done + int(released.done + failed.done + revived.done + dropped.done)
+    return done + int(released.done + failed.done + dropped.done)
 
 
 def _turn(name: str, schema: str, count: int) -> Statement[Turn]:

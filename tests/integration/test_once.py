@@ -34,7 +34,7 @@ from pgqueue.config import sqlalchemy_url
 from pgqueue.outcome import Outcome
 from pgqueue.queries.effects import Begun, Holder
 from pgqueue.testing import adrain
-from pgqueue.worker import flows
+from pgqueue.worker import dialogue
 from pgqueue.worker.effects import WorkerEffects
 from tests.integration import process_app
 from tests.integration.test_steps import done, execute, lose_the_claim, run_until_refused
@@ -83,7 +83,7 @@ def noticing_who_waits(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
             waits.set()
         return Begun(*begun)
 
-    monkeypatch.setattr(flows, "Begun", noticed)
+    monkeypatch.setattr(dialogue, "Begun", noticed)
     return waits
 
 
@@ -162,7 +162,7 @@ async def test_a_call_that_raised_is_made_again(app: PgQueue, dsn: str) -> None:
 async def test_a_key_whose_holder_died_is_free_and_one_whose_holder_lives_is_not(
     app: PgQueue, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flows, "HELD_SECONDS", 0.0)
+    monkeypatch.setattr(dialogue, "HELD_SECONDS", 0.0)
     live = await app.task(name="live")(lambda: None).using(delay=3600).aenqueue()
     execute(dsn, "update pgqueue.jobs set state = 'running', claim_id = 5")
     execute(
@@ -412,7 +412,7 @@ async def test_a_run_that_is_stopped_while_its_call_is_recorded_is_remembered(
     recording = asyncio.Event()
     answer = WorkerEffects._answer
 
-    async def noticed(effects: WorkerEffects, question: flows.Ask, me: Holder) -> Any:
+    async def noticed(effects: WorkerEffects, question: dialogue.Ask, me: Holder) -> Any:
         if question.verb == "record":
             recording.set()
         return await answer(effects, question, me)

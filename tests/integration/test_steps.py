@@ -32,7 +32,7 @@ from pgqueue.config import sqlalchemy_url
 from pgqueue.outcome import Outcome
 from pgqueue.queries.steps import Stored
 from pgqueue.testing import adrain, run_inline
-from pgqueue.worker import flows
+from pgqueue.worker import dialogue
 from tests.integration import process_app
 from tests.integration.test_chunks import declare, enqueue
 from tests.integration.waiting import DEADLINE, until
@@ -297,7 +297,7 @@ async def test_a_step_waits_for_who_has_the_job_locked(
     async def aship(ctx: Context) -> int:
         return await ctx.astep("reserve", asyncio.to_thread, lock)
 
-    monkeypatch.setattr(flows, "Stored", noticed)
+    monkeypatch.setattr(dialogue, "Stored", noticed)
     holder = threading.Thread(target=hold_the_row)
     task: Task[..., Any] = app.task(name="ship", bind=True)(ship if kind == "thread" else aship)
     job = await task.aenqueue()
