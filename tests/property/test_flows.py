@@ -240,12 +240,12 @@ class World:
             live = state not in ("completed", "failed", "cancelled", "gone")
             if not live:
                 self.ended.add(id_)
-            elif state in ("available", "scheduled", "running") and not (member.released or member.doomed):
-                self.let_go(id_)
             if live and member.state is not None:
                 # A child of it was redriven.
                 assert member.doomed, f"{id_} lives again"
                 member.state, member.doomed = None, False
+            if state in ("available", "scheduled", "running") and not (member.released or member.doomed):
+                self.let_go(id_)
             elif not live and member.state is None:
                 if state == "failed":
                     # A child may live again since; at rest it does not stay so.
