@@ -308,7 +308,7 @@ async def test_a_parent_fails_unrun_with_its_child_and_so_do_those_above(app: Pg
         failed = app.failed.get(job.id)
         assert (failed.reason, failed.attempt) == ("child_failed", 0)
         assert failed.errors[-1]["message"] == f"job {made.jobs[0].id} (work) failed: ValueError: a"
-    with pytest.raises(JobFailed, match="failed for a job that it waited for: pgqueue.errors.ChildFailed"):
+    with pytest.raises(JobFailed, match=r"failed for a job that it waited for: pgqueue\.errors\.ChildFailed"):
         await made.jobs[2].aresult(timeout=5)
     assert app.failed.count(error="ChildFailed") == 2
     assert len(app.failed.groups()) == 2
