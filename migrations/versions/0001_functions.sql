@@ -377,6 +377,54 @@ end
 $function$;
 comment on function {schema}.skip_callbacks is 'Ends callbacks of batches that are not to run any more as cancelled, in their flows as skipped.';
 
+-- Members of flows that have ended, or live again: those that wait for them count it. Called by each worker's service.
+create function {schema}.settle_flows(most integer) returns integer language plpgsql as $function$
+declare
+    ids bigint[];
+begin
+    -- What is lost in a crash of the server is found again: it is still to be counted.
+    perform set_config('synchronous_commit', 'off', true);
+    -- Who adds a parent to one holds its row, so that the parent is told too. A statement of its own: the next has a
+    -- snapshot that is younger than these locks, and sees the edges of all who held them before.
+    ids := array(
+        select n.job_id from {schema}.flow_jobs n where n.state is distinct from n.counted
+        order by n.job_id limit most for update skip locked);
+    if cardinality(ids) = 0 then
+        return 0;
+    end if;
+    with news as materialized (
+        select job_id, state, counted from {schema}.flow_jobs where job_id = any (ids)),
+    counted as (
+        update {schema}.flow_jobs n set counted = n.state where n.job_id = any (ids)),
+    -- No table is joined to ids: the planner might read the whole of it.
+    edges as materialized (
+        select parent_id, child_id, on_failure from {schema}.flow_edges where child_id = any (ids)),
+    change as materialized (
+        select e.parent_id,
+               sum((e.is = 'waits')::int - (e.was = 'waits')::int)::int as pending,
+               sum((e.is = 'fails')::int - (e.was = 'fails')::int)::int as failing,
+               sum((e.is = 'hurries')::int - (e.was = 'hurries')::int)::int as urgent
+        from (select e.parent_id, {schema}.edge_state(e.on_failure, n.state) as is, {schema}.edge_state(e.on_failure, n.counted) as was
+              from news n join edges e on e.child_id = n.job_id) e
+        where e.is <> e.was group by e.parent_id),
+    changes as materialized (
+        select array_agg(parent_id order by parent_id) as parents, array_agg(pending order by parent_id) as pending,
+               array_agg(failing order by parent_id) as failing, array_agg(urgent order by parent_id) as urgent from change),
+    locked as materialized (
+        select job_id from {schema}.flow_waits where job_id = any (array(select parent_id from change)) order by job_id for update),
+    told as (
+        update {schema}.flow_waits w
+        set (pending, failing, urgent) = (
+            -- The ids are sorted, so that each is found by a binary search.
+            select w.pending + c.pending[n], w.failing + c.failing[n], w.urgent + c.urgent[n]
+            from (select changes.*, width_bucket(w.job_id, changes.parents) as n from changes offset 0) c)
+        where job_id = any (array(select job_id from locked)))
+    select count(*) into most from news;
+    return most;
+end
+$function$;
+comment on function {schema}.settle_flows is 'Has those that wait count members of flows that have ended, or live again; returns how many members.';
+
 -- What every verb and listing of failed jobs chooses by.
 create function {schema}.is_failure(
     job {schema}.failed_jobs, job_ids bigint[], queue text, task text, error text, fingerprint text

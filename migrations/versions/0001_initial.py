@@ -46,6 +46,7 @@ FUNCTIONS = (
     "lanes_of",
     "edge_state",
     "skip_callbacks",
+    "settle_flows",
 )
 VIEWS = ("queue_stats", "running_jobs", "all_jobs", "all_flows")
 TABLES = (

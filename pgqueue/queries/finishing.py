@@ -109,7 +109,7 @@ def finish(schema: str, worker: UUID | None, batch: Sequence[Finished]) -> Opera
                 written += len(rows)
                 in_flows += sum(member for _, member in rows)
     if held or closed:
-        again = [one.id for name in ("retry", "release", "suspect", "wait", "fail") for one in groups.get(name, ())]
+        again = [one.id for name in ("retry", "release", "suspect", "fail") for one in groups.get(name, ())]
         freed = {id_: places for id_, places in held.items() if type(latest[id_].outcome) is not Completed}
         yield from gates.free_held(schema, freed, again, closed)
     if limited:

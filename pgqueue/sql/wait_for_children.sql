@@ -4,7 +4,8 @@ set state = 'blocked', position = null, ready = null, claim_id = null, attempt =
     flow_id = coalesce(flow_id, (%(flows)s::bigint[])[array_position(%(ids)s::bigint[], id)]),
     options = coalesce(options, '{{}}') || '{{"children": true}}',
     priority = priority + coalesce(aged, 0), aged = null,
-    places = case when places is not null then nullif(array(select p from unnest(places) p where p like 'serial:%%'), '{{}}') end
+    -- Its serial key too: its children may have the same.
+    places = null
 where id = any (%(ids)s::bigint[]) and claim_id = any (%(fences)s::bigint[]) and not cancel_requested
   -- Nor for one that gave its unique key to another: see take_keys_back.
   and not coalesce(j.options ? 'yields_to', false)
