@@ -455,7 +455,11 @@ def prune(schema: str, after: int, count: int, age: Any) -> Statement[Any]:
             "with seen as materialized (select id from {schema}.flows where id > %(after)s order by id limit %(count)s), "
             "over as materialized (select s.id from seen s where "
             "(select bool_and(n.state is not null and n.state <> 'failed' and n.state = n.counted "
-            "and n.ended_at <= clock_timestamp() - %(age)s::interval) from {schema}.flow_jobs n where n.flow_id = s.id)), "
+            "and n.ended_at <= clock_timestamp() - %(age)s::interval) from {schema}.flow_jobs n where n.flow_id = s.id) "
+            # Nor one whose jobs are waited for in another flow.
+            "and (select true from {schema}.flow_jobs n join {schema}.flow_edges e on e.child_id = n.job_id "
+            "join {schema}.flow_jobs p on p.job_id = e.parent_id where n.flow_id = s.id and p.flow_id <> s.id "
+            "and (p.state is null or p.state = 'failed') limit 1) is null), "
             "members as (delete from {schema}.flow_jobs where flow_id = any (array(select id from over)) returning job_id), "
             "edges as (delete from {schema}.flow_edges where parent_id = any (array(select job_id from members))), "
             "waits as (delete from {schema}.flow_waits where job_id = any (array(select job_id from members))), "

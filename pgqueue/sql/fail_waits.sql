@@ -7,16 +7,17 @@ free as materialized (
     select id from {schema}.jobs
     where id = any (array(select job_id from over)) and state = 'blocked' and waits_for = 'children'
     order by id for update skip locked),
-gone as (
-    delete from {schema}.jobs where id = any (array(select id from free)) and state = 'blocked' and waits_for = 'children' returning *),
 edges as materialized (
-    select parent_id, child_id, on_failure from {schema}.flow_edges where parent_id = any (array(select id from gone))),
+    select parent_id, child_id, on_failure from {schema}.flow_edges where parent_id = any (array(select id from free))),
 children as materialized (
     select job_id, task, state, error from {schema}.flow_jobs where job_id = any (array(select child_id from edges))),
 failing as materialized (
     select distinct on (e.parent_id) e.parent_id, c.*
     from edges e join children c on c.job_id = e.child_id
     where {schema}.edge_state(e.on_failure, c.state) = 'fails' order by e.parent_id, c.job_id),
+gone as (
+    -- Not one whose child lives again since it was counted: it is counted anew.
+    delete from {schema}.jobs where id = any (array(select parent_id from failing)) and state = 'blocked' and waits_for = 'children' returning *),
 why as materialized (
     select g.id as parent_id, c.task as child,
            jsonb_build_object('type', 'pgqueue.errors.ChildFailed', 'message',
@@ -64,7 +65,7 @@ limits as (
     select pg_notify(%(channel)s, 'limits') from freed limit 1)
 select (select count(*) from over), (select count(*) from done),
        array(select distinct e.child_id from edges e join children c on c.job_id = e.child_id
-             where c.state is null and e.parent_id in (
+             where c.state is null and e.parent_id = any (array(select id from gone)) and e.parent_id in (
                  select f.parent_id from edges f join children m on m.job_id = f.child_id
                  where f.on_failure = 'cancel_siblings' and {schema}.edge_state(f.on_failure, m.state) = 'fails')),
        (select count(*) from told), (select count(*) from limits)

@@ -704,6 +704,32 @@ async def test_the_pruner_sees_to_ended_flows(app: PgQueue, work: Work) -> None:
     assert len(app.flows.list()) == 1
 
 
+async def test_a_child_that_lives_again_before_its_parent_fails_loses_nobody(app: PgQueue, work: Work) -> None:
+    work.fails = {"a"}
+    first = work.task.enqueue("a")
+    await adrain(app)
+    ship = work.task.using(after=first).enqueue("ship")
+    # As between two statements of the service: the failure is counted, and the parent has not failed yet.
+    await app.database.afetch(flows.settle(app.schema))
+    work.fails = set()
+    assert app.failed.redrive([first.id]) == [first.id]
+    [turn] = await app.database.afetch(flows.fail(app.schema))
+    assert (turn.done, ship.refresh().state) == (0, "blocked")
+    await adrain(app)
+    assert (work.ran, ship.refresh().state) == (["a", "a", "ship"], "completed")
+
+
+async def test_a_flow_whose_job_another_flow_waits_for_is_kept(app: PgQueue, work: Work) -> None:
+    made = app.flows.enqueue(chain(work("a"), work("b")))
+    late = work.task.using(delay=3600).enqueue("late")
+    flow = Flow()
+    flow.add(work("c"), after=[made.jobs[0], late])
+    app.flows.enqueue(flow)
+    await adrain(app)
+    [(_, gone)] = await app.database.afetch(flows.prune(app.schema, 0, 100, timedelta()))
+    assert (gone, app.flows.get(made.id).state) == (0, "completed")
+
+
 async def test_on_failed_hears_of_parents_that_failed_for_a_child(app: PgQueue) -> None:
     told: list[tuple[str, str]] = []
 
