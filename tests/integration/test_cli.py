@@ -499,7 +499,7 @@ def test_a_task_is_paused_by_the_name_that_people_type(invoke: Invoke, app: PgQu
         (["set", "--queue", "crads", "--concurrency", "1"], 3, "did you mean"),
         (["set", "--queue", "cards"], 2, "limits nothing"),
         (["set", "--queue", "cards", "--rate", "often"], 2, "'often' is no rate"),
-        (["set", "--queue", "cards", "--concurrency", "0"], 2, "at least 1"),
+        (["set", "--queue", "cards", "--concurrency", "0"], 2, "from 1 to"),
         (["set", "--concurrency", "1"], 2, "give one of the two"),
         (["pause", "--queue", "cards", "--key", "{n}"], 2, "give both"),
     ],
