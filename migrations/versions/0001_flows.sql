@@ -17,14 +17,12 @@ create table {schema}.flow_jobs (
     task text not null,
     name text,
     state text,
-    counted text,
     result jsonb,
     error jsonb,
     constraint flow_jobs_pkey primary key (job_id),
     constraint flow_jobs_state_check check (state in ('completed', 'cancelled', 'skipped', 'failed', 'gone'))
 ) with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 create index flow_jobs_flow on {schema}.flow_jobs (flow_id, job_id);
-create index flow_jobs_news on {schema}.flow_jobs (job_id) where state is distinct from counted;
 comment on table {schema}.flow_jobs is 'One row a job of a flow, live or ended: how it ended, for those that wait for it, whether history is kept or not.';
 comment on column {schema}.flow_jobs.job_id is 'The job.';
 comment on column {schema}.flow_jobs.flow_id is 'Its flow.';
@@ -33,13 +31,13 @@ comment on column {schema}.flow_jobs.queue is 'As in jobs.';
 comment on column {schema}.flow_jobs.task is 'As in jobs.';
 comment on column {schema}.flow_jobs.name is 'What its flow calls it.';
 comment on column {schema}.flow_jobs.state is 'completed, cancelled, skipped (a callback that was not to run), failed, or gone (deleted); null while it is live.';
-comment on column {schema}.flow_jobs.counted is 'The state with which those that wait for it have counted it; another one than state: they are to be told.';
 comment on column {schema}.flow_jobs.result is 'What its task returned.';
 comment on column {schema}.flow_jobs.error is 'Why it did not complete: type and message.';
 
 create table {schema}.flow_edges (
     parent_id bigint not null,
     child_id bigint not null,
+    round integer not null default 0,
     on_failure text not null default 'fail_parent',
     constraint flow_edges_pkey primary key (parent_id, child_id),
     constraint flow_edges_on_failure_check check (on_failure in ('fail_parent', 'ignore', 'run_parent', 'cancel_siblings', 'wait'))
@@ -48,29 +46,58 @@ create index flow_edges_child on {schema}.flow_edges (child_id);
 comment on table {schema}.flow_edges is 'The parent waits for the child.';
 comment on column {schema}.flow_edges.parent_id is 'The job that waits.';
 comment on column {schema}.flow_edges.child_id is 'The job that runs first.';
+comment on column {schema}.flow_edges.round is 'In which round of its waiting the parent counts the child.';
 comment on column {schema}.flow_edges.on_failure is 'What a child that does not complete does to its parent: fail_parent, ignore, run_parent, cancel_siblings or wait (until it is redriven).';
 
 create table {schema}.flow_waits (
     job_id bigint not null,
+    round integer not null default 0,
     pending integer not null,
     failing integer not null default 0,
     urgent integer not null default 0,
-    waiting boolean not null default true,
     doomed boolean not null default false,
     callback text,
     constraint flow_waits_pkey primary key (job_id),
     constraint flow_waits_callback_check check (callback in ('success', 'complete', 'failure'))
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
-create index flow_waits_over on {schema}.flow_waits (job_id) where waiting and (pending <= 0 or failing > 0 or urgent > 0);
-create index flow_waits_doomed on {schema}.flow_waits (job_id) where doomed and failing = 0;
 comment on table {schema}.flow_waits is 'One row a job that waits, or has waited, for others: how many of them.';
 comment on column {schema}.flow_waits.job_id is 'The parent.';
+comment on column {schema}.flow_waits.round is 'How often it has gone back to wait for others: what it waited for before is counted no more.';
 comment on column {schema}.flow_waits.pending is 'How many children it still waits for.';
 comment on column {schema}.flow_waits.failing is 'How many have not completed, for which it fails.';
 comment on column {schema}.flow_waits.urgent is 'How many have not completed, for which it begins at once.';
-comment on column {schema}.flow_waits.waiting is 'Whether its job is blocked for that.';
 comment on column {schema}.flow_waits.doomed is 'Whether it failed unrun for a child: it waits again when that child is redriven.';
 comment on column {schema}.flow_waits.callback is 'Of a batch: success, complete or failure, the only case in which it is to run; null for any other job.';
+
+create table {schema}.flow_news (
+    job_id bigint not null,
+    was text,
+    state text
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+comment on table {schema}.flow_news is 'Members of flows that have ended, or live again, until those that wait for them have counted it. Written with the end itself; read whole, so it has no index.';
+comment on column {schema}.flow_news.job_id is 'The member.';
+comment on column {schema}.flow_news.was is 'Its state before, as in flow_jobs.';
+comment on column {schema}.flow_news.state is 'Its state since then.';
+
+create table {schema}.flow_turns (
+    job_id bigint not null,
+    turn text not null,
+    constraint flow_turns_turn_check check (turn in ('release', 'fail', 'cancel', 'drop', 'revive'))
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+comment on table {schema}.flow_turns is 'Jobs whose counts say that something is to become of them. It is looked at again when that is done, so that more rows than one do no harm.';
+comment on column {schema}.flow_turns.job_id is 'The job.';
+comment on column {schema}.flow_turns.turn is 'release, fail, cancel (another child of its parent did not complete), drop (a callback that is not to run) or revive (it failed for a child that lives again).';
+
+create function {schema}.flow_turn(wait {schema}.flow_waits) returns text language sql immutable as $function$
+    select case when wait.doomed then case when wait.failing <= 0 then 'revive' end
+                when wait.callback is not null and wait.failing > 0 then 'drop'
+                when wait.failing > 0 then 'fail'
+                when wait.urgent > 0 then 'release'
+                when wait.pending > 0 then null
+                when wait.callback = 'failure' then 'drop'
+                else 'release' end;
+$function$;
+comment on function {schema}.flow_turn is 'What is to become of a job with these counts; null: it waits on.';
 
 create function {schema}.edge_state(on_failure text, state text) returns text language sql immutable as $function$
     select case when state is null then 'waits'

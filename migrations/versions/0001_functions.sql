@@ -321,7 +321,7 @@ create function {schema}.cancel(job_ids bigint[], why text default 'cancelled')
 returns table (id bigint, was text) language plpgsql as $function$
 declare
     held {schema}.jobs[];
-    members {schema}.jobs[];
+    members bigint[];
     told text;
 begin
     if to_regclass(format('%I.completed_jobs_%s', '{bare_schema}', to_char(clock_timestamp() at time zone 'UTC', 'YYYYMMDD'))) is null then
@@ -330,7 +330,7 @@ begin
     return query update {schema}.jobs j set cancel_requested = true where j.id = any (job_ids) returning j.id, j.state;
     held := array(select j from {schema}.jobs j where j.id = any (job_ids) and j.state <> 'running'
                   and (j.places is not null or j.waits_for is not null and j.ready is not null));
-    members := array(select j from {schema}.jobs j where j.id = any (job_ids) and j.state <> 'running' and j.flow_id is not null);
+    members := array(select j.id from {schema}.jobs j where j.id = any (job_ids) and j.state <> 'running' and j.flow_id is not null);
     with gone as (delete from {schema}.jobs j where j.id = any (job_ids) and j.state <> 'running' returning j.*)
     insert into {schema}.completed_jobs (id, run_at, created_at, attempt, max_attempts, priority, state, queue, task,
                                          unique_key, serial_key, reason, args, headers, errors, tags, own_retention)
@@ -339,12 +339,11 @@ begin
            case when exists (select from {schema}.tasks t
                              where t.name = g.task and num_nonnulls(t.keep_completed, t.keep_completed_count) > 0) then true end
     from gone g;
-    insert into {schema}.flow_jobs (job_id, flow_id, queue, task, state, ended_at, error)
-    select m.id, m.flow_id, m.queue, m.task, 'cancelled', clock_timestamp(),
-           jsonb_build_object('type', 'pgqueue.errors.JobCancelled', 'message', why)
-    from unnest(members) m
-    on conflict (job_id) do update
-    set state = excluded.state, ended_at = excluded.ended_at, result = excluded.result, error = excluded.error;
+    with noted as (
+        update {schema}.flow_jobs n
+        set state = 'cancelled', ended_at = clock_timestamp(), error = jsonb_build_object('type', 'pgqueue.errors.JobCancelled', 'message', why)
+        where n.job_id = any (members) returning n.job_id)
+    insert into {schema}.flow_news (job_id, was, state) select n.job_id, null, 'cancelled' from noted n;
     if found then
         perform pg_notify('{channel}', 'flows');
     end if;
@@ -364,15 +363,12 @@ $function$;
 comment on function {schema}.cancel is 'Cancels jobs by id and returns the state that each was in. A running job is asked to stop and will not be retried.';
 
 -- Callbacks of batches, locked in flow_waits by the statement that calls: they have nothing to do.
-create function {schema}.skip_callbacks(job_ids bigint[]) returns bigint language plpgsql as $function$
-declare
-    skipped bigint;
+create function {schema}.skip_callbacks(job_ids bigint[]) returns bigint[] language plpgsql as $function$
 begin
     perform {schema}.cancel(job_ids, 'its batch came to another end');
+    -- To those that wait for it the same as cancelled.
     update {schema}.flow_jobs n set state = 'skipped' where n.job_id = any (job_ids) and n.state = 'cancelled';
-    update {schema}.flow_waits w set waiting = false where w.job_id = any (job_ids);
-    get diagnostics skipped = row_count;
-    return skipped;
+    return job_ids;
 end
 $function$;
 comment on function {schema}.skip_callbacks is 'Ends callbacks of batches that are not to run any more as cancelled, in their flows as skipped.';
@@ -380,47 +376,51 @@ comment on function {schema}.skip_callbacks is 'Ends callbacks of batches that a
 -- Members of flows that have ended, or live again: those that wait for them count it. Called by each worker's service.
 create function {schema}.settle_flows(most integer) returns integer language plpgsql as $function$
 declare
+    places tid[];
     ids bigint[];
+    befores text[];
+    states text[];
 begin
     -- What is lost in a crash of the server is found again: it is still to be counted.
     perform set_config('synchronous_commit', 'off', true);
-    -- Who adds a parent to one holds its row, so that the parent is told too. A statement of its own: the next has a
-    -- snapshot that is younger than these locks, and sees the edges of all who held them before.
-    ids := array(
-        select n.job_id from {schema}.flow_jobs n where n.state is distinct from n.counted
-        order by n.job_id limit most for update skip locked);
-    if cardinality(ids) = 0 then
+    -- Who adds a parent to one holds its news. A statement of its own: the next has a snapshot that is younger than these
+    -- locks, and sees the edges of all who held them before.
+    select array_agg(n.place), array_agg(n.job_id), array_agg(n.was), array_agg(n.state) into places, ids, befores, states
+    from (select n.ctid as place, n.* from {schema}.flow_news n limit most for update skip locked) n;
+    if ids is null then
         return 0;
     end if;
-    with news as materialized (
-        select job_id, state, counted from {schema}.flow_jobs where job_id = any (ids)),
-    counted as (
-        update {schema}.flow_jobs n set counted = n.state where n.job_id = any (ids)),
+    with gone as (
+        delete from {schema}.flow_news where ctid = any (places)),
+    news as materialized (
+        select * from unnest(ids, befores, states) n (job_id, was, state)),
     -- No table is joined to ids: the planner might read the whole of it.
     edges as materialized (
-        select parent_id, child_id, on_failure from {schema}.flow_edges where child_id = any (ids)),
+        select parent_id, child_id, round, on_failure from {schema}.flow_edges where child_id = any (ids)),
     change as materialized (
-        select e.parent_id,
+        select e.parent_id, e.round,
                sum((e.is = 'waits')::int - (e.was = 'waits')::int)::int as pending,
                sum((e.is = 'fails')::int - (e.was = 'fails')::int)::int as failing,
                sum((e.is = 'hurries')::int - (e.was = 'hurries')::int)::int as urgent
-        from (select e.parent_id, {schema}.edge_state(e.on_failure, n.state) as is, {schema}.edge_state(e.on_failure, n.counted) as was
+        from (select e.parent_id, e.round, {schema}.edge_state(e.on_failure, n.state) as is, {schema}.edge_state(e.on_failure, n.was) as was
               from news n join edges e on e.child_id = n.job_id) e
-        where e.is <> e.was group by e.parent_id),
-    changes as materialized (
-        select array_agg(parent_id order by parent_id) as parents, array_agg(pending order by parent_id) as pending,
-               array_agg(failing order by parent_id) as failing, array_agg(urgent order by parent_id) as urgent from change),
+        where e.is <> e.was group by e.parent_id, e.round),
     locked as materialized (
-        select job_id from {schema}.flow_waits where job_id = any (array(select parent_id from change)) order by job_id for update),
+        select job_id, round from {schema}.flow_waits where job_id = any (array(select parent_id from change)) order by job_id for update),
+    changes as materialized (
+        select array_agg(c.parent_id order by c.parent_id) as parents, array_agg(c.pending order by c.parent_id) as pending,
+               array_agg(c.failing order by c.parent_id) as failing, array_agg(c.urgent order by c.parent_id) as urgent
+        from change c join locked l on l.job_id = c.parent_id and l.round = c.round),
     told as (
         update {schema}.flow_waits w
         set (pending, failing, urgent) = (
             -- The ids are sorted, so that each is found by a binary search.
             select w.pending + c.pending[n], w.failing + c.failing[n], w.urgent + c.urgent[n]
             from (select changes.*, width_bucket(w.job_id, changes.parents) as n from changes offset 0) c)
-        where job_id = any (array(select job_id from locked)))
-    select count(*) into most from news;
-    return most;
+        where job_id = any (array(select unnest(parents) from changes))
+        returning job_id, {schema}.flow_turn(w) as turn)
+    insert into {schema}.flow_turns (job_id, turn) select job_id, turn from told where turn is not null;
+    return cardinality(ids);
 end
 $function$;
 comment on function {schema}.settle_flows is 'Has those that wait count members of flows that have ended, or live again; returns how many members.';
@@ -491,7 +491,9 @@ begin
         from numbered n order by n.unique_key nulls first, n.lane, n.id
         on conflict do nothing returning id)
     select array_agg(m.id) into inserted from made m;
-    update {schema}.flow_jobs m set state = null, ended_at = null, error = null where m.job_id = any (inserted);
+    with noted as (
+        update {schema}.flow_jobs m set state = null, ended_at = null, error = null where m.job_id = any (inserted) returning m.job_id)
+    insert into {schema}.flow_news (job_id, was, state) select n.job_id, 'failed', null from noted n;
     if found then
         perform pg_notify('{channel}', 'flows');
     end if;

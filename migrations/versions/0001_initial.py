@@ -45,6 +45,7 @@ FUNCTIONS = (
     "make_partitions",
     "lanes_of",
     "edge_state",
+    "flow_turn",
     "skip_callbacks",
     "settle_flows",
 )
@@ -77,6 +78,8 @@ TABLES = (
     "flow_jobs",
     "flow_edges",
     "flow_waits",
+    "flow_news",
+    "flow_turns",
 )
 SEQUENCES = ("jobs_position", "waited_until")
 

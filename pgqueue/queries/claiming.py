@@ -21,11 +21,7 @@ GUARDED = (
 )
 """Those whose breaker is not closed too, as the claim itself sees it: its worker may not have heard."""
 
-MOVING = (
-    "exists (select from {schema}.flow_jobs m where m.state is distinct from m.counted) "
-    "or exists (select from {schema}.flow_waits w where w.waiting and (w.pending <= 0 or w.failing > 0 or w.urgent > 0)) "
-    "or exists (select from {schema}.flow_waits w where w.doomed and w.failing = 0)"
-)
+MOVING = "exists (select from {schema}.flow_news) or exists (select from {schema}.flow_turns)"
 """Whether the parents of some job of a flow are still to be told of it."""
 
 

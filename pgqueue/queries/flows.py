@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from pgqueue.errors import JobNotFound
 from pgqueue.flow import Child, Plan
 from pgqueue.job import Job, JobOperations, NewJob
-from pgqueue.queries import inspecting
 from pgqueue.queries.enqueuing import Declared, enqueue
 from pgqueue.queries.statement import Operation, Statement, array, inline, text, texts
 
@@ -20,28 +19,19 @@ SETTLE = 2_000
 WITH_CHILDREN = '{"children": true}'
 
 
-class Member(NamedTuple):
-    """A job that exists and that others are to wait for, as they have counted it."""
-
-    job_id: int
-    counted: str | None
-
-
 class Edge(NamedTuple):
-    """The parent waits for the child. `counted` is the state in which it finds it."""
+    """The parent waits for the child."""
 
     parent: int
     child: int
     on_failure: str
-    counted: str | None
 
 
-class Turn(NamedTuple):
-    """How many a statement has looked at, and how many of them it could do; `siblings`: jobs that are to be cancelled."""
+class Known(NamedTuple):
+    """Jobs that are waited for and were there before; `forgotten` of them have ended, and nothing more is known of them."""
 
-    seen: int
-    done: int
-    siblings: Sequence[int] = ()
+    members: Sequence[int] = ()
+    forgotten: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +87,8 @@ def enqueue_plan(
     if flow is None:
         [flow] = yield _new_flow(schema, plan.name)
     outside = sorted({job_id for _, job_id, _ in plan.outside})
-    counted = {one.job_id: one.counted for one in (yield from _adopted(schema, flow, outside))} if outside else {}
-    if missing := [job_id for job_id in outside if job_id not in counted]:
+    members: set[int] = set((yield from _adopted(schema, flow, outside))) if outside else set()
+    if missing := [job_id for job_id in outside if job_id not in members]:
         raise JobNotFound(
             f"no job with id {', '.join(map(str, missing[:5]))} to wait for: it never was, its transaction has not "
             "committed, or it has ended and no history is kept. Enqueue both in one transaction, or as a flow"
@@ -113,11 +103,11 @@ def enqueue_plan(
         for place, job in enumerate(jobs)
     ]
     made: list[Job] = yield from enqueue(schema, given, fallback_attempts, operations, declared)
-    held = sorted({job.id for job in made if not job.created})
+    held = {job.id for job in made if not job.created}
     if held:
-        counted |= dict.fromkeys(held, "completed") | dict((yield from _adopted(schema, flow, held)))
+        members.update((yield from _adopted(schema, flow, sorted(held))))
     edges = {
-        (made[parent].id, child): Edge(made[parent].id, child, policy, counted.get(child))
+        (made[parent].id, child): Edge(made[parent].id, child, policy)
         for parent, child, policy in (
             *((parent, made[child].id, policy) for parent, child, policy in plan.edges),
             *plan.outside,
@@ -128,7 +118,8 @@ def enqueue_plan(
     callbacks = {job.id: when for job, when in zip(made, plan.callbacks, strict=True) if when is not None}
     # One whose only children stand for itself waits for nobody.
     waiting = [made[place].id for place in parents if made[place].created]
-    yield _record(schema, flow, new, edges.values(), waiting, callbacks)
+    known = Known(sorted(members), sorted(held - members))
+    yield _record(schema, flow, new, edges.values(), waiting, callbacks, known)
     return flow, made
 
 
@@ -191,10 +182,10 @@ def wait_for_children(schema: str, waits: Sequence[tuple[int, int, Plan, str, in
             {job.id for place, job in enumerate(made) if place not in inner and plan.callbacks[place] is None}
         )
         # Jobs that were there before may have ended: they count as they are.
-        members = dict((yield from _adopted(schema, flow, tops)))
-        known = {job_id, *(yield _children_of(schema, job_id))}
-        edges = [Edge(job_id, one, on_failure, members.get(one)) for one in tops if one not in known]
-        yield _record(schema, flow, [], edges, [job_id], {})
+        members: set[int] = set((yield from _adopted(schema, flow, tops)))
+        edges = [Edge(job_id, one, on_failure) for one in tops if one != job_id]
+        forgotten = [one for one in tops if one not in members]
+        yield _record(schema, flow, [], edges, [job_id], {}, Known(sorted(members), forgotten))
     return set(went)
 
 
@@ -222,12 +213,21 @@ def _flows_of(schema: str, ids: Sequence[int]) -> Statement[int]:
     )
 
 
-def _adopted(schema: str, flow: int, ids: Sequence[int]) -> Operation[list[Member]]:
-    """Make these jobs members, of `flow` where they are of none, and let none of them end, nor be counted, meanwhile."""
+def _adopted(schema: str, flow: int, ids: Sequence[int]) -> Operation[list[int]]:
+    """Make these jobs members, of `flow` where they are of none; ids of those that are there.
+
+    None of them ends, lives again, or is counted meanwhile.
+    """
     given = {"ids": array(ids), "flow": flow}
+    loose = yield Statement(
+        inline("select id from {schema}.jobs where id = any (%(ids)s::bigint[]) and flow_id is null limit 1", schema),
+        given,
+    )
     # In the order of their ids, and before anything is read: who ends them, or redrives them, comes before or after.
+    # Members can be claimed meanwhile; where one is to be written, all are locked alike: there is one order of locks.
+    strength = "no key update" if loose else "key share"
     yield Statement(
-        inline("select id from {schema}.jobs where id = any (%(ids)s::bigint[]) order by id for key share", schema),
+        inline(f"select id from {{schema}}.jobs where id = any (%(ids)s::bigint[]) order by id for {strength}", schema),
         given,
     )
     yield Statement(
@@ -237,13 +237,19 @@ def _adopted(schema: str, flow: int, ids: Sequence[int]) -> Operation[list[Membe
         given,
     )
     yield Statement(text("adopt_jobs", schema), given)
-    members: list[Member] = yield Statement(
+    members: list[int] = yield Statement(
         inline(
-            "select job_id, counted from {schema}.flow_jobs where job_id = any (%(ids)s::bigint[]) order by job_id for share",
+            "select job_id from {schema}.flow_jobs where job_id = any (%(ids)s::bigint[]) order by job_id for share",
             schema,
         ),
         given,
-        Member._make,
+        lambda row: row[0],
+    )
+    yield Statement(
+        inline(
+            "select from {schema}.flow_news where job_id = any (%(ids)s::bigint[]) order by job_id for share", schema
+        ),
+        given,
     )
     return members
 
@@ -255,6 +261,7 @@ def _record(
     edges: Collection[Edge],
     waiting: Sequence[int],
     callbacks: Mapping[int, str],
+    known: Known,
 ) -> Statement[Any]:
     """New members of the flow, and who waits for whom."""
     return Statement(
@@ -268,7 +275,8 @@ def _record(
             "parents": array(edge.parent for edge in edges),
             "children": array(edge.child for edge in edges),
             "policies": texts(edge.on_failure for edge in edges),
-            "counted": texts(edge.counted for edge in edges),
+            "known": array(known.members),
+            "forgotten": array(known.forgotten),
             "waiting": array(waiting),
             "callback_ids": array(callbacks),
             "callbacks": texts(callbacks.values()),
@@ -277,37 +285,32 @@ def _record(
     )
 
 
-def _children_of(schema: str, job_id: int) -> Statement[int]:
-    return Statement(
-        inline("select child_id from {schema}.flow_edges where parent_id = %(job_id)s", schema),
-        {"job_id": job_id},
-        lambda row: row[0],
-    )
-
-
 def settle(schema: str, count: int = SETTLE) -> Statement[int]:
     """Have those that wait count members that have ended, or live again. One row: how many members."""
     return Statement(text("settle_flows", schema), {"count": count}, lambda row: row[0])
 
 
-def release(schema: str, count: int = SETTLE) -> Statement[Turn]:
+def release(schema: str, count: int = SETTLE) -> Statement[int]:
     """Jobs that wait for nobody any more go to their queues."""
     return _turn("release_waits", schema, count)
 
 
-def fail(schema: str, count: int = SETTLE) -> Statement[Turn]:
+def fail(schema: str, count: int = SETTLE) -> Statement[int]:
     """Jobs that are to fail for a child go to `failed_jobs`."""
-    return Statement(
-        text("fail_waits", schema), {"count": count, "channel": schema}, lambda row: Turn(row[0], row[1], tuple(row[2]))
-    )
+    return _turn("fail_waits", schema, count)
 
 
-def revive(schema: str, count: int = SETTLE) -> Statement[Turn]:
+def cancel_siblings(schema: str, count: int = SETTLE) -> Statement[int]:
+    """What else runs for a parent that has failed so is cancelled."""
+    return _turn("cancel_siblings", schema, count)
+
+
+def revive(schema: str, count: int = SETTLE) -> Statement[int]:
     """Jobs that failed for a child which was redriven wait again."""
     return _turn("revive_waits", schema, count)
 
 
-def drop_callbacks(schema: str, count: int = SETTLE) -> Statement[Turn]:
+def drop_callbacks(schema: str, count: int = SETTLE) -> Statement[int]:
     """Callbacks of batches that are not to run end as cancelled."""
     return _turn("drop_callbacks", schema, count)
 
@@ -316,18 +319,15 @@ def turn(schema: str, count: int = SETTLE) -> Operation[int]:
     """One look at all flows; returns how much there was to do. Each statement commits by itself: the next goes on from it."""
     done: int = (yield settle(schema, count))[0]
     # Before anything fails: what is revived fails nobody any more.
-    while (revived := (yield revive(schema, count))[0].done) > 0:
+    while revived := (yield revive(schema, count))[0]:
         done += revived + (yield settle(schema, count))[0]
-    [released] = yield release(schema, count)
-    [failed] = yield fail(schema, count)
-    if failed.siblings:
-        yield inspecting.cancel(schema, failed.siblings, "another job that its parent waits for did not complete")
-    [dropped] = yield drop_callbacks(schema, count)
-    return done + int(released.done + failed.done + dropped.done)
+    for step in (release, fail, cancel_siblings, drop_callbacks):
+        done += (yield step(schema, count))[0]
+    return done
 
 
-def _turn(name: str, schema: str, count: int) -> Statement[Turn]:
-    return Statement(text(name, schema), {"count": count, "channel": schema}, lambda row: Turn(row[0], row[1]))
+def _turn(name: str, schema: str, count: int) -> Statement[int]:
+    return Statement(text(name, schema), {"count": count, "channel": schema}, lambda row: row[0])
 
 
 def sweep(schema: str, after: int, count: int) -> Statement[Any]:
@@ -344,7 +344,9 @@ def sweep(schema: str, after: int, count: int) -> Statement[Any]:
             "where n.job_id = any (array(select job_id from lost)) and n.state is not distinct from "
             "(select s.state from seen s where s.job_id = n.job_id) "
             "and not exists (select from {schema}.jobs j where j.id = n.job_id) "
-            "and not exists (select from {schema}.failed_jobs f where f.id = n.job_id) returning 1) "
+            "and not exists (select from {schema}.failed_jobs f where f.id = n.job_id) returning n.job_id), "
+            "news as (insert into {schema}.flow_news (job_id, was, state) "
+            "select job_id, (select s.state from seen s where s.job_id = g.job_id), 'gone' from gone g) "
             "select (select max(job_id) from seen), (select count(*) from gone)",
             schema,
         ),
@@ -454,7 +456,7 @@ def prune(schema: str, after: int, count: int, age: Any) -> Statement[Any]:
         inline(
             "with seen as materialized (select id from {schema}.flows where id > %(after)s order by id limit %(count)s), "
             "over as materialized (select s.id from seen s where "
-            "(select bool_and(n.state is not null and n.state <> 'failed' and n.state = n.counted "
+            "(select bool_and(n.state is not null and n.state <> 'failed' and n.job_id <> all (array(select job_id from {schema}.flow_news)) "
             "and n.ended_at <= clock_timestamp() - %(age)s::interval) from {schema}.flow_jobs n where n.flow_id = s.id) "
             # Nor one whose jobs are waited for in another flow.
             "and (select true from {schema}.flow_jobs n join {schema}.flow_edges e on e.child_id = n.job_id "

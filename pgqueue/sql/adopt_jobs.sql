@@ -8,9 +8,9 @@ ended as (
     union all
     select id, queue, task, 'failed', null, jsonb_build_object('type', error_type, 'message', error_message), failed_at
     from {schema}.failed_jobs where id = any (%(ids)s::bigint[]))
-insert into {schema}.flow_jobs (job_id, flow_id, queue, task, state, counted, result, error, ended_at)
-select id, %(flow)s, queue, task, null, null, null, null, null from live
+insert into {schema}.flow_jobs (job_id, flow_id, queue, task, state, result, error, ended_at)
+select id, %(flow)s, queue, task, null, null, null, null from live
 union all
 -- A job that was redriven has ended twice, one that was cancelled twice is there twice.
-select * from (select distinct on (id) id, %(flow)s::bigint, queue, task, state, state, result, error, at from ended order by id, at desc) e
+select * from (select distinct on (id) id, %(flow)s::bigint, queue, task, state, result, error, at from ended order by id, at desc) e
 on conflict (job_id) do nothing

@@ -12,12 +12,14 @@ kept as (
                              where t.name = task and num_nonnulls(t.keep_completed, t.keep_completed_count) > 0) then true end
     from gone join unnest(%(ids)s::bigint[], %(durations)s::float8[], %(reasons)s::text[]) g (job_id, duration, reason) on job_id = id),
 noted as (
+    update {schema}.flow_jobs
+    set state = 'cancelled', ended_at = clock_timestamp(), result = null,
+        error = jsonb_build_object('type', 'pgqueue.errors.JobCancelled', 'message', coalesce(
+            (%(reasons)s::text[])[array_position(%(ids)s::bigint[], job_id)], 'cancelled while it ran'))
+    where job_id = any (array(select id from gone where flow_id is not null)) returning job_id),
+news as (
     -- Those that wait for it are told by settle_flows.
-    insert into {schema}.flow_jobs (job_id, flow_id, queue, task, state, ended_at, error)
-    select id, flow_id, queue, task, 'cancelled', clock_timestamp(), jsonb_build_object('type', 'pgqueue.errors.JobCancelled', 'message', coalesce((%(reasons)s::text[])[array_position(%(ids)s::bigint[], id)], 'cancelled while it ran'))
-    from gone where flow_id is not null
-    on conflict (job_id) do update
-    set state = excluded.state, ended_at = excluded.ended_at, result = excluded.result, error = excluded.error),
+    insert into {schema}.flow_news (job_id, was, state) select job_id, null, 'cancelled' from noted),
 woken as (
     -- Who waits for a result: mostly nobody, and nothing is looked up. A stale outcome wakes them too: they look, and wait on.
     delete from {schema}.waiters

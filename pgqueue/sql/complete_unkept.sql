@@ -6,12 +6,13 @@ freed as (
     insert into {schema}.freed_places (gate, loose, places)
     select place, false, count(*) from gone, unnest(places) place where places is not null group by place),
 noted as (
+    update {schema}.flow_jobs
+    set state = 'completed', ended_at = clock_timestamp(), error = null,
+        result = (%(results)s::text[])[array_position(%(ids)s::bigint[], job_id)]::jsonb
+    where job_id = any (array(select id from gone where flow_id is not null)) returning job_id),
+news as (
     -- Those that wait for it are told by settle_flows.
-    insert into {schema}.flow_jobs (job_id, flow_id, queue, task, state, ended_at, result)
-    select id, flow_id, queue, task, 'completed', clock_timestamp(), (%(results)s::text[])[array_position(%(ids)s::bigint[], id)]::jsonb
-    from gone where flow_id is not null
-    on conflict (job_id) do update
-    set state = excluded.state, ended_at = excluded.ended_at, result = excluded.result, error = excluded.error),
+    insert into {schema}.flow_news (job_id, was, state) select job_id, null, 'completed' from noted),
 woken as (
     -- Who waits for a result: mostly nobody, and nothing is looked up. A stale outcome wakes them too: they look, and wait on.
     delete from {schema}.waiters

@@ -1,7 +1,17 @@
 -- blocked -> cancelled: callbacks of batches that are not to run. All of the batch completed, or one has not and never will.
-with over as materialized (
+with due as materialized (
+    select ctid as place, job_id from {schema}.flow_turns where turn = 'drop' limit %(count)s),
+over as materialized (
     select w.job_id from {schema}.flow_waits w
-    where w.waiting and (w.pending <= 0 or w.failing > 0 or w.urgent > 0)
-      and w.callback is not null and (w.failing > 0 or w.callback = 'failure' and w.pending <= 0 and w.urgent <= 0)
-    order by w.job_id limit %(count)s for update skip locked)
-select count(*), coalesce(case when count(*) > 0 then {schema}.skip_callbacks(array_agg(job_id)) end, 0) from over
+    where w.job_id = any (array(select job_id from due)) and {schema}.flow_turn(w) = 'drop'
+    order by w.job_id for update skip locked),
+skipped as materialized (
+    select {schema}.skip_callbacks(array_agg(job_id)) as ids from over having count(*) > 0),
+done as (
+    delete from {schema}.flow_turns
+    where ctid = any (array(
+        select d.place from due d
+        where d.job_id = any (array(select unnest(ids) from skipped))
+           or not exists (select from {schema}.flow_waits w where w.job_id = d.job_id and {schema}.flow_turn(w) = 'drop')))
+    returning 1)
+select count(*) from done

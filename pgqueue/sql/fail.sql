@@ -24,12 +24,13 @@ kept as (
                       %(errors)s::text[]) u (job_id, duration, crashed, reason, fingerprint, error)) g on job_id = id
     returning id, queue, task),
 noted as (
+    update {schema}.flow_jobs
+    set state = 'failed', ended_at = clock_timestamp(), result = null,
+        error = (%(errors)s::text[])[array_position(%(ids)s::bigint[], job_id)]::jsonb - 'traceback'
+    where job_id = any (array(select id from gone where flow_id is not null)) returning job_id),
+news as (
     -- Those that wait for it are told by settle_flows.
-    insert into {schema}.flow_jobs (job_id, flow_id, queue, task, state, ended_at, error)
-    select id, flow_id, queue, task, 'failed', clock_timestamp(), (%(errors)s::text[])[array_position(%(ids)s::bigint[], id)]::jsonb - 'traceback'
-    from gone where flow_id is not null
-    on conflict (job_id) do update
-    set state = excluded.state, ended_at = excluded.ended_at, result = excluded.result, error = excluded.error),
+    insert into {schema}.flow_news (job_id, was, state) select job_id, null, 'failed' from noted),
 told as (
     select {schema}.enqueue_on_failed(array_agg(k.id)) from kept k
     left join {schema}.tasks t on t.name = k.task

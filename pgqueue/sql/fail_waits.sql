@@ -1,14 +1,19 @@
--- blocked -> failed, unrun: jobs a child of which has not completed; what else runs for them is cancelled where that is asked.
-with over as materialized (
+-- blocked -> failed, unrun: jobs a child of which has not completed; what else runs for them is to be cancelled where that is asked.
+with due as materialized (
+    select ctid as place, job_id from {schema}.flow_turns where turn = 'fail' limit %(count)s),
+over as materialized (
     select w.job_id from {schema}.flow_waits w
-    where w.waiting and (w.pending <= 0 or w.failing > 0 or w.urgent > 0) and w.failing > 0 and w.callback is null
-    order by w.job_id limit %(count)s for update skip locked),
+    where w.job_id = any (array(select job_id from due)) and {schema}.flow_turn(w) = 'fail'
+    order by w.job_id for update skip locked),
 free as materialized (
     select id from {schema}.jobs
     where id = any (array(select job_id from over)) and state = 'blocked' and waits_for = 'children'
     order by id for update skip locked),
 edges as materialized (
-    select parent_id, child_id, on_failure from {schema}.flow_edges where parent_id = any (array(select id from free))),
+    -- Those of the round in which it waits now.
+    select e.parent_id, e.child_id, e.on_failure from {schema}.flow_edges e
+    where e.parent_id = any (array(select id from free))
+      and e.round = (select w.round from {schema}.flow_waits w where w.job_id = e.parent_id)),
 children as materialized (
     select job_id, task, state, error from {schema}.flow_jobs where job_id = any (array(select child_id from edges))),
 failing as materialized (
@@ -40,17 +45,29 @@ kept as (
     from gone g join why on why.parent_id = g.id
     returning id, queue, task),
 noted as (
-    insert into {schema}.flow_jobs (job_id, flow_id, queue, task, state, ended_at, error)
-    select g.id, g.flow_id, g.queue, g.task, 'failed', clock_timestamp(), error - 'traceback' from gone g join why on why.parent_id = g.id
-    on conflict (job_id) do update
-    set state = excluded.state, ended_at = excluded.ended_at, result = excluded.result, error = excluded.error),
+    update {schema}.flow_jobs
+    set state = 'failed', ended_at = clock_timestamp(), result = null,
+        error = (select w.error - 'traceback' from why w where w.parent_id = job_id)
+    where job_id = any (array(select id from gone)) returning job_id),
+news as (
+    insert into {schema}.flow_news (job_id, was, state) select job_id, null, 'failed' from noted),
+doomed as (
+    update {schema}.flow_waits set doomed = true where job_id = any (array(select id from gone))),
+siblings as (
+    insert into {schema}.flow_turns (job_id, turn)
+    select distinct e.child_id, 'cancel' from edges e join children c on c.job_id = e.child_id
+    where c.state is null and e.parent_id = any (array(select id from gone)) and e.parent_id in (
+        select f.parent_id from edges f join children m on m.job_id = f.child_id
+        where f.on_failure = 'cancel_siblings' and {schema}.edge_state(f.on_failure, m.state) = 'fails')),
 done as (
-    update {schema}.flow_waits w set waiting = false, doomed = w.job_id = any (array(select id from gone))
-    where w.job_id = any (array(select id from gone
-                                -- It was cancelled, or deleted.
-                                union all select o.job_id from over o
-                                where not exists (select from {schema}.jobs j where j.id = o.job_id and j.state = 'blocked' and j.waits_for = 'children')))
-    returning w.job_id),
+    delete from {schema}.flow_turns
+    where ctid = any (array(
+        select d.place from due d
+        where d.job_id = any (array(select id from gone))
+           -- It was cancelled or deleted, or waits on; who changes that says so anew.
+           or not exists (select from {schema}.jobs j where j.id = d.job_id and j.state = 'blocked' and j.waits_for = 'children')
+           or not exists (select from {schema}.flow_waits w where w.job_id = d.job_id and {schema}.flow_turn(w) = 'fail')))
+    returning 1),
 freed as (
     insert into {schema}.freed_places (gate, loose, places)
     select place, false, count(*) from gone, unnest(places) place where places is not null group by place returning 1),
@@ -63,9 +80,4 @@ woken as (
     delete from {schema}.waiters where job_id = any (array(select id from gone)) returning pg_notify(channel, job_id::text)),
 limits as (
     select pg_notify(%(channel)s, 'limits') from freed limit 1)
-select (select count(*) from over), (select count(*) from done),
-       array(select distinct e.child_id from edges e join children c on c.job_id = e.child_id
-             where c.state is null and e.parent_id = any (array(select id from gone)) and e.parent_id in (
-                 select f.parent_id from edges f join children m on m.job_id = f.child_id
-                 where f.on_failure = 'cancel_siblings' and {schema}.edge_state(f.on_failure, m.state) = 'fails')),
-       (select count(*) from told), (select count(*) from limits)
+select (select count(*) from done), (select count(*) from told), (select count(*) from limits)

@@ -2,11 +2,12 @@
 with entered as materialized (
     -- The transaction must have its id before it takes positions: the claimers' marks rely on it.
     select pg_current_xact_id(), set_config('synchronous_commit', 'off', true)),
+due as materialized (
+    select ctid as place, job_id from {schema}.flow_turns where turn = 'release' limit %(count)s),
 over as materialized (
     select w.job_id from entered, {schema}.flow_waits w
-    where w.waiting and (w.pending <= 0 or w.failing > 0 or w.urgent > 0)
-      and w.failing = 0 and (w.callback is null or w.callback <> 'failure' or w.urgent > 0)
-    order by w.job_id limit %(count)s for update of w skip locked),
+    where w.job_id = any (array(select job_id from due)) and {schema}.flow_turn(w) = 'release'
+    order by w.job_id for update of w skip locked),
 free as materialized (
     select id, run_at, priority from {schema}.jobs
     where id = any (array(select job_id from over)) and state = 'blocked' and waits_for = 'children'
@@ -25,14 +26,16 @@ released as (
     where id = any (array(select id from free)) and state = 'blocked' and waits_for = 'children'
     returning id, queue, priority, position),
 done as (
-    update {schema}.flow_waits set waiting = false
-    where job_id = any (array(select id from released
-                              -- It was cancelled, or deleted.
-                              union all select o.job_id from over o
-                              where not exists (select from {schema}.jobs j where j.id = o.job_id and j.state = 'blocked' and j.waits_for = 'children')))
-    returning job_id),
+    delete from {schema}.flow_turns
+    where ctid = any (array(
+        select d.place from due d
+        where d.job_id = any (array(select id from released))
+           -- It was cancelled or deleted, or waits on; who changes that says so anew.
+           or not exists (select from {schema}.jobs j where j.id = d.job_id and j.state = 'blocked' and j.waits_for = 'children')
+           or not exists (select from {schema}.flow_waits w where w.job_id = d.job_id and {schema}.flow_turn(w) = 'release')))
+    returning 1),
 woken as (
     select pg_notify(%(channel)s, case when min(position) is null then format('scheduled %%s', queue)
                                        else format('available %%s %%s %%s', queue, priority, min(position)) end)
     from released group by queue, priority, position is null)
-select (select count(*) from over), (select count(*) from done), (select count(*) from woken)
+select (select count(*) from done), (select count(*) from woken)

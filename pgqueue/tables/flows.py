@@ -36,11 +36,6 @@ def flow_jobs(metadata: sa.MetaData) -> sa.Table:
             "completed, cancelled, skipped (a callback that was not to run), failed, or gone (deleted); null while it "
             "is live.",
         ),
-        nullable(
-            "counted",
-            TEXT,
-            "The state with which those that wait for it have counted it; another one than state: they are to be told.",
-        ),
         nullable("result", JSONB, "What its task returned."),
         nullable("error", JSONB, "Why it did not complete: type and message."),
         sa.PrimaryKeyConstraint("job_id", name="flow_jobs_pkey"),
@@ -48,7 +43,6 @@ def flow_jobs(metadata: sa.MetaData) -> sa.Table:
             "state in ('completed', 'cancelled', 'skipped', 'failed', 'gone')", name="flow_jobs_state_check"
         ),
         sa.Index("flow_jobs_flow", "flow_id", "job_id"),
-        sa.Index("flow_jobs_news", "job_id", postgresql_where=sa.text("state is distinct from counted")),
         comment="One row a job of a flow, live or ended: how it ended, for those that wait for it, whether history is "
         "kept or not.",
         postgresql_with={"fillfactor": 60, **VACUUM_OFTEN},
@@ -61,6 +55,7 @@ def flow_edges(metadata: sa.MetaData) -> sa.Table:
         metadata,
         column("parent_id", BIGINT, "The job that waits."),
         column("child_id", BIGINT, "The job that runs first."),
+        column("round", INTEGER, "In which round of its waiting the parent counts the child.", "0"),
         column(
             "on_failure",
             TEXT,
@@ -83,10 +78,15 @@ def flow_waits(metadata: sa.MetaData) -> sa.Table:
         "flow_waits",
         metadata,
         column("job_id", BIGINT, "The parent."),
+        column(
+            "round",
+            INTEGER,
+            "How often it has gone back to wait for others: what it waited for before is counted no more.",
+            "0",
+        ),
         column("pending", INTEGER, "How many children it still waits for."),
         column("failing", INTEGER, "How many have not completed, for which it fails.", "0"),
         column("urgent", INTEGER, "How many have not completed, for which it begins at once.", "0"),
-        column("waiting", BOOLEAN, "Whether its job is blocked for that.", "true"),
         column(
             "doomed",
             BOOLEAN,
@@ -100,12 +100,37 @@ def flow_waits(metadata: sa.MetaData) -> sa.Table:
         ),
         sa.PrimaryKeyConstraint("job_id", name="flow_waits_pkey"),
         sa.CheckConstraint("callback in ('success', 'complete', 'failure')", name="flow_waits_callback_check"),
-        sa.Index(
-            "flow_waits_over",
-            "job_id",
-            postgresql_where=sa.text("waiting and (pending <= 0 or failing > 0 or urgent > 0)"),
-        ),
-        sa.Index("flow_waits_doomed", "job_id", postgresql_where=sa.text("doomed and failing = 0")),
         comment="One row a job that waits, or has waited, for others: how many of them.",
         postgresql_with={"fillfactor": 50, **VACUUM_OFTEN},
+    )
+
+
+def flow_news(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "flow_news",
+        metadata,
+        column("job_id", BIGINT, "The member."),
+        nullable("was", TEXT, "Its state before, as in flow_jobs."),
+        nullable("state", TEXT, "Its state since then."),
+        comment="Members of flows that have ended, or live again, until those that wait for them have counted it. "
+        "Written with the end itself; read whole, so it has no index.",
+        postgresql_with=VACUUM_OFTEN,
+    )
+
+
+def flow_turns(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "flow_turns",
+        metadata,
+        column("job_id", BIGINT, "The job."),
+        column(
+            "turn",
+            TEXT,
+            "release, fail, cancel (another child of its parent did not complete), drop (a callback that is not to "
+            "run) or revive (it failed for a child that lives again).",
+        ),
+        sa.CheckConstraint("turn in ('release', 'fail', 'cancel', 'drop', 'revive')", name="flow_turns_turn_check"),
+        comment="Jobs whose counts say that something is to become of them. It is looked at again when that is done, "
+        "so that more rows than one do no harm.",
+        postgresql_with=VACUUM_OFTEN,
     )

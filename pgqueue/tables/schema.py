@@ -58,6 +58,8 @@ class Tables:
     flow_jobs: sa.Table
     flow_edges: sa.Table
     flow_waits: sa.Table
+    flow_news: sa.Table
+    flow_turns: sa.Table
     all_jobs: sa.Table
     running_jobs: sa.Table
     queue_stats: sa.Table
@@ -126,6 +128,8 @@ def _of(schema: str) -> Tables:
         flow_jobs=members,
         flow_edges=flows.flow_edges(made),
         flow_waits=flows.flow_waits(made),
+        flow_news=flows.flow_news(made),
+        flow_turns=flows.flow_turns(made),
         all_jobs=_view(views, "all_jobs", _ALL_JOBS, jobs, completed, ended_at=TIME),
         running_jobs=_view(
             views,

@@ -22,9 +22,7 @@ SURE: tuple[OnFailure, ...] = ("fail_parent", "ignore", "wait")
 ANY: tuple[OnFailure, ...] = (*SURE, "run_parent", "cancel_siblings")
 MOVING = """
     select (select count(*) from {schema}.jobs where state <> 'blocked')
-         + (select count(*) from {schema}.flow_jobs where state is distinct from counted)
-         + (select count(*) from {schema}.flow_waits where waiting and (pending <= 0 or failing > 0 or urgent > 0))
-         + (select count(*) from {schema}.flow_waits where doomed and failing = 0)
+         + (select count(*) from {schema}.flow_news) + (select count(*) from {schema}.flow_turns)
 """
 
 

@@ -713,8 +713,8 @@ async def test_a_child_that_lives_again_before_its_parent_fails_loses_nobody(app
     await app.database.afetch(flows.settle(app.schema))
     work.fails = set()
     assert app.failed.redrive([first.id]) == [first.id]
-    [turn] = await app.database.afetch(flows.fail(app.schema))
-    assert (turn.done, ship.refresh().state) == (0, "blocked")
+    [failed] = await app.database.afetch(flows.fail(app.schema))
+    assert (failed, ship.refresh().state) == (0, "blocked")
     await adrain(app)
     assert (work.ran, ship.refresh().state) == (["a", "a", "ship"], "completed")
 

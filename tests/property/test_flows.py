@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, cast, get_args
 from uuid import uuid4
 
 import psycopg
@@ -76,7 +77,18 @@ class World:
         self.db: psycopg.Connection[Any] = psycopg.Connection.connect(dsn, autocommit=True, **options)
         self.other: psycopg.Connection[Any] = psycopg.Connection.connect(dsn, autocommit=True, **options)
         # What an example before has left behind would be somebody else's news.
-        for table in ("jobs", "claims", "workers", "failed_jobs", "flow_jobs", "flow_waits", "flow_edges", "flows"):
+        for table in (
+            "jobs",
+            "claims",
+            "workers",
+            "failed_jobs",
+            "flow_jobs",
+            "flow_waits",
+            "flow_edges",
+            "flow_news",
+            "flow_turns",
+            "flows",
+        ):
             self.db.execute(f"delete from {SCHEMA}.{table}".encode())
         self.draw = draw
         self.worker = uuid4()
@@ -162,14 +174,25 @@ class World:
     def let_go(self, id_: int) -> None:
         """A job is let go when nothing that it waits for is left, as it was counted; a child may live again since."""
         member = self.members[id_]
-        query = "select job_id, counted, state from pgqueue.flow_jobs where job_id = any (%s)"
-        states = {job_id: own for job_id, *own in self.db.execute(query, [list(member.after)]).fetchall()}
-        found = [edge(policy, states[child][0]) for child, policy in member.after.items()]
+        states = {child: self.counted(child) for child in member.after}
+        found = [edge(policy, states[child]) for child, policy in member.after.items()]
         left = {"waits", "fails"} & set(found)
         assert "hurries" in found or not left, f"{id_} was let go: {found}"
-        for child, (counted, _) in states.items():
+        for child, counted in states.items():
             assert counted is None or child in self.ended, f"{child} counts as {counted} and has never ended"
         member.released = True
+
+    def counted(self, id_: int) -> str | None:
+        """The state from which what is still to be told of it leads to the one that it has."""
+        [[state]] = self.db.execute("select state from pgqueue.flow_jobs where job_id = %s", [id_]).fetchall()
+        steps = Counter({state: 1})
+        for was, then in self.db.execute(
+            "select was, state from pgqueue.flow_news where job_id = %s", [id_]
+        ).fetchall():
+            steps[was] += 1
+            steps[then] -= 1
+        [before] = [state for state, times in steps.items() if times > 0]
+        return cast("str | None", before)
 
     def finish(self) -> None:
         if not self.held:
@@ -220,8 +243,8 @@ class World:
         member.grows, member.released = 0, False
         for child in sorted(new):
             self.members[child] = Member([self.draw(st.sampled_from(["completed", "completed", "failed"]))])
-        # What it waited for before it has waited for: these it waits for now, and what still fails it fails it again.
-        member.after |= dict.fromkeys(new, policy)
+        # What it waited for before counts no more, however that ends or is redriven.
+        member.after = dict.fromkeys(new, policy)
 
     def turn(self) -> None:
         """A keeper's look, statement by statement, with another keeper in between."""
@@ -322,8 +345,10 @@ class World:
             self.draw = draw
 
     def shape(self) -> Any:
-        query = "select job_id, state, counted from pgqueue.flow_jobs where flow_id = %s order by 1"
-        return self.db.execute(query, [self.flow]).fetchall(), {i: m.began for i, m in self.members.items()}
+        states = "select job_id, state from pgqueue.flow_jobs where flow_id = %s order by 1"
+        moving = "select (select count(*) from pgqueue.flow_news), (select count(*) from pgqueue.flow_turns)"
+        rows = [*self.db.execute(states, [self.flow]), *self.db.execute(moving)]
+        return rows, {i: m.began for i, m in self.members.items()}
 
     def check(self) -> None:
         """At rest: who has not run is held, or has failed, for a reason; what is counted is what there is."""
@@ -344,9 +369,9 @@ class World:
             "select w.job_id, w.pending, w.failing, w.urgent, "
             "count(*) filter (where s = 'waits'), count(*) filter (where s = 'fails'), "
             "count(*) filter (where s = 'hurries') "
-            "from pgqueue.flow_waits w join pgqueue.flow_edges e on e.parent_id = w.job_id "
+            "from pgqueue.flow_waits w join pgqueue.flow_edges e on e.parent_id = w.job_id and e.round = w.round "
             "join pgqueue.flow_jobs n on n.job_id = e.child_id "
-            "cross join lateral pgqueue.edge_state(e.on_failure, n.counted) s "
+            "cross join lateral pgqueue.edge_state(e.on_failure, n.state) s "
             "where n.flow_id = %s group by 1, 2, 3, 4"
         )
         for id_, *counts in self.db.execute(query, [self.flow]).fetchall():

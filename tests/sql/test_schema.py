@@ -51,6 +51,8 @@ TABLES = (
     "flow_jobs",
     "flow_edges",
     "flow_waits",
+    "flow_news",
+    "flow_turns",
 )
 VIEWS = ("all_jobs", "running_jobs", "queue_stats")
 DEADLINE = 20.0
