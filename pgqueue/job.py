@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -184,6 +185,10 @@ class ClaimedJob:
             self.options,
             self.headers,
         ) = row
+
+    def option(self, name: str) -> Any:
+        """One of its own options; None where it has none of that name, which most are told without reading them."""
+        return json.loads(self.options).get(name) if self.options and f'"{name}"' in self.options else None
 
 
 def checked_key(key: str, what: str = "key") -> str:

@@ -21,7 +21,7 @@ create table {schema}.flow_jobs (
     error jsonb,
     constraint flow_jobs_pkey primary key (job_id),
     constraint flow_jobs_state_check check (state in ('completed', 'cancelled', 'skipped', 'failed', 'gone'))
-) with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 create index flow_jobs_flow on {schema}.flow_jobs (flow_id, job_id);
 comment on table {schema}.flow_jobs is 'One row a job of a flow, live or ended: how it ended, for those that wait for it, whether history is kept or not.';
 comment on column {schema}.flow_jobs.job_id is 'The job.';
@@ -42,7 +42,7 @@ create table {schema}.flow_edges (
     constraint flow_edges_pkey primary key (parent_id, child_id),
     constraint flow_edges_on_failure_check check (on_failure in ('fail_parent', 'ignore', 'run_parent', 'cancel_siblings', 'wait'))
 );
-create index flow_edges_child on {schema}.flow_edges (child_id);
+create index flow_edges_child on {schema}.flow_edges (child_id, parent_id);
 comment on table {schema}.flow_edges is 'The parent waits for the child.';
 comment on column {schema}.flow_edges.parent_id is 'The job that waits.';
 comment on column {schema}.flow_edges.child_id is 'The job that runs first.';
@@ -72,12 +72,14 @@ comment on column {schema}.flow_waits.callback is 'Of a batch: success, complete
 create table {schema}.flow_news (
     job_id bigint not null,
     was text,
-    state text
+    state text,
+    told bigint not null default 0
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 comment on table {schema}.flow_news is 'Members of flows that have ended, or live again, until those that wait for them have counted it. Written with the end itself; read whole, so it has no index.';
 comment on column {schema}.flow_news.job_id is 'The member.';
 comment on column {schema}.flow_news.was is 'Its state before, as in flow_jobs.';
 comment on column {schema}.flow_news.state is 'Its state since then.';
+comment on column {schema}.flow_news.told is 'Parents up to this id have counted it.';
 
 create table {schema}.flow_turns (
     job_id bigint not null,

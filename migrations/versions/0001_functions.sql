@@ -373,57 +373,116 @@ end
 $function$;
 comment on function {schema}.skip_callbacks is 'Ends callbacks of batches that are not to run any more as cancelled, in their flows as skipped.';
 
--- Members of flows that have ended, or live again: those that wait for them count it. Called by each worker's service.
+-- blocked -> available | scheduled, for jobs that wait for no child any more and that nobody else has locked. Who calls has
+-- locked their rows in flow_waits.
+create function {schema}.release_waiting(job_ids bigint[]) returns bigint[] language plpgsql as $function$
+declare
+    free bigint[];
+    told bigint;
+begin
+    -- The transaction must have its id before it takes positions: the claimers' marks rely on it.
+    perform pg_current_xact_id();
+    with locked as materialized (
+        select j.id, case when j.run_at <= clock_timestamp() then true end as due from {schema}.jobs j
+        where j.id = any (job_ids) and j.state = 'blocked' and j.waits_for = 'children'
+        order by j.id for update skip locked),
+    numbered as materialized (
+        select array_agg(n.id) as ids, array_agg(n.place) as places
+        from (select l.id, case when l.due then nextval('{schema}.jobs_position') end as place
+              from (select * from locked order by id) l) n),
+    released as (
+        update {schema}.jobs j
+        set (position, state) = (
+                select o.places[o.n], case when o.places[o.n] is null then 'scheduled' else 'available' end
+                -- The ids are sorted, so that each is found by a binary search.
+                from (select m.places, width_bucket(j.id, m.ids) as n from numbered m offset 0) o),
+            waits_for = null
+        where j.id = any (array(select id from locked))
+        returning j.queue, j.priority, j.position),
+    woken as (
+        select pg_notify('{channel}', case when min(r.position) is null then format('scheduled %s', r.queue)
+                                           else format('available %s %s %s', r.queue, r.priority, min(r.position)) end)
+        from released r group by r.queue, r.priority, r.position is null)
+    select (select m.ids from numbered m), (select count(*) from woken) into free, told;
+    return coalesce(free, '{{}}');
+end
+$function$;
+comment on function {schema}.release_waiting is 'Lets jobs go that wait for no child any more; returns those that it let go.';
+
+-- Members of flows that have ended, or live again: those that wait for them count it, and go if they wait for no other.
+-- Called by each worker's service.
 create function {schema}.settle_flows(most integer) returns integer language plpgsql as $function$
 declare
-    places tid[];
-    ids bigint[];
-    befores text[];
-    states text[];
+    news record;
+    change record;
+    edges integer := 0;
+    done integer;
+    going bigint[];
+    gone bigint[];
 begin
     -- What is lost in a crash of the server is found again: it is still to be counted.
     perform set_config('synchronous_commit', 'off', true);
     -- Who adds a parent to one holds its news. A statement of its own: the next has a snapshot that is younger than these
     -- locks, and sees the edges of all who held them before.
-    select array_agg(n.place), array_agg(n.job_id), array_agg(n.was), array_agg(n.state) into places, ids, befores, states
+    select array_agg(n.place) as places, array_agg(n.job_id) as ids, array_agg(n.was) as befores, array_agg(n.state) as states,
+           array_agg(n.told) as tolds into news
     from (select n.ctid as place, n.* from {schema}.flow_news n limit most for update skip locked) n;
-    if ids is null then
+    if news.ids is null then
         return 0;
     end if;
-    with gone as (
-        delete from {schema}.flow_news where ctid = any (places)),
-    news as materialized (
-        select * from unnest(ids, befores, states) n (job_id, was, state)),
-    -- No table is joined to ids: the planner might read the whole of it.
-    edges as materialized (
-        select parent_id, child_id, round, on_failure from {schema}.flow_edges where child_id = any (ids)),
-    change as materialized (
-        select e.parent_id, e.round,
-               sum((e.is = 'waits')::int - (e.was = 'waits')::int)::int as pending,
-               sum((e.is = 'fails')::int - (e.was = 'fails')::int)::int as failing,
-               sum((e.is = 'hurries')::int - (e.was = 'hurries')::int)::int as urgent
-        from (select e.parent_id, e.round, {schema}.edge_state(e.on_failure, n.state) as is, {schema}.edge_state(e.on_failure, n.was) as was
-              from news n join edges e on e.child_id = n.job_id) e
-        where e.is <> e.was group by e.parent_id, e.round),
-    locked as materialized (
-        select job_id, round from {schema}.flow_waits where job_id = any (array(select parent_id from change)) order by job_id for update),
-    changes as materialized (
-        select array_agg(c.parent_id order by c.parent_id) as parents, array_agg(c.pending order by c.parent_id) as pending,
-               array_agg(c.failing order by c.parent_id) as failing, array_agg(c.urgent order by c.parent_id) as urgent
-        from change c join locked l on l.job_id = c.parent_id and l.round = c.round),
-    told as (
-        update {schema}.flow_waits w
-        set (pending, failing, urgent) = (
-            -- The ids are sorted, so that each is found by a binary search.
-            select w.pending + c.pending[n], w.failing + c.failing[n], w.urgent + c.urgent[n]
-            from (select changes.*, width_bucket(w.job_id, changes.parents) as n from changes offset 0) c)
-        where job_id = any (array(select unnest(parents) from changes))
-        returning job_id, {schema}.flow_turn(w) as turn)
-    insert into {schema}.flow_turns (job_id, turn) select job_id, turn from told where turn is not null;
-    return cardinality(ids);
+    done := cardinality(news.ids);
+    for change in
+        with edges as materialized (
+            select n.number, n.was, n.state, e.parent_id, e.round, e.on_failure
+            from unnest(news.ids, news.befores, news.states, news.tolds) with ordinality n (job_id, was, state, told, number),
+                 lateral (select f.parent_id, f.round, f.on_failure from {schema}.flow_edges f
+                          where f.child_id = n.job_id and f.parent_id > n.told order by f.parent_id limit most) e
+            order by n.number, e.parent_id limit most),
+        change as materialized (
+            select e.parent_id, e.round,
+                   sum((e.is = 'waits')::int - (e.was = 'waits')::int)::int as pending,
+                   sum((e.is = 'fails')::int - (e.was = 'fails')::int)::int as failing,
+                   sum((e.is = 'hurries')::int - (e.was = 'hurries')::int)::int as urgent
+            from (select e.parent_id, e.round, {schema}.edge_state(e.on_failure, e.state) as is, {schema}.edge_state(e.on_failure, e.was) as was
+                  from edges e) e
+            where e.is <> e.was group by e.parent_id, e.round),
+        alike as materialized (
+            select c.pending, c.failing, c.urgent, c.round, array_agg(c.parent_id order by c.parent_id) as parents
+            from change c group by c.pending, c.failing, c.urgent, c.round)
+        select a.*, l.*, case when (select count(*) from alike) > 1 then array(select c.parent_id from change c) end as everyone
+        from (select count(*) as edges, max(e.number) as number,
+                     max(e.parent_id) filter (where e.number = (select max(number) from edges)) as parent from edges e) l
+        left join alike a on true
+    loop
+        if edges = 0 then
+            -- All in the order of their ids, against deadlocks; those of one kind are updated in it.
+            perform from {schema}.flow_waits w where w.job_id = any (change.everyone) order by w.job_id for update;
+            edges := change.edges;
+            if edges >= most then
+                -- Of the last of them more may wait: its news stay, and say to whom they have been told.
+                done := change.number - 1;
+                update {schema}.flow_news set told = change.parent where ctid = news.places[change.number];
+            end if;
+        end if;
+        with told as (
+            update {schema}.flow_waits w
+            set pending = w.pending + change.pending, failing = w.failing + change.failing, urgent = w.urgent + change.urgent
+            where w.job_id = any (change.parents) and w.round = change.round
+            returning w.job_id, {schema}.flow_turn(w) as turn),
+        turns as (
+            insert into {schema}.flow_turns (job_id, turn) select t.job_id, t.turn from told t where t.turn <> 'release')
+        select array_agg(t.job_id) into going from told t where t.turn = 'release';
+        gone := {schema}.release_waiting(going);
+        if cardinality(going) > cardinality(gone) then
+            -- Somebody holds them, or they have run already.
+            insert into {schema}.flow_turns (job_id, turn) select unnest(going), 'release' except select unnest(gone), 'release';
+        end if;
+    end loop;
+    delete from {schema}.flow_news where ctid = any (news.places[:done]);
+    return done + edges;
 end
 $function$;
-comment on function {schema}.settle_flows is 'Has those that wait count members of flows that have ended, or live again; returns how many members.';
+comment on function {schema}.settle_flows is 'Has those that wait count members of flows that have ended, or live again, and lets them go; returns how much there was to tell.';
 
 -- What every verb and listing of failed jobs chooses by.
 create function {schema}.is_failure(

@@ -48,6 +48,7 @@ FUNCTIONS = (
     "flow_turn",
     "skip_callbacks",
     "settle_flows",
+    "release_waiting",
 )
 VIEWS = ("queue_stats", "running_jobs", "all_jobs", "all_flows")
 TABLES = (

@@ -7,13 +7,13 @@ edges as materialized (
     select * from unnest(%(parents)s::bigint[], %(children)s::bigint[], %(policies)s::text[]) u (parent_id, child_id, on_failure)),
 -- Who ends or lives again is locked out. What has been written and not been counted yet is told to these parents too.
 known as materialized (
-    select job_id, state, 1 as times from {schema}.flow_jobs where job_id = any (%(known)s::bigint[])
-    union all select job_id, was, 1 from {schema}.flow_news where job_id = any (%(known)s::bigint[])
-    union all select job_id, state, -1 from {schema}.flow_news where job_id = any (%(known)s::bigint[])
-    union all select job_id, 'completed', 1 from unnest(%(forgotten)s::bigint[]) job_id),
+    select job_id, state, 1 as times, 0 as told from {schema}.flow_jobs where job_id = any (%(known)s::bigint[])
+    union all select job_id, was, 1, told from {schema}.flow_news where job_id = any (%(known)s::bigint[])
+    union all select job_id, state, -1, told from {schema}.flow_news where job_id = any (%(known)s::bigint[])
+    union all select job_id, 'completed', 1, 0 from unnest(%(forgotten)s::bigint[]) job_id),
 counts as (
     select e.parent_id, {schema}.edge_state(e.on_failure, k.state) as is, coalesce(k.times, 1) as times
-    from edges e left join known k on k.job_id = e.child_id
+    from edges e left join known k on k.job_id = e.child_id and e.parent_id > k.told
     union all select parent_id, 'nothing', 0 from unnest(%(waiting)s::bigint[]) parent_id),
 waits as (
     insert into {schema}.flow_waits as w (job_id, pending, failing, urgent, callback)

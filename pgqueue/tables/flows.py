@@ -45,7 +45,7 @@ def flow_jobs(metadata: sa.MetaData) -> sa.Table:
         sa.Index("flow_jobs_flow", "flow_id", "job_id"),
         comment="One row a job of a flow, live or ended: how it ended, for those that wait for it, whether history is "
         "kept or not.",
-        postgresql_with={"fillfactor": 60, **VACUUM_OFTEN},
+        postgresql_with={"fillfactor": 50, **VACUUM_OFTEN},
     )
 
 
@@ -68,7 +68,7 @@ def flow_edges(metadata: sa.MetaData) -> sa.Table:
             "on_failure in ('fail_parent', 'ignore', 'run_parent', 'cancel_siblings', 'wait')",
             name="flow_edges_on_failure_check",
         ),
-        sa.Index("flow_edges_child", "child_id"),
+        sa.Index("flow_edges_child", "child_id", "parent_id"),
         comment="The parent waits for the child.",
     )
 
@@ -112,6 +112,7 @@ def flow_news(metadata: sa.MetaData) -> sa.Table:
         column("job_id", BIGINT, "The member."),
         nullable("was", TEXT, "Its state before, as in flow_jobs."),
         nullable("state", TEXT, "Its state since then."),
+        column("told", BIGINT, "Parents up to this id have counted it.", "0"),
         comment="Members of flows that have ended, or live again, until those that wait for them have counted it. "
         "Written with the end itself; read whole, so it has no index.",
         postgresql_with=VACUUM_OFTEN,

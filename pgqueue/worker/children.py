@@ -19,36 +19,39 @@ class Children:
     ) -> None:
         self._schema = schema
         self._fetch = fetch
-        self._asked: dict[int, asyncio.Future[tuple[Child, ...]]] = {}
+        self._asked: list[tuple[int, asyncio.Future[tuple[Child, ...]]]] = []
         self._reading: asyncio.Task[None] | None = None
 
     async def of(self, job_id: int) -> tuple[Child, ...]:
         """Those that the job has waited for. Waits for PostgreSQL as long as it takes."""
-        if job_id not in self._asked:
-            self._asked[job_id] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[tuple[Child, ...]] = asyncio.get_running_loop().create_future()
+        self._asked.append((job_id, answer))
         if self._reading is None:
             self._reading = asyncio.create_task(self._read())
-        return await asyncio.shield(self._asked[job_id])
+        return await answer
 
     async def _read(self) -> None:
         try:
             while self._asked:
                 # Whoever asks in the same turn of the loop is in it.
                 await asyncio.sleep(0)
-                asked, self._asked = self._asked, {}
+                asked, self._asked = self._asked, []
                 await self._answer(asked)
         finally:
             self._reading = None
 
-    async def _answer(self, asked: dict[int, asyncio.Future[tuple[Child, ...]]]) -> None:
+    async def _answer(self, asked: list[tuple[int, asyncio.Future[tuple[Child, ...]]]]) -> None:
         found: defaultdict[int, list[Child]] = defaultdict(list)
+        # Who has stopped to wait is answered no more.
+        waiting = [(job_id, answer) for job_id, answer in asked if not answer.done()]
         try:
-            for parent, child in await self._fetch(flows.children(self._schema, sorted(asked))):
+            for parent, child in await self._fetch(flows.children(self._schema, sorted({one for one, _ in waiting}))):
                 found[parent].append(child)
         except BaseException as error:
-            for future in asked.values():
-                future.set_exception(error)
-                future.exception()
+            for _, answer in waiting:
+                if not answer.done():
+                    answer.set_exception(error)
             raise
-        for job_id, future in asked.items():
-            future.set_result(tuple(found[job_id]))
+        for job_id, answer in waiting:
+            if not answer.done():
+                answer.set_result(tuple(found[job_id]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import json
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -139,7 +138,7 @@ class Executor:
             context = Context(job.id, job.task, job.queue, job.attempt, job.max_attempts, headers)
             context.claimed, context.open_journal, context.open_effects = job, self._open_journal, self._open_effects
             timeout = self._timeout_of(task, job)
-            if job.options is not None and "children" in json.loads(job.options):
+            if job.option("children"):
                 context.found = await self._children.of(job.id)
             if self._layers:
                 outcome = await self._wrapped(slots, task, job, context, timeout)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Collection, Coroutine
 from datetime import timedelta
@@ -174,7 +173,7 @@ class Serving:
 
     def timeout_of(self, task: Task[..., Any], job: ClaimedJob) -> float | None:
         """Seconds that this run may take: the job's own, else the task's, the queue's, the app's."""
-        if job.options and (own := json.loads(job.options).get("timeout")) is not None:
+        if (own := job.option("timeout")) is not None:
             return float(own)
         return timeout_of(task, self._settings.get(job.queue, NO_SETTINGS).timeout, self._worker.app.timeout)
 

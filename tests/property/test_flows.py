@@ -174,7 +174,7 @@ class World:
     def let_go(self, id_: int) -> None:
         """A job is let go when nothing that it waits for is left, as it was counted; a child may live again since."""
         member = self.members[id_]
-        states = {child: self.counted(child) for child in member.after}
+        states = {child: self.counted(child, id_) for child in member.after}
         found = [edge(policy, states[child]) for child, policy in member.after.items()]
         left = {"waits", "fails"} & set(found)
         assert "hurries" in found or not left, f"{id_} was let go: {found}"
@@ -182,13 +182,12 @@ class World:
             assert counted is None or child in self.ended, f"{child} counts as {counted} and has never ended"
         member.released = True
 
-    def counted(self, id_: int) -> str | None:
-        """The state from which what is still to be told of it leads to the one that it has."""
+    def counted(self, id_: int, parent: int) -> str | None:
+        """The state from which what the parent is still to be told leads to the one that it has."""
         [[state]] = self.db.execute("select state from pgqueue.flow_jobs where job_id = %s", [id_]).fetchall()
         steps = Counter({state: 1})
-        for was, then in self.db.execute(
-            "select was, state from pgqueue.flow_news where job_id = %s", [id_]
-        ).fetchall():
+        untold = "select was, state from pgqueue.flow_news where job_id = %s and told < %s"
+        for was, then in self.db.execute(untold, [id_, parent]).fetchall():
             steps[was] += 1
             steps[then] -= 1
         [before] = [state for state, times in steps.items() if times > 0]
