@@ -31,10 +31,12 @@ TABLES = (
     "flow_jobs",
     "flow_edges",
     "flow_waits",
+    "flow_news",
+    "flow_turns",
 )
 
 
-async def drain(dsn: str, children: int, *, as_flow: bool) -> tuple[float, float]:
+async def drain(dsn: str, children: int, *, as_flow: bool, history: bool = True) -> tuple[float, float]:
     """Jobs a second, and jobs enqueued a second."""
     with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute(f"truncate {', '.join(f'{SCHEMA}.{table}' for table in TABLES)}".encode())
@@ -43,7 +45,7 @@ async def drain(dsn: str, children: int, *, as_flow: bool) -> tuple[float, float
     done, ended = 0, asyncio.Event()
     total = children + 2
 
-    @app.task(name="noop", keep_completed=False)
+    @app.task(name="noop", keep_completed=None if history else False)
     async def noop(n: int) -> None:
         nonlocal done
         done += 1
@@ -58,9 +60,10 @@ async def drain(dsn: str, children: int, *, as_flow: bool) -> tuple[float, float
         await app.aenqueue_many(jobs)
     enqueued = time.perf_counter() - began
     began = time.perf_counter()
-    async with app.worker({"default": SLOTS}):
+    async with app.worker({"default": SLOTS}) as worker:
         async with asyncio.timeout(60):
             await ended.wait()
+            await worker.finisher.flushed()
         took = time.perf_counter() - began
     await app.aclose()
     return total / took, total / enqueued

@@ -154,6 +154,7 @@ class ClaimedJob:
         "attempt",
         "began",
         "begins_at",
+        "children",
         "crashes",
         "fence",
         "headers",
@@ -172,6 +173,8 @@ class ClaimedJob:
         self.fence = fence
         self.began: float | None = None
         self.begins_at: float | None = None
+        # What those came to that it has waited for.
+        self.children: tuple[Any, ...] = ()
         self.limited = False
         (
             self.id,

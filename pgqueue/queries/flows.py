@@ -355,7 +355,7 @@ def sweep(schema: str, after: int, count: int) -> Statement[Any]:
 
 
 def children(schema: str, ids: Sequence[int]) -> Statement[tuple[int, Child]]:
-    """Those that jobs have waited for, each with the job, in the order of their ids."""
+    """(parent, child) of those that jobs have waited for, in the order of their ids."""
     return Statement(
         inline(
             "with edges as materialized ("
@@ -363,7 +363,7 @@ def children(schema: str, ids: Sequence[int]) -> Statement[tuple[int, Child]]:
             "members as materialized ("
             "select job_id, task, name, state, result::text, error from {schema}.flow_jobs "
             "where job_id = any (array(select child_id from edges))) "
-            "select e.parent_id, m.* from edges e join members m on m.job_id = e.child_id order by m.job_id",
+            "select e.parent_id, m.* from edges e join members m on m.job_id = e.child_id order by e.parent_id, m.job_id",
             schema,
         ),
         {"ids": array(ids)},

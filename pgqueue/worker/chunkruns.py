@@ -259,4 +259,5 @@ class ChunkRun:
 def _context(job: ClaimedJob, journals: Journals) -> Context:
     context = Context(job.id, job.task, job.queue, job.attempt, job.max_attempts)
     context.claimed, context.open_journal, context.open_effects = job, journals.open, refuse_in_a_chunk
+    context.found = job.children
     return context

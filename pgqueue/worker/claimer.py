@@ -9,11 +9,13 @@ import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from uuid import UUID
 
 from pgqueue.admission import HORIZON
 from pgqueue.job import ClaimedJob
-from pgqueue.queries import claiming, limiting
+from pgqueue.queries import claiming, flows, limiting
 from pgqueue.queries.finishing import Finished
 from pgqueue.queries.limits import Templates
 from pgqueue.queries.statement import Operation
@@ -350,6 +352,7 @@ class Claimer:
                 self._finisher.claimed(fence, [job.id for job in jobs])
         finally:
             self.claiming = None
+        jobs = await self._with_children(jobs)
         if worker != self._worker():
             for job in jobs:
                 self._finisher.add(Finished(job.id, job.fence, job.task, None, limited=job.limited))
@@ -359,6 +362,22 @@ class Claimer:
             self._suspect(job)
         self._slots.take([job for job in jobs if not is_suspect(job)] if suspects else jobs)
         return scan
+
+    async def _with_children(self, jobs: list[ClaimedJob]) -> list[ClaimedJob]:
+        """Tell those that have waited for others what these came to; who cannot be told now is given back."""
+        if not any(job.option("children") for job in jobs):
+            return jobs
+        parents = {job.id: job for job in jobs if job.option("children")}
+        try:
+            found = await self._connection.fetch(flows.children(self._schema, sorted(parents)))
+        except TRANSIENT as error:
+            logger.warning("%d jobs are given back, since what they waited for cannot be read: %s", len(parents), error)
+            for job in parents.values():
+                self._finisher.add(Finished(job.id, job.fence, job.task, None, limited=job.limited))
+            return [job for job in jobs if job.id not in parents]
+        for id_, children in groupby(found, itemgetter(0)):
+            parents[id_].children = tuple(child for _, child in children)
+        return jobs
 
     async def _busy(self) -> None:
         now = time.monotonic()

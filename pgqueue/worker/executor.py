@@ -18,7 +18,6 @@ from pgqueue.middleware import Middleware
 from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome, decide
 from pgqueue.task import Task
 from pgqueue.worker.call import Call
-from pgqueue.worker.children import Children
 from pgqueue.worker.chunkruns import ChunkRuns, Ended, Interruption
 from pgqueue.worker.effects import WorkerEffects
 from pgqueue.worker.journals import Journals
@@ -54,7 +53,6 @@ class Executor:
         timeout_of: Callable[[Task[..., Any], ClaimedJob], float | None],
         on_start: Callable[[ClaimedJob], None] | None,
         on_finish: Finish,
-        children: Children,
         layers: Sequence[Middleware] = (),
     ) -> None:
         self._tasks = tasks
@@ -65,7 +63,6 @@ class Executor:
         self._timeout_of = timeout_of
         self._on_start = on_start
         self._on_finish = on_finish
-        self._children = children
         self._layers = tuple(layers)
         self._chunks = ChunkRuns(transactions, journals, timeout_of, self._layers)
         # A run starts inside the run that freed its slot: what that one set in its context is none of its business.
@@ -137,9 +134,8 @@ class Executor:
             headers = arguments.loads(job.headers) if job.headers else {}
             context = Context(job.id, job.task, job.queue, job.attempt, job.max_attempts, headers)
             context.claimed, context.open_journal, context.open_effects = job, self._open_journal, self._open_effects
+            context.found = job.children
             timeout = self._timeout_of(task, job)
-            if job.option("children"):
-                context.found = await self._children.of(job.id)
             if self._layers:
                 outcome = await self._wrapped(slots, task, job, context, timeout)
             elif timeout is None and task.run_in == "coroutine" and not task.options.transactional:

@@ -25,7 +25,6 @@ from pgqueue.revision import check_revision
 from pgqueue.task import Task
 from pgqueue.worker import limits
 from pgqueue.worker.breakers import Breakers
-from pgqueue.worker.children import Children
 from pgqueue.worker.connection import WorkerConnection
 from pgqueue.worker.duties import Duties
 from pgqueue.worker.effects import WorkerEffects
@@ -269,7 +268,6 @@ class Worker:
             self.serving.timeout_of,
             on_start,
             self._finished,
-            Children(app.schema, self.services.insist),
             app.middleware.runs,
         )
         self.quarantine = Quarantine(self)
