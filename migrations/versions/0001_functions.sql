@@ -411,12 +411,12 @@ comment on function {schema}.release_waiting is 'Lets jobs go that wait for no c
 
 -- Members of flows that have ended, or live again: those that wait for them count it, and go if they wait for no other.
 -- Called by each worker's service.
-create function {schema}.settle_flows(most integer) returns integer language plpgsql as $function$
+create function {schema}.settle_flows(most integer, out told integer, out due boolean) language plpgsql as $function$
 declare
     news record;
     change record;
     edges integer := 0;
-    done integer;
+    done integer := 0;
     going bigint[];
     gone bigint[];
 begin
@@ -427,10 +427,7 @@ begin
     select array_agg(n.place) as places, array_agg(n.job_id) as ids, array_agg(n.was) as befores, array_agg(n.state) as states,
            array_agg(n.told) as tolds into news
     from (select n.ctid as place, n.* from {schema}.flow_news n limit most for update skip locked) n;
-    if news.ids is null then
-        return 0;
-    end if;
-    done := cardinality(news.ids);
+    done := coalesce(cardinality(news.ids), 0);
     for change in
         with edges as materialized (
             select n.number, n.was, n.state, e.parent_id, e.round, e.on_failure
@@ -464,14 +461,14 @@ begin
                 update {schema}.flow_news set told = change.parent where ctid = news.places[change.number];
             end if;
         end if;
-        with told as (
+        with counted as (
             update {schema}.flow_waits w
             set pending = w.pending + change.pending, failing = w.failing + change.failing, urgent = w.urgent + change.urgent
             where w.job_id = any (change.parents) and w.round = change.round
             returning w.job_id, {schema}.flow_turn(w) as turn),
         turns as (
-            insert into {schema}.flow_turns (job_id, turn) select t.job_id, t.turn from told t where t.turn <> 'release')
-        select array_agg(t.job_id) into going from told t where t.turn = 'release';
+            insert into {schema}.flow_turns (job_id, turn) select c.job_id, c.turn from counted c where c.turn <> 'release')
+        select array_agg(c.job_id) into going from counted c where c.turn = 'release';
         gone := {schema}.release_waiting(going);
         if cardinality(going) > cardinality(gone) then
             -- Somebody holds them, or they have run already.
@@ -479,10 +476,11 @@ begin
         end if;
     end loop;
     delete from {schema}.flow_news where ctid = any (news.places[:done]);
-    return done + edges;
+    told := done + edges;
+    due := exists (select from {schema}.flow_turns);
 end
 $function$;
-comment on function {schema}.settle_flows is 'Has those that wait count members of flows that have ended, or live again, and lets them go; returns how much there was to tell.';
+comment on function {schema}.settle_flows is 'Has those that wait count members of flows that have ended, or live again, and lets them go. Returns how much there was to tell, and whether something else is to become of some.';
 
 -- What every verb and listing of failed jobs chooses by.
 create function {schema}.is_failure(

@@ -285,13 +285,20 @@ def _record(
     )
 
 
-def settle(schema: str, count: int = SETTLE) -> Statement[int]:
-    """Have those that wait count members that have ended, or live again. One row: how many members."""
-    return Statement(text("settle_flows", schema), {"count": count}, lambda row: row[0])
+class Settled(NamedTuple):
+    """How much there was to tell; and whether something else than to be let go is to become of some that wait."""
+
+    told: int
+    due: bool
+
+
+def settle(schema: str, count: int = SETTLE) -> Statement[Settled]:
+    """Have those that wait count members that have ended, or live again, and let them go. One row."""
+    return Statement(text("settle_flows", schema), {"count": count}, Settled._make)
 
 
 def release(schema: str, count: int = SETTLE) -> Statement[int]:
-    """Jobs that wait for nobody any more go to their queues."""
+    """Jobs that wait for nobody any more, and that somebody held, go to their queues."""
     return _turn("release_waits", schema, count)
 
 
@@ -317,13 +324,15 @@ def drop_callbacks(schema: str, count: int = SETTLE) -> Statement[int]:
 
 def turn(schema: str, count: int = SETTLE) -> Operation[int]:
     """One look at all flows; returns how much there was to do. Each statement commits by itself: the next goes on from it."""
-    done: int = (yield settle(schema, count))[0]
+    [(done, due)] = yield settle(schema, count)
+    if not due:
+        return int(done)
     # Before anything fails: what is revived fails nobody any more.
     while revived := (yield revive(schema, count))[0]:
-        done += revived + (yield settle(schema, count))[0]
+        done += revived + (yield settle(schema, count))[0].told
     for step in (release, fail, cancel_siblings, drop_callbacks):
         done += (yield step(schema, count))[0]
-    return done
+    return int(done)
 
 
 def _turn(name: str, schema: str, count: int) -> Statement[int]:

@@ -14,7 +14,6 @@ INTERVAL = 1.0
 # Where no flow was seen to move for a while, it is looked for less often: who moves one says so.
 QUIET_AFTER = 60.0
 QUIET_INTERVAL = 5.0
-MANY = 50
 GATHER_SECONDS = 0.025
 SWEEP_INTERVAL = 60.0
 SWEEP = 5_000
@@ -36,12 +35,13 @@ class FlowKeeper(Service):
         self._swept = 0
 
     async def run_once(self) -> float:
+        began = self._clock()
         done = await self.runner.run(flows.turn(self.schema))
         if done:
             self._moved_at = self._clock()
-            if MANY <= done < flows.SETTLE:
-                # Where many end, those of a moment are counted together: each look costs what ten jobs do.
-                await asyncio.sleep(GATHER_SECONDS)
+            if done < flows.SETTLE:
+                # Where many end, those of a moment are counted together: it looks no more than half of its time.
+                await asyncio.sleep(min(self._moved_at - began, GATHER_SECONDS))
             # What has gone on may have ended something else.
             return 0.0
         if self._clock() >= self._sweep_at:

@@ -1,2 +1,2 @@
 -- Members of flows that have ended, or live again: those that wait for them count it.
-select {schema}.settle_flows(%(count)s)
+select told, due from {schema}.settle_flows(%(count)s)
