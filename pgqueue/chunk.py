@@ -6,12 +6,15 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pgqueue.context import Context
 from pgqueue.errors import ArgumentError, CancelJob, FailJob, JobMarked, RetryJob, SnoozeJob
 from pgqueue.journal import Level
 from pgqueue.outcome import Outcome
+
+if TYPE_CHECKING:
+    from pgqueue.flow import Child
 
 Args = TypeVar("Args")
 
@@ -114,6 +117,10 @@ class ChunkJob(Generic[Args]):
     @property
     def headers(self) -> Mapping[str, Any]:
         return self._run.context.headers
+
+    def children(self) -> tuple[Child, ...]:
+        """The jobs of its flow that it has waited for, as `Context.children`."""
+        return self._run.context.found
 
     @property
     def connection(self) -> Any:

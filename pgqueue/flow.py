@@ -100,6 +100,7 @@ class Flow:
     def __init__(self, name: str | None = None) -> None:
         self.name = _checked_name(name, "the name of a flow")
         self.nodes: list[Node] = []
+        self._names: set[str] = set()
         self._edges: list[tuple[int, One, OnFailure]] = []
         self._callbacks: dict[int, Callback] = {}
 
@@ -107,7 +108,8 @@ class Flow:
         return len(self.nodes)
 
     def __repr__(self) -> str:
-        return f"<Flow {self.name or ''} of {len(self.nodes)} jobs>"
+        named = "" if self.name is None else f" {self.name!r}"
+        return f"<Flow{named} of {len(self.nodes)} jobs>"
 
     def add(
         self, job: NewJob, *, after: After = (), on_failure: OnFailure = "fail_parent", name: str | None = None
@@ -131,7 +133,7 @@ class Flow:
         if not isinstance(given, NewJob):
             raise ArgumentError(f"{self!r} was given {job!r}: add jobs made by task.job(…)")
         _checked_name(name, "name")
-        if name is not None and any(node.name == name for node in self.nodes):
+        if name in self._names:
             raise ArgumentError(f"two jobs of {self!r} are named {name!r}: each has a name of its own, or none")
         edges = _edges(after, on_failure)
         for one, _ in edges:
@@ -141,6 +143,8 @@ class Flow:
                 )
         node = Node(self, len(self.nodes), job, name)
         self.nodes.append(node)
+        if name is not None:
+            self._names.add(name)
         self._edges += [(node.index, one, policy) for one, policy in edges]
         return node
 
@@ -240,6 +244,8 @@ class Flow:
 def chain(*parts: Part, name: str | None = None, on_failure: OnFailure = "fail_parent") -> Flow:
     """One after the other: every head of a part waits for every tail of the part before. Raises ArgumentError.
 
+    Between two groups of a thousand that makes a million edges: put a job between them.
+
     app.flows.enqueue(chain(fetch.job(url), group(resize.job(1), resize.job(2)), publish.job()))
     """
     flow = Flow(name)
@@ -254,8 +260,12 @@ def group(*parts: Part, name: str | None = None) -> Flow:
 
     group(resize.job(1), resize.job(2))
     """
+    return _side_by_side(parts, "group", name)
+
+
+def _side_by_side(parts: Sequence[Part], what: str, name: str | None = None) -> Flow:
     flow = Flow(name)
-    for part in _given(parts, "group"):
+    for part in _given(parts, what):
         flow.take(part)
     return flow
 
@@ -265,7 +275,7 @@ def chord(parts: Sequence[Part], body: Part, *, name: str | None = None, on_fail
 
     chord([count.job(page) for page in pages], add_up.job())
     """
-    return chain(group(*parts), body, name=name, on_failure=on_failure)
+    return chain(_side_by_side(parts, "chord"), body, name=name, on_failure=on_failure)
 
 
 def tree(job: NewJob, *children: Part, name: str | None = None, on_failure: OnFailure = "fail_parent") -> Flow:
@@ -294,9 +304,7 @@ def batch(
 
         batch([send.job(to) for to in addresses], on_complete=report.job(), on_failure=alarm.job())
     """
-    if not jobs:
-        raise ArgumentError("batch() was given no jobs")
-    flow = group(*jobs, name=name)
+    flow = _side_by_side(jobs, "batch", name)
     members = list(flow.nodes)
     callbacks: list[tuple[NewJob | None, Callback]] = [
         (on_success, "success"),
@@ -325,9 +333,10 @@ class WaitForChildren(TaskSignal):
 
     def __init__(self, children: Part | Sequence[Part], *, on_failure: OnFailure = "fail_parent") -> None:
         super().__init__("the task waits for its children")
-        self.plan = (
-            group(*children) if isinstance(children, Sequence) and not isinstance(children, NewJob) else group(children)
-        ).plan()
+        # A NewJob is a sequence too.
+        several = isinstance(children, Sequence) and not isinstance(children, NewJob)
+        parts: Any = tuple(children) if several else (children,)  # type: ignore[arg-type]
+        self.plan = _side_by_side(parts, "WaitForChildren").plan()
         self.on_failure = _policy(on_failure)
 
 

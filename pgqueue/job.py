@@ -217,6 +217,13 @@ def checked_ids(job_ids: object) -> tuple[int, ...]:
     return (checked_id(job_ids),)
 
 
+def checked_limit(limit: object) -> int:
+    """How many rows a listing has at most. Raises ArgumentError."""
+    if type(limit) is not int or not 0 < limit < 2**63:
+        raise ArgumentError(f"limit={limit!r} cannot be: give a whole number above 0")
+    return limit
+
+
 def checked_time(what: str, run_at: object) -> datetime:
     """When a job is to run. Raises ArgumentError for a naive time, and for one that no datetime in UTC can be."""
     if not isinstance(run_at, datetime) or run_at.utcoffset() is None:

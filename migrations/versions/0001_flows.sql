@@ -19,6 +19,7 @@ create table {schema}.flow_jobs (
     state text,
     result jsonb,
     error jsonb,
+    adopted boolean not null default false,
     constraint flow_jobs_pkey primary key (job_id),
     constraint flow_jobs_state_check check (state in ('completed', 'cancelled', 'skipped', 'failed', 'gone'))
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
@@ -33,6 +34,7 @@ comment on column {schema}.flow_jobs.name is 'What its flow calls it.';
 comment on column {schema}.flow_jobs.state is 'completed, cancelled, skipped (a callback that was not to run), failed, or gone (deleted); null while it is live.';
 comment on column {schema}.flow_jobs.result is 'What its task returned.';
 comment on column {schema}.flow_jobs.error is 'Why it did not complete: type and message.';
+comment on column {schema}.flow_jobs.adopted is 'Whether it was there before its flow, which came to wait for it: it is not cancelled with it.';
 
 create table {schema}.flow_edges (
     parent_id bigint not null,

@@ -172,17 +172,21 @@ begin
             update {schema}.used_keys u set job_id = holder.id where u.queue = lane and u.key = unique_key;
         end if;
         id := holder.id;
-        refused := conflict = 'error';
+        -- The job that is there would not wait for those for which this one is to wait.
+        refused := conflict = 'error' or waits and conflict in ('replace', 'keep_last_if_running');
         if refused and kept is not null then
             -- What was refused uses no key up.
             delete from {schema}.used_keys u where u.queue = lane and u.key = unique_key;
         end if;
-        if conflict in ('skip', 'error') then
+        if refused or conflict = 'skip' then
             return;
         end if;
         if conflict <> 'reschedule' then
             update {schema}.jobs j
-            set task = enqueue_job.task, args = enqueue_job.args, options = enqueue_job.options, tags = enqueue_job.tags,
+            set task = enqueue_job.task, args = enqueue_job.args,
+                options = case when j.options ? 'children' then coalesce(enqueue_job.options, '{{}}') || '{{"children": true}}'
+                               else enqueue_job.options end,
+                tags = enqueue_job.tags,
                 headers = enqueue_job.headers, max_attempts = attempts, serial_key = order_key,
                 attempt = 0, crashes = 0, suspicions = 0, errors = null
             where j.id = holder.id;
@@ -495,6 +499,16 @@ $function$;
 comment on function {schema}.is_failure is
     'Whether a failed job is one of these ids, this queue, task, error (a class, with or without its module, or a fingerprint) and fingerprint.';
 
+create function {schema}.comes_with_a_child(job_id bigint, chosen bigint[]) returns boolean language sql stable as $function$
+    select exists (
+        select from {schema}.flow_waits w
+        join {schema}.flow_edges e on e.parent_id = w.job_id and e.round = w.round
+        join {schema}.flow_jobs n on n.job_id = e.child_id
+        where w.job_id = comes_with_a_child.job_id and {schema}.edge_state(e.on_failure, n.state) = 'fails'
+          and case when chosen is null then exists (select from {schema}.failed_jobs f where f.id = n.job_id) else n.job_id = any (chosen) end);
+$function$;
+comment on function {schema}.comes_with_a_child is 'Whether a child for which this job failed is in failed_jobs too, or, where some are chosen, is one of them: its redrive brings the job back.';
+
 -- failed_jobs -> jobs, attempts anew, errors kept: at once, or at a rate. A job whose key is held by a live job stays where it is.
 create function {schema}.redrive(
     job_ids bigint[] default null, queue text default null, task text default null, error text default null, max_jobs bigint default null,
@@ -520,10 +534,8 @@ begin
     locked := array(
         select f.id from {schema}.failed_jobs f
         where {schema}.is_failure(f, job_ids, redrive.queue, redrive.task, error, redrive.fingerprint)
-          -- What failed for a child comes back with that; chosen by its id it runs without.
-          and (f.reason <> 'child_failed' or f.id = any (job_ids) and not exists (
-              select from {schema}.flow_edges e join {schema}.flow_jobs n on n.job_id = e.child_id
-              where e.parent_id = f.id and n.job_id = any (job_ids) and {schema}.edge_state(e.on_failure, n.state) = 'fails'))
+          -- What failed for a child comes back with that; chosen by its id, or where that cannot come back, it runs without.
+          and (f.reason <> 'child_failed' or not {schema}.comes_with_a_child(f.id, job_ids))
         order by f.id limit max_jobs for update skip locked);
     if (cardinality(locked) - 1) / rate > 3155760000 then
         raise exception 'at rate % the last of % jobs would run in more than 100 years', rate, cardinality(locked)

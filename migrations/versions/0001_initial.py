@@ -49,6 +49,7 @@ FUNCTIONS = (
     "skip_callbacks",
     "settle_flows",
     "release_waiting",
+    "comes_with_a_child",
 )
 VIEWS = ("queue_stats", "running_jobs", "all_jobs", "all_flows")
 TABLES = (

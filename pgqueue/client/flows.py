@@ -11,7 +11,7 @@ from pgqueue.client.inserter import Inserter
 from pgqueue.client.part import Part
 from pgqueue.errors import ArgumentError, JobNotFound
 from pgqueue.flow import Flow, Node
-from pgqueue.job import Job, checked_id
+from pgqueue.job import Job, checked_id, checked_limit
 from pgqueue.queries import failures, flows, inspecting
 from pgqueue.queries.failures import FailureFilter
 from pgqueue.queries.flows import FlowJob, FlowRow
@@ -30,7 +30,8 @@ class EnqueuedFlow:
     nodes: tuple[Node, ...]
 
     def __repr__(self) -> str:
-        return f"<EnqueuedFlow {self.id} {self.name or ''} of {len(self.jobs)} jobs>"
+        named = "" if self.name is None else f" {self.name!r}"
+        return f"<EnqueuedFlow {self.id}{named} of {len(self.jobs)} jobs>"
 
     def __getitem__(self, node: Node | str) -> Job:
         """The job of a node, or of the name that it was given. Raises JobNotFound.
@@ -83,7 +84,7 @@ class Flows(Part):
 
     def list(self, *, name: str | None = None, limit: int = 100, before: int | None = None) -> builtins.list[FlowRow]:
         """Newest first; with this name; those with an id below `before`."""
-        return self.database.fetch(flows.list_flows(self.schema, limit, name, before))
+        return self.database.fetch(flows.list_flows(self.schema, checked_limit(limit), name, before))
 
     def of(self, job_id: int) -> FlowRow:
         """The flow of a job, live or ended. Raises JobNotFound."""
@@ -94,10 +95,13 @@ class Flows(Part):
 
     def jobs(self, flow_id: int, *, limit: int = SHOWN) -> builtins.list[FlowJob]:
         """Its jobs, each with its state and the ids of those that it waits for; the first `limit`."""
-        return self.database.fetch(flows.jobs_of(self.schema, checked_id(flow_id), limit))
+        return self.database.fetch(flows.jobs_of(self.schema, checked_id(flow_id), checked_limit(limit)))
 
     def cancel(self, flow_id: int, why: str = "cancelled with its flow", using: Any = None) -> builtins.list[int]:
-        """Cancel all its live jobs, or none; returns their ids. Running ones are not retried. Raises JobNotFound."""
+        """Cancel all its live jobs, or none; returns their ids. Running ones are not retried. Raises JobNotFound.
+
+        Jobs that were there before and that it only waits for are left alone.
+        """
         return self.database.run(self._cancelling(checked_id(flow_id), why), using, atomic=True)
 
     async def acancel(
@@ -107,7 +111,10 @@ class Flows(Part):
         return await self.database.arun(self._cancelling(checked_id(flow_id), why), using, atomic=True)
 
     def retry(self, flow_id: int) -> builtins.list[int]:
-        """Redrive its failed jobs; returns their ids. Those that failed for them wait again. Raises JobNotFound."""
+        """Redrive its failed jobs; returns their ids. Those that failed for them wait again. Raises JobNotFound.
+
+        One whose child was cancelled or deleted runs without it.
+        """
         return self.database.run(self._retrying(checked_id(flow_id)), atomic=True)
 
     async def aretry(self, flow_id: int) -> builtins.list[int]:

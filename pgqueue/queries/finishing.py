@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -79,26 +80,15 @@ def finish(schema: str, worker: UUID | None, batch: Sequence[Finished]) -> Opera
                 written += count
                 in_flows += members
             case "retry":
-                ended = yield from _or_cancelled(schema, worker, group, _retry(schema, worker, group), went)
+                ended = yield from _or_cancelled(schema, worker, group, partial(_retry, schema, worker), went)
                 written, in_flows = written + ended[0], in_flows + ended[1]
             case "release" | "suspect":
-                ids, fences = [one.id for one in group], [one.fence for one in group]
-                statement = release(schema, ids, fences, suspected=name == "suspect")
-                ended = yield from _or_cancelled(schema, worker, group, statement, set())
+                back = partial(_release, schema, suspected=name == "suspect")
+                ended = yield from _or_cancelled(schema, worker, group, back, set())
                 written, in_flows = written + ended[0], in_flows + ended[1]
             case "wait":
-                waits = [
-                    (one.id, one.fence, one.outcome.plan, one.outcome.on_failure, one.outcome.max_attempts)
-                    for one in group
-                    if isinstance(one.outcome, Wait)
-                ]
-                back = yield from flows.wait_for_children(schema, waits)
-                went |= back
-                written += len(back)
-                if rest := [one for one in group if one.id not in back]:
-                    rows = yield _cancel(schema, worker, rest)
-                    written += len(rows)
-                    in_flows += sum(member for _, member in rows)
+                ended = yield from _or_cancelled(schema, worker, group, partial(_wait, schema), went)
+                written, in_flows = written + ended[0], in_flows + ended[1]
             case "fail":
                 rows = yield _fail(schema, worker, group)
                 went.update(id_ for id_, _ in rows)
@@ -144,17 +134,22 @@ def _group(one: Finished) -> str:
 
 
 def _or_cancelled(
-    schema: str, worker: UUID | None, group: list[Finished], statement: Statement[Any], went: set[int]
+    schema: str,
+    worker: UUID | None,
+    group: list[Finished],
+    back: Callable[[list[Finished]], Operation[set[int]]],
+    went: set[int],
 ) -> Operation[tuple[int, int]]:
-    rows = yield statement
-    went.update(id_ for (id_,) in rows)
-    rest = [one for one in group if one.id not in went]
+    """Jobs go `back`, which says who did; those that may not run again are cancelled."""
+    gone: set[int] = yield from back(group)
+    went |= gone
+    rest = [one for one in group if one.id not in gone]
     if not rest:
         return len(group), 0
-    written = len(rows)
+    written = len(gone)
     if (yield _take_keys_back(schema, rest)):
-        again = {id_ for (id_,) in (yield statement)}
-        went.update(again)
+        again: set[int] = yield from back(rest)
+        went |= again
         written += len(again)
         rest = [one for one in rest if one.id not in again]
     # Still fenced: what is left is stale, its cancellation was asked for while it ran, or another has its key.
@@ -191,7 +186,21 @@ def _complete(schema: str, worker: UUID | None, group: list[Finished], name: str
     return Statement(text("complete", schema), params)
 
 
-def _retry(schema: str, worker: UUID | None, group: list[Finished]) -> Statement[Any]:
+def _release(schema: str, group: list[Finished], *, suspected: bool) -> Operation[set[int]]:
+    ids, fences = [one.id for one in group], [one.fence for one in group]
+    return {id_ for (id_,) in (yield release(schema, ids, fences, suspected=suspected))}
+
+
+def _wait(schema: str, group: list[Finished]) -> Operation[set[int]]:
+    waits = [
+        flows.Waiting(one.id, one.fence, one.outcome.plan, one.outcome.on_failure, one.outcome.max_attempts)
+        for one in group
+        if isinstance(one.outcome, Wait)
+    ]
+    return (yield from flows.wait_for_children(schema, waits))
+
+
+def _retry(schema: str, worker: UUID | None, group: list[Finished]) -> Operation[set[int]]:
     group = sorted(group, key=attrgetter("id"))
     params = _common(worker, group)
     outcomes = [one.outcome for one in group if isinstance(one.outcome, Retry | Snooze)]
@@ -199,7 +208,8 @@ def _retry(schema: str, worker: UUID | None, group: list[Finished]) -> Statement
     params["refunds"] = array(int(isinstance(outcome, Snooze)) for outcome in outcomes)
     params["crashes"] = array(int(isinstance(outcome, Retry) and outcome.crashed) for outcome in outcomes)
     params["errors"] = texts(_json(outcome.error) if isinstance(outcome, Retry) else None for outcome in outcomes)
-    return Statement(text("retry", schema), params)
+    retried: Statement[Any] = Statement(text("retry", schema), params)
+    return {id_ for (id_,) in (yield retried)}
 
 
 def _cancel(schema: str, worker: UUID | None, group: list[Finished]) -> Statement[Any]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from pgqueue.errors import JobNotFound
+from pgqueue.errors import ArgumentError, JobNotFound
 from pgqueue.flow import Child, Plan
 from pgqueue.job import Job, JobOperations, NewJob
 from pgqueue.queries.enqueuing import Declared, enqueue
@@ -32,6 +32,26 @@ class Known(NamedTuple):
 
     members: Sequence[int] = ()
     forgotten: Sequence[int] = ()
+
+
+class Planned(NamedTuple):
+    """What is to be inserted into a flow: `jobs` are those of the plan. `parent` waits for all that nobody in it waits for."""
+
+    flow: int
+    plan: Plan
+    jobs: Sequence[NewJob]
+    parent: int | None = None
+    on_failure: str = "fail_parent"
+
+
+class Waiting(NamedTuple):
+    """A running job that goes back to wait for what its plan brings, as it was claimed."""
+
+    job_id: int
+    fence: int
+    plan: Plan
+    on_failure: str
+    fallback_attempts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,42 +105,89 @@ def enqueue_plan(
     Raises JobNotFound for one that is to be waited for and is not there.
     """
     if flow is None:
-        [flow] = yield _new_flow(schema, plan.name)
-    outside = sorted({job_id for _, job_id, _ in plan.outside})
-    members: set[int] = set((yield from _adopted(schema, flow, outside))) if outside else set()
-    if missing := [job_id for job_id in outside if job_id not in members]:
+        [flow] = yield _new_flows(schema, [plan.name])
+    [made] = yield from _enqueue_planned(schema, [Planned(flow, plan, jobs)], fallback_attempts, operations, declared)
+    return flow, made
+
+
+def _enqueue_planned(
+    schema: str,
+    parts: Sequence[Planned],
+    fallback_attempts: int,
+    operations: JobOperations | None = None,
+    declared: Declared | None = None,
+) -> Operation[list[list[Job]]]:
+    """All of them in as many statements as one takes."""
+    outside = {job_id: part.flow for part in parts for _, job_id, _ in part.plan.outside}
+    members: set[int] = set((yield from _adopted(schema, outside))) if outside else set()
+    if missing := sorted(outside.keys() - members):
         raise JobNotFound(
             f"no job with id {', '.join(map(str, missing[:5]))} to wait for: it never was, its transaction has not "
             "committed, or it has ended and no history is kept. Enqueue both in one transaction, or as a flow"
         )
-    parents = {parent for parent, *_ in (*plan.edges, *plan.outside)}
-    given = [
-        job._replace(
-            flow_id=flow,
-            waits=place in parents,
-            options=_with_children(job.options) if place in parents else job.options,
-        )
-        for place, job in enumerate(jobs)
-    ]
-    made: list[Job] = yield from enqueue(schema, given, fallback_attempts, operations, declared)
-    held = {job.id for job in made if not job.created}
+    given = [job for part in parts for job in _members_of(part)]
+    enqueued: list[Job] = yield from enqueue(schema, given, fallback_attempts, operations, declared)
+    rest = iter(enqueued)
+    made = [[next(rest) for _ in part.jobs] for part in parts]
+    new = {job.id for job in enqueued if job.created}
+    held = {job.id: part.flow for part, jobs in zip(parts, made, strict=True) for job in jobs if job.id not in new}
     if held:
-        members.update((yield from _adopted(schema, flow, sorted(held))))
-    edges = {
-        (made[parent].id, child): Edge(made[parent].id, child, policy)
-        for parent, child, policy in (
-            *((parent, made[child].id, policy) for parent, child, policy in plan.edges),
-            *plan.outside,
+        members.update((yield from _adopted(schema, held)))
+    edges: dict[tuple[int, int], Edge] = {}
+    waiting: list[int] = []
+    callbacks: dict[int, str] = {}
+    names: list[tuple[int, Job, str | None]] = []
+    for part, jobs in zip(parts, made, strict=True):
+        plan = part.plan
+        if part.parent is not None:
+            tops = _tops(part, jobs)
+            if plan.outside or not new.issuperset(tops):
+                yield from _refuse_rings(schema, part.parent, tops)
+            edges |= {(part.parent, top): Edge(part.parent, top, part.on_failure) for top in tops}
+            waiting.append(part.parent)
+        inner = ((parent, jobs[child].id, policy) for parent, child, policy in plan.edges)
+        for parent, child, policy in (*inner, *plan.outside):
+            # One whose children stand for itself waits for nobody.
+            if jobs[parent].created and jobs[parent].id != child:
+                edges[jobs[parent].id, child] = Edge(jobs[parent].id, child, policy)
+        waiting += {jobs[place].id for place in _parents(plan) if jobs[place].created}
+        callbacks |= {job.id: when for job, when in zip(jobs, plan.callbacks, strict=True) if when is not None}
+        names += [(part.flow, job, name) for job, name in zip(jobs, plan.names, strict=True) if job.created]
+    known = Known(sorted(members), sorted(held.keys() - members))
+    yield _record(schema, names, edges.values(), waiting, callbacks, known)
+    return made
+
+
+def _members_of(part: Planned) -> Iterator[NewJob]:
+    parents = _parents(part.plan)
+    for place, job in enumerate(part.jobs):
+        if place in parents:
+            yield job._replace(flow_id=part.flow, waits=True, options=_with_children(job.options))
+        else:
+            yield job._replace(flow_id=part.flow)
+
+
+def _parents(plan: Plan) -> set[int]:
+    return {parent for parent, *_ in (*plan.edges, *plan.outside)}
+
+
+def _tops(part: Planned, jobs: Sequence[Job]) -> list[int]:
+    """Those that nobody in the plan waits for, but callbacks."""
+    callbacks = part.plan.callbacks
+    inner = {child for _, child, _ in part.plan.edges}
+    return sorted({job.id for place, job in enumerate(jobs) if place not in inner and callbacks[place] is None})
+
+
+def _refuse_rings(schema: str, parent: int, tops: Sequence[int]) -> Operation[None]:
+    for top in (yield _leading_to(schema, parent, tops)):
+        if top == parent:
+            raise ArgumentError(
+                f"job {parent} is to wait for itself: a job that it brings has its key. Give it another"
+            )
+        raise ArgumentError(
+            f"job {parent} is to wait for job {top}, and job {top} waits for job {parent}: neither would ever go on. "
+            "Give the job that it brings another key"
         )
-        if made[parent].created and made[parent].id != child
-    }
-    new = [(job, name) for job, name in zip(made, plan.names, strict=True) if job.created]
-    callbacks = {job.id: when for job, when in zip(made, plan.callbacks, strict=True) if when is not None}
-    # One whose only children stand for itself waits for nobody.
-    waiting = [made[place].id for place in parents if made[place].created]
-    known = Known(sorted(members), sorted(held - members))
-    yield _record(schema, flow, new, edges.values(), waiting, callbacks, known)
-    return flow, made
 
 
 def enqueue_all(
@@ -148,55 +215,41 @@ def enqueue_all(
     return made
 
 
-def wait_for_children(schema: str, waits: Sequence[tuple[int, int, Plan, str, int]]) -> Operation[set[int]]:
-    """Running jobs (id, fence, plan, on_failure, fallback attempts) go back to wait for what their plans bring.
+def wait_for_children(schema: str, waits: Sequence[Waiting]) -> Operation[set[int]]:
+    """Running jobs go back to wait for what their plans bring.
 
-    Returns the ids of those that did: their claims held, and nobody had cancelled them.
+    Returns the ids of those that did: their claims held, and nobody had cancelled them. Raises ArgumentError for one
+    that would wait for itself, and whatever the enqueue of its plan raises.
     """
-    ids = [job_id for job_id, *_ in waits]
-    flows: list[int] = []
-    for _, _, plan, _, _ in waits:
-        flows += yield _new_flow(schema, plan.name)
+    new: list[int] = yield _new_flows(schema, [one.plan.name for one in waits])
     rows = yield Statement(
         text("wait_for_children", schema),
-        {"ids": array(ids), "fences": array({fence for _, fence, *_ in waits}), "flows": array(flows)},
+        {
+            "ids": array(one.job_id for one in waits),
+            "fences": array({one.fence for one in waits}),
+            "flows": array(new),
+        },
     )
-    went = {job_id: (flow, queue, task) for job_id, flow, queue, task in rows}
-    for (job_id, _, plan, on_failure, fallback), new in zip(waits, flows, strict=True):
-        if job_id not in went or went[job_id][0] != new:
-            yield Statement(inline("delete from {schema}.flows where id = %(id)s", schema), {"id": new})
-        if job_id not in went:
-            continue
-        flow, queue, task = went[job_id]
+    flows: dict[int, int] = dict(rows)
+    if unused := set(new) - set(flows.values()):
         yield Statement(
-            inline(
-                "insert into {schema}.flow_jobs (job_id, flow_id, queue, task) values (%(job_id)s, %(flow)s, %(queue)s, %(task)s) "
-                "on conflict (job_id) do nothing",
-                schema,
-            ),
-            {"job_id": job_id, "flow": flow, "queue": queue, "task": task},
+            inline("delete from {schema}.flows where id = any (%(ids)s::bigint[])", schema), {"ids": array(unused)}
         )
-        _, made = yield from enqueue_plan(schema, plan, plan.jobs, fallback, flow=flow)
-        inner = {child for _, child, _ in plan.edges}
-        tops = sorted(
-            {job.id for place, job in enumerate(made) if place not in inner and plan.callbacks[place] is None}
-        )
-        # Jobs that were there before may have ended: they count as they are.
-        members: set[int] = set((yield from _adopted(schema, flow, tops)))
-        edges = [Edge(job_id, one, on_failure) for one in tops if one != job_id]
-        forgotten = [one for one in tops if one not in members]
-        yield _record(schema, flow, [], edges, [job_id], {}, Known(sorted(members), forgotten))
-    return set(went)
+    went = [one for one in waits if one.job_id in flows]
+    if went:
+        parts = [Planned(flows[one.job_id], one.plan, one.plan.jobs, one.job_id, one.on_failure) for one in went]
+        yield from _enqueue_planned(schema, parts, went[0].fallback_attempts)
+    return set(flows)
 
 
 def _with_children(options: str | None) -> str:
     return WITH_CHILDREN if options is None else f"{options[:-1]}, {WITH_CHILDREN[1:]}"
 
 
-def _new_flow(schema: str, name: str | None) -> Statement[int]:
+def _new_flows(schema: str, names: Sequence[str | None]) -> Statement[int]:
     return Statement(
-        inline("insert into {schema}.flows (name) values (%(name)s) returning id", schema),
-        {"name": name},
+        inline("insert into {schema}.flows (name) select unnest(%(names)s::text[]) returning id", schema),
+        {"names": texts(names)},
         lambda row: row[0],
     )
 
@@ -213,12 +266,12 @@ def _flows_of(schema: str, ids: Sequence[int]) -> Statement[int]:
     )
 
 
-def _adopted(schema: str, flow: int, ids: Sequence[int]) -> Operation[list[int]]:
-    """Make these jobs members, of `flow` where they are of none; ids of those that are there.
+def _adopted(schema: str, flows: Mapping[int, int]) -> Operation[list[int]]:
+    """Make jobs members of flows, where they are of none; ids of those that are there.
 
     None of them ends, lives again, or is counted meanwhile.
     """
-    given = {"ids": array(ids), "flow": flow}
+    given = {"ids": array(sorted(flows)), "flows": array(flows[job_id] for job_id in sorted(flows))}
     loose = yield Statement(
         inline("select id from {schema}.jobs where id = any (%(ids)s::bigint[]) and flow_id is null limit 1", schema),
         given,
@@ -254,24 +307,40 @@ def _adopted(schema: str, flow: int, ids: Sequence[int]) -> Operation[list[int]]
     return members
 
 
+def _leading_to(schema: str, job_id: int, tops: Sequence[int]) -> Statement[int]:
+    """One of `tops` that waits for the job, through any number of others."""
+    return Statement(
+        inline(
+            "with recursive below (top, job_id) as (select t, t from unnest(%(tops)s::bigint[]) t union "
+            "select b.top, e.child_id from below b cross join lateral ("
+            # What has begun waits no more.
+            "select f.child_id from {schema}.flow_edges f where f.parent_id = b.job_id and exists ("
+            "select from {schema}.jobs j where j.id = b.job_id and j.state = 'blocked') offset 0) e) "
+            "select top from below where job_id = %(job_id)s limit 1",
+            schema,
+        ),
+        {"tops": array(tops), "job_id": job_id},
+        lambda row: row[0],
+    )
+
+
 def _record(
     schema: str,
-    flow: int,
-    jobs: Sequence[tuple[Job, str | None]],
+    members: Sequence[tuple[int, Job, str | None]],
     edges: Collection[Edge],
     waiting: Sequence[int],
     callbacks: Mapping[int, str],
     known: Known,
 ) -> Statement[Any]:
-    """New members of the flow, and who waits for whom."""
+    """New members (flow, job, name), and who waits for whom."""
     return Statement(
         text("record_flow", schema),
         {
-            "flow": flow,
-            "ids": array(job.id for job, _ in jobs),
-            "queues": texts(job.queue for job, _ in jobs),
-            "tasks": texts(job.task for job, _ in jobs),
-            "names": texts(name for _, name in jobs),
+            "flows": array(flow for flow, *_ in members),
+            "ids": array(job.id for _, job, _ in members),
+            "queues": texts(job.queue for _, job, _ in members),
+            "tasks": texts(job.task for _, job, _ in members),
+            "names": texts(name for *_, name in members),
             "parents": array(edge.parent for edge in edges),
             "children": array(edge.child for edge in edges),
             "policies": texts(edge.on_failure for edge in edges),
@@ -436,7 +505,8 @@ def jobs_of(schema: str, flow: int, limit: int) -> Statement[FlowJob]:
 def live_ids(schema: str, flow: int) -> Statement[int]:
     return Statement(
         inline(
-            "select job_id from {schema}.flow_jobs where flow_id = %(id)s and state is null order by job_id", schema
+            "select job_id from {schema}.flow_jobs where flow_id = %(id)s and state is null and not adopted order by job_id",
+            schema,
         ),
         {"id": flow},
         lambda row: row[0],
@@ -444,11 +514,12 @@ def live_ids(schema: str, flow: int) -> Statement[int]:
 
 
 def failed_ids(schema: str, flow: int) -> Statement[int]:
-    """Those that failed themselves: what failed for them comes back with them."""
+    """Those that failed themselves, or for one that cannot come back: what failed for these comes back with them."""
     return Statement(
         inline(
             "select n.job_id from {schema}.flow_jobs n join {schema}.failed_jobs f on f.id = n.job_id "
-            "where n.flow_id = %(id)s and n.state = 'failed' and f.reason <> 'child_failed' order by n.job_id",
+            "where n.flow_id = %(id)s and n.state = 'failed' "
+            "and (f.reason <> 'child_failed' or not {schema}.comes_with_a_child(f.id, null)) order by n.job_id",
             schema,
         ),
         {"id": flow},

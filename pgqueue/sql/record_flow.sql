@@ -1,8 +1,7 @@
 -- New members of a flow, and who waits for whom.
 with members as (
     insert into {schema}.flow_jobs (job_id, flow_id, queue, task, name)
-    select u.job_id, %(flow)s, u.queue, u.task, u.name
-    from unnest(%(ids)s::bigint[], %(queues)s::text[], %(tasks)s::text[], %(names)s::text[]) u (job_id, queue, task, name)),
+    select * from unnest(%(ids)s::bigint[], %(flows)s::bigint[], %(queues)s::text[], %(tasks)s::text[], %(names)s::text[])),
 edges as materialized (
     select * from unnest(%(parents)s::bigint[], %(children)s::bigint[], %(policies)s::text[]) u (parent_id, child_id, on_failure)),
 -- Who ends or lives again is locked out. What has been written and not been counted yet is told to these parents too.

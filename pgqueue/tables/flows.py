@@ -38,6 +38,12 @@ def flow_jobs(metadata: sa.MetaData) -> sa.Table:
         ),
         nullable("result", JSONB, "What its task returned."),
         nullable("error", JSONB, "Why it did not complete: type and message."),
+        column(
+            "adopted",
+            BOOLEAN,
+            "Whether it was there before its flow, which came to wait for it: it is not cancelled with it.",
+            "false",
+        ),
         sa.PrimaryKeyConstraint("job_id", name="flow_jobs_pkey"),
         sa.CheckConstraint(
             "state in ('completed', 'cancelled', 'skipped', 'failed', 'gone')", name="flow_jobs_state_check"

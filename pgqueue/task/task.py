@@ -151,7 +151,7 @@ class Task(Generic[P, R]):
             tags=tags,
             headers=headers,
         )
-        if after:
+        if after != () or on_failure != "fail_parent":
             template = template._replace(after=after_of(self.name, after, on_failure))
         return BoundTask(self, connection, template, unique)
 

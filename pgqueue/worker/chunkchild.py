@@ -11,6 +11,7 @@ from typing import Any
 
 from pgqueue.chunk import JobRun
 from pgqueue.context import Context
+from pgqueue.flow import Child
 from pgqueue.task import Task
 from pgqueue.task.chunkcall import ChunkCall, decided_by
 from pgqueue.worker.call import outcome_fields, pack
@@ -24,6 +25,7 @@ def run(task: Task[..., Any], jobs: list[dict[str, Any]], line: Line) -> bytes:
     for job, teller in zip(jobs, tellers, strict=True):
         fields = dict(job["context"])
         crashes = fields.pop("crashes")
+        fields["found"] = tuple(Child(**child) for child in fields["found"])
         context = Context(**fields, journal=teller.journal)
         asks = partial(line.is_stopped, context.job_id)
         runs.append(JobRun(context, decided_by(task), crashes, partial(_say, line), asks))

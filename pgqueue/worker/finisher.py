@@ -16,8 +16,8 @@ import psycopg
 from psycopg import errors as pg_errors
 
 from pgqueue.database import NoPartition
-from pgqueue.errors import SchemaOutOfDate
-from pgqueue.outcome import AttemptError, Completed, Failed, Retry, Snooze
+from pgqueue.errors import PgQueueError, SchemaOutOfDate
+from pgqueue.outcome import AttemptError, Completed, Failed, Retry, Snooze, Wait, storable, type_name
 from pgqueue.queries import claiming, finishing, pruning
 from pgqueue.queries.finishing import Finished
 from pgqueue.worker.connection import TRANSIENT, WorkerConnection, pauses
@@ -140,10 +140,10 @@ class Finisher:
             except asyncio.CancelledError:
                 self._again(batch)
                 raise
-            except Exception:
+            except Exception as error:
                 if not batch:
                     raise
-                await self._isolate(batch)
+                await self._isolate(batch, error)
             finally:
                 self._writing = False
                 self._written.set()
@@ -259,7 +259,7 @@ class Finisher:
             for fence in drained:
                 self.held.pop(fence, None)
 
-    async def _isolate(self, batch: list[Finished]) -> None:
+    async def _isolate(self, batch: list[Finished], error: Exception) -> None:
         """Something in the batch cannot be written: halve it until that stands alone, and write the job without it."""
         if len(batch) > 1:
             middle = len(batch) // 2
@@ -268,13 +268,16 @@ class Finisher:
                     await self._write(half)
                 except TRANSIENT:
                     self._again(half)
-                except Exception:
-                    await self._isolate(half)
+                except Exception as of_half:
+                    await self._isolate(half, of_half)
             return
         [one] = batch
         try:
-            await self._write([replace(one, outcome=_storable(one))])
-            logger.exception("the outcome of job %d (%s) could not be stored as it was", one.id, one.task)
+            await self._write([replace(one, outcome=_storable(one, error))])
+            if _is_refused(one, error):
+                logger.error("job %d (%s) cannot wait for what it brings: %s", one.id, one.task, error)
+            else:
+                logger.exception("the outcome of job %d (%s) could not be stored as it was", one.id, one.task)
         except TRANSIENT:
             self._again(batch)
         except Exception:
@@ -291,11 +294,17 @@ class Finisher:
                 asyncio.get_running_loop().call_later(REFUSED_SECONDS, self._retry_refused)
 
 
-def _storable(one: Finished) -> Any:
+def _is_refused(one: Finished, error: Exception) -> bool:
+    return isinstance(one.outcome, Wait) and isinstance(error, PgQueueError)
+
+
+def _storable(one: Finished, error: Exception) -> Any:
     if isinstance(one.outcome, Completed):
         return Completed()
-    error = AttemptError("pgqueue.errors.PgQueueError", "the outcome could not be stored: see the worker's log")
-    return Failed("attempts_used", error)
+    if _is_refused(one, error):
+        return Failed("fail_job", AttemptError(type_name(type(error)), storable(str(error))))
+    unknown = AttemptError("pgqueue.errors.PgQueueError", "the outcome could not be stored: see the worker's log")
+    return Failed("attempts_used", unknown)
 
 
 def _first_line(error: psycopg.Error | Exception) -> str:

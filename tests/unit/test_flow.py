@@ -107,10 +107,10 @@ def test_an_unknown_name_is_refused_and_those_that_there_are_are_named() -> None
         (lambda: Flow().add(A, name=""), "printable"),
         (lambda: chain(), "chain"),
         (lambda: group(), "group"),
-        (lambda: chord([], A), "group"),
+        (lambda: chord([], A), "chord"),
         (lambda: batch([]), "batch"),
         (lambda: chain(A, 5), "no part of a flow"),  # type: ignore[arg-type]
-        (lambda: WaitForChildren([]), "group"),
+        (lambda: WaitForChildren([]), "WaitForChildren"),
         (lambda: WaitForChildren("abc"), "no part of a flow"),  # type: ignore[arg-type]
         (lambda: WaitForChildren([A], on_failure="x"), "is not known"),  # type: ignore[arg-type]
     ],
@@ -123,7 +123,7 @@ def test_what_cannot_be_is_refused_with_its_reason(call: Any, said: str) -> None
 def test_two_jobs_of_one_name_are_refused() -> None:
     flow = Flow("order 7")
     flow.add(A, name="x")
-    with pytest.raises(ArgumentError, match="two jobs of <Flow order 7 of 1 jobs> are named 'x'"):
+    with pytest.raises(ArgumentError, match="two jobs of <Flow 'order 7' of 1 jobs> are named 'x'"):
         flow.add(B, name="x")
 
 
