@@ -321,8 +321,8 @@ class WaitForChildren(TaskSignal):
     """Enqueue jobs, and run this job again when they have ended; uses no attempt.
 
     `children` are jobs made by `task.job(…)`, or flows. They are enqueued in the transaction in which the job goes back
-    to wait for them. `on_failure` is as in `Flow.add`. The run that follows finds them in `ctx.children()`. Raises
-    ArgumentError.
+    to wait for them; middleware that wraps enqueues is given them before, and no jobs after. `on_failure` is as in
+    `Flow.add`. The run that follows finds them in `ctx.children()`. Raises ArgumentError.
 
         @app.task(bind=True)
         def add_up(ctx: Context, pages: int) -> int:

@@ -17,6 +17,7 @@ from pgqueue.errors import ArgumentError, ConfigurationError
 from pgqueue.flow import After, Child, OnFailure, WaitForChildren, after_of
 from pgqueue.job import Job, NewJob
 from pgqueue.journal import Journal
+from pgqueue.middleware import Stack, around_enqueue
 from pgqueue.names import data_name
 from pgqueue.outcome import AttemptError, Completed, Failed, Outcome, Wait, decide
 from pgqueue.task import chunking
@@ -43,6 +44,7 @@ class App(Protocol):
 
     max_attempts: int
     backoff: Backoff
+    middleware: Stack
 
     @property
     def inserter(self) -> Inserts: ...
@@ -184,9 +186,10 @@ class Task(Generic[P, R]):
         if isinstance(error, ArgumentsDoNotFit):
             return Failed("bad_arguments", AttemptError.of(error.__cause__ or error))
         if isinstance(error, WaitForChildren):
-            if self.chunk is None:
-                return Wait(error.plan, error.on_failure, self.app.max_attempts)
-            error = ConfigurationError(f"task {self.name} takes chunks: a chunk cannot wait for children")
+            try:
+                return self._wait(error)
+            except Exception as refused:
+                error = refused
         return decide(
             error,
             attempt=attempt,
@@ -195,6 +198,14 @@ class Task(Generic[P, R]):
             delay=self.backoff.delay,
             gives_up=self.options.gives_up,
         )
+
+    def _wait(self, signal: WaitForChildren) -> Wait:
+        if self.chunk is not None:
+            raise ConfigurationError(f"task {self.name} takes chunks: a chunk cannot wait for children")
+        # They are enqueued when the outcome is written: what wraps the enqueue is given them, and is told of no jobs.
+        with around_enqueue(self.app.middleware.enqueues, signal.plan.jobs) as enqueue:
+            jobs = tuple(enqueue.jobs)
+        return Wait(signal.plan._replace(jobs=jobs), signal.on_failure, self.app.max_attempts)
 
     def dump_result(self, value: Any) -> str | None:
         """A result as JSON text; one that cannot be stored is dropped with a warning: the job has done its work."""

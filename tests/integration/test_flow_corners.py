@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import psycopg
@@ -14,8 +15,11 @@ from pgqueue import (
     ChunkJob,
     Context,
     Flow,
+    Job,
     JobNotFound,
     KeyHeld,
+    Middleware,
+    NewJob,
     PgQueue,
     Unique,
     WaitForChildren,
@@ -24,6 +28,7 @@ from pgqueue import (
     chord,
 )
 from pgqueue.database import running
+from pgqueue.middleware import with_headers
 from pgqueue.queries import flows
 from pgqueue.services.flowkeeper import FlowKeeper
 from pgqueue.services.service import runner_of
@@ -166,6 +171,28 @@ async def test_what_a_job_may_not_bring_fails_it_with_that_error(app: PgQueue, w
     await adrain(app)
     [error] = app.failed.get(held.id).errors
     assert error["type"] == "pgqueue.errors.KeyHeld"
+
+
+async def test_what_a_job_brings_goes_through_the_middleware_of_enqueues(app: PgQueue, work: Work) -> None:
+    class Tenant(Middleware):
+        def enqueue(self, jobs: Sequence[NewJob]) -> Generator[Sequence[NewJob], Sequence[Job], None]:
+            yield with_headers(jobs, {"tenant": "acme"})
+
+    app.add_middleware(Tenant())
+    seen: list[Any] = []
+
+    @app.task(name="inner", bind=True)
+    async def inner(ctx: Context) -> None:
+        seen.append(ctx.headers["tenant"])
+
+    @app.task(name="outer", bind=True)
+    async def outer(ctx: Context) -> None:
+        if not ctx.children():
+            raise WaitForChildren(inner.job())
+
+    outer.enqueue()
+    await adrain(app)
+    assert seen == ["acme"]
 
 
 async def test_a_job_whose_heir_is_gone_waits_for_its_children(app: PgQueue, work: Work) -> None:
