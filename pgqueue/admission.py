@@ -210,7 +210,8 @@ def _lets_through(gate: Gate, name: str, candidate: Candidate, horizon: float) -
 def _admit(candidate: Candidate, gates: Mapping[str, Gate], lead: float) -> Admitted:
     _settle(candidate, gates)
     passed = [(name, gates[name]) for name in candidate.gates]
-    begins_in = max([lead, *(gate.begins_in() for _, gate in passed)])
+    opens_in = max((gate.begins_in() for _, gate in passed), default=0.0)
+    begins_in = max(lead, opens_in)
     places = []
     for name, gate in passed:
         gate.begin(begins_in)
@@ -218,7 +219,8 @@ def _admit(candidate: Candidate, gates: Mapping[str, Gate], lead: float) -> Admi
             _take(name, candidate, gates)
             places.append(name)
     _give_back(candidate, places, gates)
-    paced = begins_in > lead or any(gate.rule.interval is not None for _, gate in passed)
+    # The claim may be back sooner than in `lead` seconds: who may not begin at once is told when.
+    paced = opens_in > 0 or any(gate.rule.interval is not None for _, gate in passed)
     return Admitted(candidate.id, begins_in if paced else None, tuple(places))
 
 

@@ -195,6 +195,14 @@ def test_a_burst_begins_together_and_is_paid_back() -> None:
     assert gate.let_go() == 1
 
 
+@pytest.mark.parametrize("lead", [0.0, 0.04, 0.06])
+def test_nobody_begins_before_a_closed_gate_opens_however_soon_the_claim_is_back(lead: float) -> None:
+    gate = Gate(Rule(concurrency=1), closed_until=0.05)
+    [admitted] = decided(at("g"), {"g": gate}, 1000, lead=lead).admitted
+    # Without a time it would begin as soon as the claim is back, which may take less than was thought.
+    assert admitted.begins_in == max(lead, 0.05)
+
+
 def test_a_gate_that_is_closed_lets_nobody_through_until_then() -> None:
     gate = Gate(Rule(concurrency=9), closed_until=5.0)
     assert decide(at("g", ids=[1, 2]), {"g": gate}).parked == {1: ("g", ()), 2: ("g", ())}
