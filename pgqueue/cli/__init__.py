@@ -22,6 +22,7 @@ COMMANDS = [
     Entry("flows", "List, show, cancel and retry flows.", "Operate"),
     Entry("schedules", "List, run, pause and remove schedules.", "Operate"),
     Entry("migrate", "Create or upgrade the tables.", "Operate"),
+    Entry("why", "Say why a job is not running, and what to do.", "Look"),
     Entry("alerts", "List alerts and their state.", "Look"),
     Entry("workers", "List the worker processes.", "Look"),
     Entry("tasks", "List the tasks that workers have registered.", "Look"),

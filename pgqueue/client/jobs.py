@@ -16,7 +16,8 @@ from pgqueue.database.hearing import EXPIRES, Waiter
 from pgqueue.errors import ArgumentError, ConfigurationError, ResultTimeout, seconds
 from pgqueue.job import ENDED, Job, JobState, checked_id, checked_ids, checked_time
 from pgqueue.journal import LogLine, Progress
-from pgqueue.queries import inspecting, journaling, purging, waiting
+from pgqueue.queries import explaining, inspecting, journaling, purging, waiting
+from pgqueue.queries.explaining import Why
 from pgqueue.queries.inspecting import JobFilter
 from pgqueue.queries.purging import PURGED, Purging
 from pgqueue.queries.statement import Statement
@@ -40,6 +41,18 @@ class Jobs(Part):
         return self._one(
             await self.database.afetch(inspecting.job(self.schema, checked_id(job_id)), using), f"with id {job_id}"
         )
+
+    def why(self, job_id: int, using: Any = None) -> Why:
+        """Why a job is where it is: the reasons, the one that decides first. Raises JobNotFound.
+
+        for reason in app.jobs.why(42).reasons:
+            print(reason.text, reason.fix or "")
+        """
+        return self.database.run(explaining.why(self.schema, checked_id(job_id)), using)
+
+    async def awhy(self, job_id: int, using: Any = None) -> Why:
+        """As `why`."""
+        return await self.database.arun(explaining.why(self.schema, checked_id(job_id)), using)
 
     def find(self, key: str, *, queue: str | None = None, using: Any = None) -> Job | None:
         """The live job that holds `key`, None when no job does."""

@@ -488,16 +488,30 @@ def flow_of_job(schema: str, job_id: int) -> Statement[FlowRow]:
 
 def jobs_of(schema: str, flow: int, limit: int) -> Statement[FlowJob]:
     """The jobs of a flow in the order of their ids, at most `limit`."""
+    return _members(schema, "select * from {schema}.flow_jobs where flow_id = %(id)s", flow, limit)
+
+
+def waited_for(schema: str, job_id: int, limit: int) -> Statement[FlowJob]:
+    """Those that a job waits for now, or has waited for last, in the order of their ids, at most `limit`."""
+    return _members(
+        schema,
+        "select n.* from {schema}.flow_jobs n where job_id = any (array(select e.child_id from {schema}.flow_edges e "
+        "join {schema}.flow_waits w on w.job_id = e.parent_id and w.round = e.round where e.parent_id = %(id)s))",
+        job_id,
+        limit,
+    )
+
+
+def _members(schema: str, which: str, id_: int, limit: int) -> Statement[FlowJob]:
     return Statement(
         inline(
             "select n.job_id, n.task, n.queue, n.name, coalesce(n.state, j.state, 'gone'), "
             "array(select e.child_id from {schema}.flow_edges e where e.parent_id = n.job_id order by e.child_id), "
-            "n.error ->> 'message', j.attempt, p.percent "
-            "from (select * from {schema}.flow_jobs where flow_id = %(id)s order by job_id limit %(limit)s) n "
+            f"n.error ->> 'message', j.attempt, p.percent from ({which} order by job_id limit %(limit)s) n "
             "left join {schema}.jobs j on j.id = n.job_id left join {schema}.job_progress p on p.job_id = n.job_id order by n.job_id",
             schema,
         ),
-        {"id": flow, "limit": limit},
+        {"id": id_, "limit": limit},
         lambda row: FlowJob(row[0], row[1], row[2], row[3], row[4], tuple(row[5]), *row[6:]),
     )
 
