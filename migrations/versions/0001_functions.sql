@@ -436,9 +436,10 @@ begin
         with edges as materialized (
             select n.number, n.was, n.state, e.parent_id, e.round, e.on_failure
             from unnest(news.ids, news.befores, news.states, news.tolds) with ordinality n (job_id, was, state, told, number),
+                 -- What is limited in here can only be looked up for one after the other, in their order, until there are enough.
                  lateral (select f.parent_id, f.round, f.on_failure from {schema}.flow_edges f
                           where f.child_id = n.job_id and f.parent_id > n.told order by f.parent_id limit most) e
-            order by n.number, e.parent_id limit most),
+            limit most),
         change as materialized (
             select e.parent_id, e.round,
                    sum((e.is = 'waits')::int - (e.was = 'waits')::int)::int as pending,
