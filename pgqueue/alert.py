@@ -9,6 +9,7 @@ from typing import Literal
 
 from pgqueue.errors import ConfigurationError, seconds
 from pgqueue.names import data_name
+from pgqueue.wording import span
 
 Kind = Literal["failures", "oldest", "depth", "no_worker", "rescues"]
 Severity = Literal["info", "warning", "critical"]
@@ -169,16 +170,6 @@ def decide(
     if rule.repeat is not None and now - said >= rule.repeat:
         return AlertState(since, state.firing_since, now), "still_firing"
     return AlertState(since, state.firing_since, said), None
-
-
-def span(seconds: float) -> str:
-    """`45 s`, `5 min`, `1.5 h`, `3 days`."""
-    for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size or seconds == size:
-            return (
-                f"{seconds / size:.1f}".removesuffix(".0") + f" {unit.removesuffix('s') if seconds == size else unit}"
-            )
-    return f"{seconds:.0f} s"
 
 
 def _count(above: object) -> int:

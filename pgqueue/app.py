@@ -15,6 +15,7 @@ from pgqueue.chunk import ChunkJob
 from pgqueue.client import (
     Alerts,
     Breakers,
+    Doctor,
     FailedJobs,
     Flows,
     Inserter,
@@ -129,6 +130,7 @@ class PgQueue:
         self.breakers = Breakers(self.database, self.schema)
         self.workers = Workers(self.database, self.schema)
         self.alerts = Alerts(self.database, self.schema)
+        self.doctor = Doctor(self.database, self.schema)
         self.inserter = Inserter(
             self.database,
             self.schema,

@@ -407,7 +407,7 @@ comment on column {schema}.tasks.keep_completed is 'How long its completed and c
 comment on column {schema}.tasks.keep_completed_count is 'How many of them are kept in each queue, the newest.';
 comment on column {schema}.tasks.keep_failed is 'How long its failed jobs are kept; null for the queue''s.';
 comment on column {schema}.tasks.keep_failed_count is 'How many of them are kept in each queue, the newest.';
-comment on column {schema}.tasks.app_defaults is 'What its app says for all of its tasks, where neither the task nor the queue does: on_failed; keep_completed and keep_failed in seconds, keep_completed_count and keep_failed_count.';
+comment on column {schema}.tasks.app_defaults is 'What its app says for all of its tasks, where neither the task nor the queue does: on_failed; timeout, keep_completed and keep_failed in seconds, keep_completed_count and keep_failed_count.';
 comment on column {schema}.tasks.alias_of is 'The task whose former name this is; null for the name of a task.';
 comment on column {schema}.tasks.halt_on_failed is 'Whether a job of it that goes to failed_jobs keeps its serial key, so that nothing of the key runs.';
 comment on column {schema}.tasks.last_seen_at is 'When a worker last registered it.';

@@ -23,6 +23,7 @@ COMMANDS = [
     Entry("schedules", "List, run, pause and remove schedules.", "Operate"),
     Entry("migrate", "Create or upgrade the tables.", "Operate"),
     Entry("why", "Say why a job is not running, and what to do.", "Look"),
+    Entry("doctor", "Check the server, the tables and the fleet.", "Look"),
     Entry("alerts", "List alerts and their state.", "Look"),
     Entry("workers", "List the worker processes.", "Look"),
     Entry("tasks", "List the tasks that workers have registered.", "Look"),
@@ -44,7 +45,7 @@ COMMANDS = [
     epilog=(
         "Every option has a variable: PGQUEUE_WORKER_CONCURRENCY is `worker --concurrency`. "
         "Exit codes: 0 done, 1 an operation failed, 2 usage, 3 not found, 4 cannot connect, "
-        "5 schema out of date."
+        "5 schema out of date, 6 unhealthy."
     ),
 )
 @target_options

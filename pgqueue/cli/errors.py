@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pgqueue.cli.target import Target
 
 DONE, FAILED, USAGE, NOT_FOUND, NOT_CONNECTED, OUT_OF_DATE, UNHEALTHY = range(7)
+UNHEALTHY = 6
 INTERRUPTED = 130
 
 _CODES: dict[type[PgQueueError], int] = {
@@ -43,6 +44,12 @@ class NotFound(click.ClickException):
     """What was named does not exist."""
 
     exit_code = NOT_FOUND
+
+
+class Unhealthy(click.ClickException):
+    """Somebody should look."""
+
+    exit_code = UNHEALTHY
 
 
 class OperationFailed(click.ClickException):

@@ -2,6 +2,7 @@
 
 from pgqueue.client.alerts import Alerts
 from pgqueue.client.breakers import Breakers
+from pgqueue.client.doctor import Doctor
 from pgqueue.client.failed import FailedJobs
 from pgqueue.client.fleet import Queue, Queues, Workers
 from pgqueue.client.flows import Flows
@@ -14,6 +15,7 @@ from pgqueue.client.watching import Watch
 __all__ = [
     "Alerts",
     "Breakers",
+    "Doctor",
     "FailedJobs",
     "Flows",
     "Inserter",

@@ -8,7 +8,6 @@ from datetime import datetime
 from difflib import get_close_matches
 from typing import NamedTuple
 
-from pgqueue.alert import span
 from pgqueue.breaker import Of
 from pgqueue.errors import JobNotFound
 from pgqueue.job import Job
@@ -18,6 +17,7 @@ from pgqueue.queries.fleet import WorkerInfo
 from pgqueue.queries.flows import FlowJob
 from pgqueue.queries.reading import moment
 from pgqueue.queries.statement import Operation, Statement, inline
+from pgqueue.wording import counted, listed, span
 
 COUNTED = 10_000
 NAMED = 5
@@ -125,7 +125,7 @@ def _ended(job: Job) -> Iterator[Reason]:
         )
     else:
         told = (
-            f"it failed for good at {_at(job.ended_at)} ({job.reason}) after {_times(job.attempt, 'attempt')}: {error}"
+            f"it failed for good at {_at(job.ended_at)} ({job.reason}) after {counted(job.attempt, 'attempt')}: {error}"
         )
         yield Reason("failed", told, f"Mend the cause, then: pgqueue failed redrive {job.id}")
 
@@ -177,7 +177,7 @@ def _unserved(job: Job, workers: Sequence[WorkerInfo]) -> Iterator[Reason]:
         meant = f" (did the enqueue mean {close[0]}?)" if close else ""
         yield Reason(
             "queue_unserved",
-            f"no live worker serves queue {job.queue}{meant}: they serve {_names(queues)}",
+            f"no live worker serves queue {job.queue}{meant}: they serve {listed(queues)}",
             f"Start one: pgqueue worker -q {job.queue}",
         )
     elif not any(job.task in one.tasks for one in serving):
@@ -264,7 +264,7 @@ def _full(gate: GateState) -> list[Reason]:
     if gate.concurrency is not None and gate.taken >= gate.concurrency:
         share = "its share of the slots" if gate.fair else "as many as its limit allows"
         found.append(
-            Reason("concurrency", f"{_times(gate.taken, 'job')} of {what} run, {share}, and {gate.waiting} wait")
+            Reason("concurrency", f"{counted(gate.taken, 'job')} of {what} run, {share}, and {gate.waiting} wait")
         )
     if gate.rate is not None and gate.next_in is not None and gate.next_in > 0:
         found.append(Reason("rate", f"the rate of {what} is used up: the next begins within {span(gate.next_in)}"))
@@ -283,7 +283,7 @@ def _children(job: Job, found: Sequence[FlowJob]) -> Iterator[Reason]:
         shown = ", ".join(f"{one.job_id} ({one.task})" for one in failed[:NAMED])
         yield Reason(
             "child_failed",
-            f"it waits until {_times(len(failed), 'job')} in failed_jobs, which it depends on, completed: {shown}",
+            f"it waits until {counted(len(failed), 'job')} in failed_jobs, which it depends on, completed: {shown}",
             f"Mend the cause, then: pgqueue failed redrive {' '.join(str(one.job_id) for one in failed[:NAMED])}",
         )
     elif live:
@@ -291,7 +291,7 @@ def _children(job: Job, found: Sequence[FlowJob]) -> Iterator[Reason]:
         more = f" and {len(live) - NAMED} more" if len(live) > NAMED else ""
         yield Reason(
             "children",
-            f"it waits for {_times(len(live), 'job')}: {shown}{more}",
+            f"it waits for {counted(len(live), 'job')}: {shown}{more}",
             f"To look at the first: pgqueue why {live[0].job_id}",
         )
     else:
@@ -320,7 +320,7 @@ def _crowded(schema: str, job: Job, live: Live, workers: Sequence[WorkerInfo]) -
         found.append(
             Reason(
                 "busy",
-                f"{_times(running, 'job')} of queue {job.queue} run in {_times(slots, 'slot')} of {_times(len(serving), 'worker')}",
+                f"{counted(running, 'job')} of queue {job.queue} run in {counted(slots, 'slot')} of {counted(len(serving), 'worker')}",
                 "Give the workers more slots, or start another.",
             )
         )
@@ -420,15 +420,6 @@ def _before(schema: str, job: Job, live: Live) -> Statement[tuple[int, int]]:
         {"queue": job.queue, "priority": job.priority, "position": live.position, "counted": COUNTED},
         lambda row: (row[0], row[1]),
     )
-
-
-def _names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
-
-
-def _times(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _at(moment_: datetime | None) -> str:

@@ -66,10 +66,11 @@ class AppDefaults:
     on_failed: str | None = None
     keep_completed: Retention | None = None
     keep_failed: Retention | None = None
+    timeout: float | None = None
 
     def dump(self) -> str | None:
         """As `tasks.app_defaults` keeps it: ages in seconds."""
-        said: dict[str, Any] = {"on_failed": self.on_failed}
+        said: dict[str, Any] = {"on_failed": self.on_failed, "timeout": self.timeout}
         for name, keep in (("keep_completed", self.keep_completed), ("keep_failed", self.keep_failed)):
             if keep is not None:
                 said[name] = None if keep.age is None else keep.age.total_seconds()

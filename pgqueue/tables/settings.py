@@ -48,7 +48,7 @@ def tasks(metadata: sa.MetaData) -> sa.Table:
         nullable(
             "app_defaults",
             JSONB,
-            "What its app says for all of its tasks, where neither the task nor the queue does: on_failed; "
+            "What its app says for all of its tasks, where neither the task nor the queue does: on_failed; timeout, "
             "keep_completed and keep_failed in seconds, keep_completed_count and keep_failed_count.",
         ),
         nullable("alias_of", TEXT, "The task whose former name this is; null for the name of a task."),

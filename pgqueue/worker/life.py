@@ -47,7 +47,7 @@ class Life:
         tasks = [row for task in worker.app.tasks.values() for row in task_rows(task)]
         check_hooks(worker.app)
         app = worker.app
-        defaults = AppDefaults(app.on_failed, app.keep_completed, app.keep_failed)
+        defaults = AppDefaults(app.on_failed, app.keep_completed, app.keep_failed, app.timeout)
         await worker.services.insist(fleet.register_tasks(worker.app.schema, tasks, defaults))
         declared = worker.app.declared_queues
         rows = list(declared.values()) + [QueueRow(name) for name in {task.queue for task in tasks} - set(declared)]

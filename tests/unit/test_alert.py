@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from pgqueue import Alert, ConfigurationError, PgQueue
-from pgqueue.alert import AlertRule, AlertState, decide, span
+from pgqueue.alert import AlertRule, AlertState, decide
+from pgqueue.wording import span
 
 DEPTH = Alert.depth(10, queue="mail", lasting=60)
 NOW = 1_000_000.0
