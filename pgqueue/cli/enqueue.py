@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pgqueue.cli.naming import full_name
+from pgqueue.cli.naming import require, task_to_enqueue
 from pgqueue.cli.options import operates
 from pgqueue.cli.output import note, print_json, relative
 from pgqueue.cli.target import Target
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from pgqueue.app import PgQueue
     from pgqueue.job import NewJob
     from pgqueue.task import Task
-
-
-NO_TASKS = ": no worker has registered any yet; give -a MODULE:APP to read your code, or --force to enqueue it anyway"
 
 
 @click.command("enqueue")
@@ -45,14 +42,13 @@ def command(target: Target, task: str, arguments: tuple[str, ...], force: bool, 
     \b
       pgqueue enqueue shop.tasks.send_email to=a@b.c copies=2 ids:=[1,2]
     """
-    from pgqueue.cli.queues import require
     from pgqueue.cli.target import check
 
     if (app := target.optional_app()) is None:
         app = target.database_app()
     else:
         check(app)
-    name = full_name(task, known_tasks(app, task), whose="there is", none=NO_TASKS, force=force)
+    name = task_to_enqueue(app, task, force=force)
     if options["queue"] is not None and not force:
         require(app, options["queue"], forced=True)
     given = {option: value for option, value in options.items() if value not in (None, ())}
@@ -67,17 +63,6 @@ def command(target: Target, task: str, arguments: tuple[str, ...], force: bool, 
         return
     late = f", {relative(job.run_at)}" if job.state == "scheduled" else ""
     note(f"Enqueued job {job.id}: {job.task} in {job.queue}{late}.")
-
-
-def known_tasks(app: PgQueue, wanted: str) -> list[str]:
-    """Of the code where it is at hand, else of the table; of the table also the one that is written out in full."""
-    from pgqueue.queries import inspecting
-
-    if app.tasks.named(wanted) is not None:
-        return [wanted]
-    rows = app.database.fetch(inspecting.list_tasks(app.schema))
-    registered = [name for name, queue, *_, of in rows if queue is not None and (of is None or name == wanted)]
-    return [*app.tasks, *(name for name in registered if name == wanted)] if app.tasks else registered
 
 
 def new_job(app: PgQueue, name: str, arguments: tuple[str, ...], options: dict[str, Any]) -> NewJob:

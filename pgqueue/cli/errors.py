@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 DONE, FAILED, USAGE, NOT_FOUND, NOT_CONNECTED, OUT_OF_DATE, UNHEALTHY = range(7)
 UNHEALTHY = 6
 INTERRUPTED = 130
+NAMED = 10
 
 _CODES: dict[type[PgQueueError], int] = {
     ArgumentError: USAGE,
@@ -92,6 +93,13 @@ def complain(message: str) -> None:
 def one_line(error: BaseException) -> str:
     """The first line of an error's text, its class where it has none."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def some_of(names: Iterable[str]) -> str:
+    """The first ten by name, and how many more there are."""
+    ordered = sorted(names)
+    more = f", and {len(ordered) - NAMED:,} more" if len(ordered) > NAMED else ""
+    return ", ".join(ordered[:NAMED]) + more
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

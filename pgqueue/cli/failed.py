@@ -11,6 +11,7 @@ import click
 from pgqueue.cli.bulk import confirm, counted, in_batches
 from pgqueue.cli.detail import show_job
 from pgqueue.cli.listings import FAILED, FAILURES
+from pgqueue.cli.naming import full_names
 from pgqueue.cli.options import limit_option, operates, target_options, watch_option, yes_option
 from pgqueue.cli.output import note
 from pgqueue.cli.target import Target
@@ -47,7 +48,8 @@ def filters(function: F) -> F:
 def list_failed(target: Target, limit: int, watch: float | None, **where: Any) -> None:
     """List failed jobs, newest first."""
     app = target.database_app()
-    FAILED.show(lambda: app.failed.list(limit=limit, **where), as_json=target.as_json, watch=watch)
+    which = full_names(app, where)
+    FAILED.show(lambda: app.failed.list(limit=limit, **which), as_json=target.as_json, watch=watch)
 
 
 @command.command()
@@ -65,7 +67,8 @@ def groups(target: Target, limit: int, watch: float | None, **where: Any) -> Non
       pgqueue failed redrive --fingerprint 3f9a0c41b7e2 --dry-run
     """
     app = target.database_app()
-    FAILURES.show(lambda: app.failed.groups(limit=limit, **where), as_json=target.as_json, watch=watch)
+    which = full_names(app, where)
+    FAILURES.show(lambda: app.failed.groups(limit=limit, **which), as_json=target.as_json, watch=watch)
 
 
 @command.command()
@@ -91,7 +94,7 @@ def bulk(*options: Callable[[Any], Any]) -> Callable[[Callable[..., None]], clic
         @wraps(verb)
         def act(target: Target, job_ids: tuple[int, ...], yes: bool, dry_run: bool, **given: Any) -> None:
             app = target.database_app()
-            where = {name: given.pop(name) for name in FILTERS}
+            where = full_names(app, {name: given.pop(name) for name in FILTERS})
             ids = chosen(app, job_ids, everything=given.pop("everything"), limit=given.pop("limit"), **where)
             if dry_run:
                 note(f"{counted(len(ids), 'failed job')} would be meant.")

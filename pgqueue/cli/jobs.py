@@ -10,6 +10,7 @@ import click
 from pgqueue.cli.bulk import confirm, counted, in_batches
 from pgqueue.cli.detail import show_job
 from pgqueue.cli.listings import JOBS
+from pgqueue.cli.naming import full_names
 from pgqueue.cli.options import limit_option, operates, target_options, watch_option, yes_option
 from pgqueue.cli.output import note
 from pgqueue.cli.target import Target
@@ -52,7 +53,8 @@ def filters(states: Sequence[str]) -> Callable[[Any], Any]:
 def list_jobs(target: Target, limit: int, watch: float | None, **where: Any) -> None:
     """List jobs, newest first: live, completed, cancelled and failed."""
     app = target.database_app()
-    JOBS.show(lambda: app.jobs.list(limit=limit, **where), as_json=target.as_json, watch=watch)
+    which = full_names(app, where)
+    JOBS.show(lambda: app.jobs.list(limit=limit, **which), as_json=target.as_json, watch=watch)
 
 
 @command.command()
@@ -127,6 +129,7 @@ def purge(target: Target, states: tuple[Any, ...], dry_run: bool, yes: bool, **w
     from pgqueue.queries import purging
 
     app = target.database_app()
+    where = full_names(app, where)
     number = sum(app.database.fetch(purging.count(app.schema, one))[0] for one in purging_of(states, **where))
     if dry_run or not number:
         note(f"{counted(number, 'job')} would be meant." if dry_run else "No job matches: nothing was done.")
@@ -146,6 +149,7 @@ def chosen(app: Any, job_ids: Sequence[int], states: Sequence[str], where: dict[
         return job_ids
     if not given:
         raise click.UsageError("which jobs? give ids, or a filter such as --queue or --task")
+    given = full_names(app, given)
     found: list[int] = []
     for state in states if given.get("state") is None else [given["state"]]:
         found += app.database.fetch(ids_of(app.schema, JobFilter(**{**given, "state": state}), 2**31 - 1))

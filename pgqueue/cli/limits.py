@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pgqueue.cli.errors import NotFound
 from pgqueue.cli.listings import HALTED, LIMITS
+from pgqueue.cli.naming import require, task_itself
 from pgqueue.cli.options import operates, target_options, watch_option
 from pgqueue.cli.output import note
 from pgqueue.cli.target import Target
@@ -114,8 +115,9 @@ def remove(target: Target, queue: str | None, task: str | None, key: str | None)
     Code that declares it makes it again when a worker starts.
     """
     app = target.database_app()
-    named = _named(queue, task, key)
-    if not app.limits.remove(queue=queue, task=task, key=key):
+    name = None if task is None else task_itself(app, task, _limited(app))
+    named = _named(queue, name, key)
+    if not app.limits.remove(queue=queue, task=name, key=key):
         raise NotFound(f"there is no limit of {named}: `pgqueue limits list` shows them")
     note(f"Lifted the limit of {named}.")
 
@@ -144,24 +146,23 @@ def pause(target: Target, queue: str | None, task: str | None, **which: str | No
 def resume(target: Target, queue: str | None, task: str | None, **which: str | None) -> None:
     """Let go on what was paused."""
     app = target.database_app()
-    name = known(app, queue, task)
+    name = known(app, queue, task, _limited(app))
     app.limits.resume(queue=queue, task=name, **which)
     note(f"Resumed {_named(queue, name, **which)}.")
 
 
-def known(app: PgQueue, queue: str | None, task: str | None) -> str | None:
-    """The task's full name, its own also for an alias. Refuses what nobody knows: it is a typo."""
-    from pgqueue.cli.enqueue import NO_TASKS, known_tasks
-    from pgqueue.cli.naming import full_name
-    from pgqueue.cli.queues import require
-    from pgqueue.queries import inspecting
+def known(app: PgQueue, queue: str | None, task: str | None, also: Iterable[str] = ()) -> str | None:
+    """The task's full name, its own also for an alias. Refuses what nobody knows: it is a typo.
 
+    `also` are names of tasks that are known besides.
+    """
     if queue is not None:
         require(app, queue)
-    if task is None:
-        return None
-    name = full_name(task, known_tasks(app, task), whose="there is", none=NO_TASKS)
-    return app.database.fetch(inspecting.own_name(app.schema, name))[0]
+    return None if task is None else task_itself(app, task, also)
+
+
+def _limited(app: PgQueue) -> Iterable[str]:
+    return (row.name for row in app.limits.list() if row.scope == "task")
 
 
 def _number(rate: str | None) -> str | float | None:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import click
 
 from pgqueue.cli.bulk import confirm, counted
-from pgqueue.cli.errors import NotFound, did_you_mean
 from pgqueue.cli.listings import QUEUES
+from pgqueue.cli.naming import require
 from pgqueue.cli.options import operates, target_options, watch_option, yes_option
 from pgqueue.cli.output import duration, note, print_json
 from pgqueue.cli.target import Target
 from pgqueue.cli.values import DURATION
-
-if TYPE_CHECKING:
-    from pgqueue.app import PgQueue
 
 
 @click.group("queues")
@@ -119,20 +115,3 @@ def obliterate(target: Target, name: str, force: bool, yes: bool) -> None:
     note(f"Obliterated {name}: {counted(gone.jobs, 'job')}{f' ({of})' if of else ''}.")
     if gone.schedules:
         note(f"Schedules that enqueue into it again: {', '.join(gone.schedules)}. `pgqueue schedules pause` stops one.")
-
-
-def require(app: PgQueue, name: str, *, forced: bool = False) -> None:
-    """Refuse a name that no job, worker, task or setting has, here or in the database: it is a typo.
-
-    `forced` says whether --force would let it pass.
-    """
-    from pgqueue.names import data_name
-    from pgqueue.queries import fleet
-
-    data_name("queue", name)
-    known = {row.queue for row in app.queues.stats()} | set(app.database.fetch(fleet.queue_names(app.schema)))
-    known |= {task.options.queue for task in app.tasks.values()} | set(app.declared_queues)
-    if name not in known:
-        listed = f"; known are {', '.join(sorted(known)[:10])}" if known else ""
-        hint = (did_you_mean(name, known) or listed) + ("; --force takes it anyway" if forced else "")
-        raise NotFound(f"no worker listens on `{name}`, and no job is in it{hint}")

@@ -14,10 +14,10 @@ from pgqueue.cli.bulk import confirm
 from pgqueue.cli.crontab import read_crontab
 from pgqueue.cli.detail import show_facts
 from pgqueue.cli.english import facts, in_words
-from pgqueue.cli.enqueue import NO_TASKS, known_tasks, new_job
+from pgqueue.cli.enqueue import new_job
 from pgqueue.cli.errors import NotFound, OperationFailed, did_you_mean
 from pgqueue.cli.listings import SCHEDULES, UPCOMING
-from pgqueue.cli.naming import full_name
+from pgqueue.cli.naming import task_to_enqueue
 from pgqueue.cli.options import operates, target_options, watch_option, yes_option
 from pgqueue.cli.output import note, print_json, relative
 from pgqueue.cli.target import Target
@@ -134,7 +134,7 @@ def add(
         raise click.UsageError("give --cron or --every, one of the two")
     app = app_of(target)
     options = {} if queue is None else {"queue": queue}
-    job = new_job(app, task_named(app, task, force), arguments, options)
+    job = new_job(app, task_to_enqueue(app, task, force=force), arguments, options)
     row = app.schedules.upsert(name, timedelta(seconds=every) if every is not None else cron or "", job, **policy)
     if target.as_json:
         print_json([asdict(row)])
@@ -161,7 +161,7 @@ def import_crontab(target: Target, crontab: TextIO, tz: str, dry_run: bool, forc
     schedules: list[Schedule] = []
     counts: Counter[str] = Counter()
     for line in read_crontab(crontab, tz):
-        task = task_named(app, line.task, force)
+        task = task_to_enqueue(app, line.task, force=force)
         counts[task] += 1
         name = task if counts[task] == 1 else f"{task}-{counts[task]}"
         schedules.append(Schedule(name, line.cron, new_job(app, task, line.arguments, {}), source="live"))
@@ -175,10 +175,6 @@ def import_crontab(target: Target, crontab: TextIO, tz: str, dry_run: bool, forc
         note(f"{'Would add' if dry_run else 'Added'} {row.name}: {in_words(row)}.")
     if not rows:
         note("The file has no schedules.")
-
-
-def task_named(app: PgQueue, given: str, force: bool) -> str:
-    return full_name(given, known_tasks(app, given), whose="there is", none=NO_TASKS, force=force)
 
 
 def app_of(target: Target) -> PgQueue:

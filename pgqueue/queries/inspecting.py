@@ -167,6 +167,19 @@ def list_tasks(schema: str) -> Statement[Any]:
     )
 
 
+def ended_tasks(schema: str, name: str) -> Statement[str]:
+    """Tasks of ended jobs that have this name, or end with it after a dot."""
+    which = "where task = %(name)s or right(task, length(%(name)s) + 1) = '.' || %(name)s"
+    return Statement(
+        inline(
+            f"select task from {{schema}}.failed_jobs {which} union select task from {{schema}}.completed_jobs {which}",
+            schema,
+        ),
+        {"name": name},
+        lambda row: row[0],
+    )
+
+
 def own_name(schema: str, task: str) -> Statement[str]:
     """The name of the task that has this name or alias; the same where nobody has registered it."""
     return Statement(

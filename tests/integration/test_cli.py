@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from psycopg.conninfo import conninfo_to_dict
 from rich.console import Console
 
-from pgqueue import PgQueue
+from pgqueue import Limit, PgQueue
 from pgqueue.cli import pgqueue
 from pgqueue.cli.config import SETTINGS, Shown
 from pgqueue.cli.listings import TASKS
@@ -212,7 +212,8 @@ def test_a_filter_that_matches_no_failed_job_names_the_errors_that_there_are(
         assert "No failed job matches --error Declind" in said
         assert "did you mean `Declined`" in said
         assert "shop.errors.Declined" in said
-        assert "shop.errors.Declined" in invoke("failed", verb, "-q", "nowhere", "--yes").stderr
+        app.enqueue("shop.charge", queue="elsewhere")
+        assert "shop.errors.Declined" in invoke("failed", verb, "-q", "elsewhere", "--yes").stderr
     assert app.failed.count() == 2
 
 
@@ -491,6 +492,54 @@ def test_a_task_is_paused_by_the_name_that_people_type(invoke: Invoke, app: PgQu
     assert "paused" in invoke("limits", "list").stdout
     invoke("limits", "resume", "--task", "send", "-a", code)
     assert records(invoke("limits", "list", "--json")) == []
+
+
+ON_NAMES = (
+    ["jobs", "list"],
+    ["jobs", "cancel"],
+    ["jobs", "promote"],
+    ["jobs", "purge", "-s", "available"],
+    ["failed", "list"],
+    ["failed", "groups"],
+    ["failed", "redrive", "--dry-run"],
+    ["failed", "purge", "--dry-run"],
+)
+
+
+@pytest.mark.parametrize("command", [*ON_NAMES, ["limits", "remove"], ["limits", "pause"]], ids=" ".join)
+def test_a_task_that_nobody_knows_is_refused_wherever_it_is_named(
+    invoke: Invoke, app: PgQueue, command: list[str]
+) -> None:
+    app.enqueue("shop.tasks.charge")
+    said = invoke(*command, "--task", "chrage", exit_code=3).stderr
+    assert "there is no task `chrage`; did you mean `charge`" in said
+    assert "known are shop.tasks.charge" in invoke(*command, "--task", "mail", exit_code=3).stderr
+
+
+@pytest.mark.parametrize("command", ON_NAMES, ids=" ".join)
+def test_a_queue_that_nobody_knows_is_refused_in_a_filter(invoke: Invoke, app: PgQueue, command: list[str]) -> None:
+    app.enqueue("shop.tasks.charge", queue="cards")
+    assert "did you mean `cards`" in invoke(*command, "--queue", "crads", exit_code=3).stderr
+
+
+def test_a_task_is_listed_and_operated_on_by_the_end_of_its_name(invoke: Invoke, app: PgQueue, dsn: str) -> None:
+    [gone] = failed(app, dsn, 1)
+    # Of this task there is nothing but a failed job: no worker has registered it.
+    assert [row["id"] for row in records(invoke("failed", "list", "--task", "charge", "--json"))] == [gone]
+    assert "1 failed job would be meant" in invoke("failed", "redrive", "--task", "charge", "--dry-run").stderr
+    job = app.enqueue("shop.tasks.send")
+    assert [row["id"] for row in records(invoke("jobs", "list", "--task", "send", "--json"))] == [job.id]
+    assert "Cancelled 1 job" in invoke("jobs", "cancel", "--task", "send", "--yes").stderr
+    assert [row["id"] for row in records(invoke("jobs", "list", "--task", "send", "--json"))] == [job.id]
+    app.enqueue("blog.tasks.send")
+    app.enqueue("shop.tasks.send")
+    assert "several tasks are called 'send'" in invoke("jobs", "list", "--task", "send", exit_code=2).stderr
+
+
+def test_a_limit_is_lifted_by_the_end_of_the_name_of_its_task(invoke: Invoke, app: PgQueue) -> None:
+    app.limits.set(Limit(concurrency=1), task="shop.tasks.charge")
+    assert "Lifted the limit of task shop.tasks.charge" in invoke("limits", "remove", "--task", "charge").stderr
+    assert app.limits.list() == []
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,8 @@ def test_a_task_is_found_by_the_end_of_its_name_when_only_one_has_it() -> None:
         full_name("sned", known, whose="there is")
     assert raised.value.exit_code == 3
     assert full_name("later", known, whose="there is", force=True) == "later"
+    with pytest.raises(click.ClickException, match=r"known are t00, .*, t09, and 15 more"):
+        full_name("send", [f"t{n:02}" for n in range(25)], whose="there is")
 
 
 @pytest.mark.parametrize(
