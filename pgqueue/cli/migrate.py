@@ -12,6 +12,7 @@ from pgqueue.cli.output import note, print_json
 from pgqueue.cli.target import Target
 
 if TYPE_CHECKING:
+    from pgqueue.app import PgQueue
     from pgqueue.migrate import Status
 
 
@@ -31,10 +32,11 @@ def command(ctx: click.Context, to: str, sql: bool, dry_run: bool) -> None:
     if sql:
         click.echo(migrate.script(schema=target.database_schema(), to=to))
         return
-    dsn, schema = target.place()
+    app = target.unconnected_app()
+    dsn, schema = app.database.dsn, app.schema
     before = migrate.status(dsn, schema=schema)
     if dry_run:
-        report(target, before, schema)
+        report(target, app, before)
         return
     after = before if not before.pending and to == "head" else migrate.upgrade(dsn, schema=schema, to=to)
     if target.as_json:
@@ -53,9 +55,9 @@ def status(target: Target) -> None:
     from pgqueue import migrate
     from pgqueue.cli.errors import OUT_OF_DATE
 
-    dsn, schema = target.place()
-    found = migrate.status(dsn, schema=schema)
-    report(target, found, schema)
+    app = target.unconnected_app()
+    found = migrate.status(app.database.dsn, schema=app.schema)
+    report(target, app, found)
     if found.pending:
         raise click.exceptions.Exit(OUT_OF_DATE)
 
@@ -68,24 +70,25 @@ def down(target: Target, to: str, yes: bool) -> None:
     """Go back to an older revision. What only the newer tables can hold is lost."""
     from pgqueue import migrate
 
-    dsn, schema = target.place()
+    app = target.unconnected_app()
+    schema = app.schema
     if to == "base":
         confirm(f"Drop all tables of schema {schema}, with every job?", yes=yes)
     else:
         confirm(f"Downgrade schema {schema} to revision {to}?", yes=yes)
-    found = migrate.downgrade(dsn, schema=schema, to=to)
+    found = migrate.downgrade(app.database.dsn, schema=schema, to=to)
     note(f"Schema {schema} is at {'revision ' + found.current if found.current else 'nothing: its tables are gone'}.")
 
 
-def report(target: Target, found: Status, schema: str) -> None:
+def report(target: Target, app: PgQueue, found: Status) -> None:
     if target.as_json:
-        record = {"schema": schema, "current": found.current, "newest": found.newest, "pending": found.pending}
+        record = {"schema": app.schema, "current": found.current, "newest": found.newest, "pending": found.pending}
         print_json([record])
         return
-    click.echo(f"schema {schema}: {'revision ' + found.current if found.current else 'no tables'}")
+    click.echo(f"schema {app.schema}: {'revision ' + found.current if found.current else 'no tables'}")
     if found.pending:
         click.echo(f"missing {counted(len(found.pending), 'revision')}: {', '.join(found.pending)}")
-        note("Run `pgqueue migrate`.")
+        note(f"Run `{target.migration(app)}`.")
     elif found.current != found.newest:
         click.echo(f"newer than this pgqueue, which knows {found.newest}: upgrade pgqueue")
     else:

@@ -52,27 +52,37 @@ class Target:
         try:
             return self._without_code() or self.load_app()
         except NoApp as error:
-            raise hinted(error) from error
+            if self._app_setting() is not None:
+                raise hinted(error) from error
+            raise hinted(
+                ConfigurationError(
+                    'no database is set: give --dsn, or set PGQUEUE_DSN (for example "postgresql://user@localhost/shop");'
+                    f" nor is there an app that has one: {error}"
+                )
+            ) from error
 
     def advice(self) -> str:
         """Which database has no tables of this version, and how to migrate that one."""
         from pgqueue import config
-        from pgqueue.cli.loading import spec_of
 
         app = self.loaded or self._without_code()
         if app is None:
             return ""
+        place = config.masked(app.database.dsn)
+        return f"\nThe database is {place}: `{self.migration(app)}` makes its tables and upgrades them."
+
+    def migration(self, app: PgQueue) -> str:
+        """The command that brings the tables of `app` up to date."""
+        from pgqueue.cli.loading import spec_of
+
         command = "pgqueue migrate"
         if self.dsn is not None:
             command += " --dsn …"
         elif self.loaded is not None:
             command += f" -a {self.spec or spec_of(self.loaded)}"
-        return f"\nThe database is {config.masked(app.database.dsn)}: `{command}` upgrades it."
-
-    def place(self) -> tuple[str, str]:
-        """DSN and schema."""
-        app = self.unconnected_app()
-        return app.database.dsn, app.schema
+        if app.schema != "pgqueue" and (self.loaded is None or self.schema is not None):
+            command += f" --schema {app.schema}"
+        return command
 
     def has_app(self) -> bool:
         """Whether an app is named, or there are modules to find one in."""

@@ -184,7 +184,7 @@ def _translate(raised: Exception) -> None:
     if isinstance(error, (pg_errors.UndefinedTable, pg_errors.UndefinedFunction, pg_errors.InvalidSchemaName)):
         raise SchemaOutOfDate(
             f"the tables of pgqueue are missing or of another version ({str(error).splitlines()[0]}): "
-            "run `pgqueue migrate`"
+            "run `pgqueue migrate`, with --schema where they have another one than pgqueue"
         ) from raised
     if isinstance(error, pg_errors.CheckViolation) and "no partition of relation" in str(error):
         raise NoPartition(str(error).splitlines()[0]) from raised

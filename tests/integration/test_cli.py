@@ -77,6 +77,14 @@ def test_a_database_without_tables_is_exit_code_5_and_names_the_command(invoke: 
         assert "pgqueue migrate" in invoke(*command, "--dsn", empty_dsn, exit_code=5).stderr
 
 
+def test_the_command_that_makes_the_tables_of_another_schema_names_it(invoke: Invoke, app: PgQueue) -> None:
+    for command in (["ping"], ["jobs", "list"]):
+        said = invoke(*command, "--schema", "jobs2", exit_code=5).stderr
+        assert "run `pgqueue migrate --schema jobs2`" in said
+        assert "`pgqueue migrate --schema jobs2` makes its tables" in said
+    assert "`pgqueue migrate --schema jobs2`" in invoke("migrate", "--dry-run", "--schema", "jobs2").stderr
+
+
 def test_migrate_makes_the_tables_once_and_says_so(invoke: Invoke, empty_dsn: str) -> None:
     assert "no tables" in invoke("migrate", "status", "--dsn", empty_dsn, exit_code=5).stdout
     invoke("migrate", "--dry-run", "--dsn", empty_dsn)

@@ -390,6 +390,7 @@ def test_the_database_of_a_dev_that_runs_here_is_named_when_none_is_set(
 def test_without_any_setting_the_message_tells_how_to_set_one(runner: CliRunner) -> None:
     result = runner.invoke(pgqueue, ["jobs", "list"])
     assert result.exit_code == 2
+    assert "no database is set: give --dsn, or set PGQUEUE_DSN" in result.stderr
     assert "PGQUEUE_APP" in result.stderr
 
 
