@@ -93,6 +93,8 @@ def _connect(dsn: str) -> Any:
 
 def _run(dsn: str, schema: str, act: Any, *, create: bool) -> None:
     from alembic.util import CommandError
+    from psycopg.errors import InsufficientPrivilege
+    from sqlalchemy.exc import ProgrammingError
 
     config = _config(schema)
     with _connect(dsn) as connection:
@@ -100,14 +102,22 @@ def _run(dsn: str, schema: str, act: Any, *, create: bool) -> None:
         # Held until the connection closes: a second migration waits here, not halfway.
         connection.execute(text("select pg_advisory_lock(hashtext(:name))"), {"name": f"pgqueue migrate {schema}"})
         connection.execute(text(f"set lock_timeout = '{LOCK_TIMEOUT}'"))
-        if create:
-            connection.execute(text(f'create schema if not exists "{schema}"'))
-        connection.commit()
         config.attributes["connection"] = connection
         try:
+            # Asked first: who may not make schemas is refused `if not exists` too.
+            if create and not connection.execute(text("select to_regnamespace(:name)"), {"name": schema}).scalar_one():
+                connection.execute(text(f'create schema "{schema}"'))
+            connection.commit()
             act(config)
         except CommandError as error:
             raise ConfigurationError(str(error)) from error
+        except ProgrammingError as error:
+            if not isinstance(error.orig, InsufficientPrivilege):
+                raise
+            raise ConfigurationError(
+                f"PostgreSQL refused the role this ({str(error.orig).splitlines()[0]}): give the DSN of a role "
+                f"that owns the schema {schema}, or may make it (`grant create on database … to …`)"
+            ) from error
         connection.commit()
 
 

@@ -186,8 +186,17 @@ def _translate(raised: Exception) -> None:
             f"the tables of pgqueue are missing or of another version ({str(error).splitlines()[0]}): "
             "run `pgqueue migrate`, with --schema where they have another one than pgqueue"
         ) from raised
+    if isinstance(error, pg_errors.InsufficientPrivilege) and not isinstance(error, NotPermitted):
+        raise NotPermitted(
+            f"PostgreSQL refused the role this ({str(error).splitlines()[0]}): give it the grants that "
+            '"Roles" in the README names, or use the role that ran `pgqueue migrate`'
+        ) from raised
     if isinstance(error, pg_errors.CheckViolation) and "no partition of relation" in str(error):
         raise NoPartition(str(error).splitlines()[0]) from raised
+
+
+class NotPermitted(PgQueueError, pg_errors.InsufficientPrivilege):
+    """The role may not do what was asked of PostgreSQL."""
 
 
 class NoPartition(PgQueueError):

@@ -143,7 +143,7 @@ def test_the_worker_inside_an_app_starts_and_stops(shop: dict[str, Any]) -> None
 
 
 def test_the_sql_examples_run(dsn: str) -> None:
-    [block] = blocks("sql")
+    block, *_ = blocks("sql")
     with psycopg.connect(dsn, autocommit=True) as conn:
         for statement in filter(None, (part.strip() for part in re.sub(r"--.*", "", block).split(";"))):
             assert conn.execute(statement.encode()).description, statement
