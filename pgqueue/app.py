@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from pgqueue import arguments, config
@@ -318,7 +319,16 @@ class PgQueue:
             if not isinstance(task, Task):
                 raise ConfigurationError(f"a schedule belongs above @app.task(), not on {task!r}")
             template: Task[..., R] = task
-            schedule = Schedule(data_name("schedule", name or task.name), rule, template.job(**args), Policy(*policy))
+            what = data_name("schedule", name or task.name)
+            try:
+                job = template.job(**args)
+            except ArgumentError as error:
+                options = ("name", "tz", *(one.name for one in fields(Policy)))
+                near = [option for given in args for option in get_close_matches(given, options, 1)]
+                example = "Arguments of its job follow the options of the schedule: @app.cron('@daily', tenant='acme')"
+                hint = f"Did you mean the option {' and '.join(near)}?" if near else example
+                raise ArgumentError(f"schedule {what}: {error}. {hint}") from error
+            schedule = Schedule(what, rule, job, Policy(*policy))
             if schedule.name in self.declared_schedules:
                 raise ConfigurationError(f"two schedules are named {schedule.name}: give one of them a name")
             self.declared_schedules[schedule.name] = schedule

@@ -284,7 +284,8 @@ def _pattern(expression: str) -> _Pattern:
 
     if expression.startswith("@"):
         if expression.lower() not in ALIASES:
-            raise refusal(f"the short forms are {' '.join(ALIASES)}; for an interval use Every(timedelta(minutes=5))")
+            interval = "for an interval use @app.every(timedelta(minutes=5))"
+            raise refusal(f"the short forms are {' '.join(ALIASES)}; {interval}")
         return _Pattern(expression)
     fields = expression.split(" ")
     if len(fields) not in (5, 6):

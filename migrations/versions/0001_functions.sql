@@ -782,6 +782,7 @@ begin
         when task is null or task !~ '^[A-Za-z0-9._][A-Za-z0-9._-]{{0,99}}$' then format('task %L', left(task, 50))
         when jsonb_typeof(coalesce(args, 'null')) <> 'object' then format('args %s', coalesce(left(args::text, 50), 'null'))
         when (cron is null) = (every is null) then 'both or neither of cron and every'
+        when cron !~ '^\s*(@[A-Za-z]+|\S+(\s+\S+){{4,5}})\s*$' then format('cron %L', left(cron, 50))
         when every is not null and every not between interval '1 second' and interval '3653 days' then format('every %s', every)
         when tz is null or not exists (select from pg_timezone_names z where z.name = tz) then format('tz %L', left(tz, 50))
         when coalesce(catch_up, '') not in ('skip', 'latest', 'all') then format('catch_up %L', left(catch_up, 50))
@@ -793,7 +794,7 @@ begin
         when max_runs < 1 then format('max_runs %s', max_runs) end;
     if problem is not null then
         raise exception 'schedule % was given %', quote_nullable(left(name, 100)), problem using errcode = '22023',
-            hint = 'Give a name and a task of at most 100 letters, digits and . _ - ; args is an object; one of cron and every (1 second to ten years); tz is an IANA name; catch_up is skip, latest or all (which allows overlap), overlap is allow, skip, queue_one or cancel_running; grace and jitter are not negative; max_runs is at least 1.';
+            hint = 'Give a name and a task of at most 100 letters, digits and . _ - ; args is an object; one of cron (five or six fields, or such as @daily) and every (1 second to ten years); tz is an IANA name; catch_up is skip, latest or all (which allows overlap), overlap is allow, skip, queue_one or cancel_running; grace and jitter are not negative; max_runs is at least 1.';
     end if;
     perform {schema}.queue_name(coalesce(queue, 'default'));
     insert into {schema}.schedules as s (name, source, task, args, cron, every, tz, queue, catch_up, grace, overlap, jitter, start_at, end_at, max_runs)

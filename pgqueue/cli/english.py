@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgqueue.cli.detail import moment, text_of
 from pgqueue.cli.output import duration, printable
+from pgqueue.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pgqueue.queries.scheduling import ScheduleRow
@@ -22,7 +23,16 @@ SHORT_FORMS = {
 
 
 def in_words(row: ScheduleRow) -> str:
-    """`At 09:00, Monday through Friday (Europe/Paris)`; the pattern itself where there are no words for it."""
+    """`At 09:00, Monday through Friday (Europe/Paris)`; the pattern itself where there are no words for it.
+
+    Of a rule that SQL has written and that cannot be used: why.
+    """
+    from pgqueue.schedules import rule_of
+
+    try:
+        rule_of(row)
+    except ConfigurationError as error:
+        return f"Never: {printable(str(error))}"
     if row.every is not None:
         return f"Every {duration(row.every.total_seconds())}"
     words = pattern_in_words(row.cron or "")

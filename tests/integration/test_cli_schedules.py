@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+import psycopg
+
 from pgqueue import PgQueue
 from tests.integration.test_cli import Invoke, app, invoke, records
 
@@ -45,6 +47,14 @@ def test_what_cannot_be_added_says_why_and_nothing_is_written(invoke: Invoke, ap
     unknown = invoke("schedules", "add", "a", "shop.report", "--every", "5m", exit_code=3)
     assert "--force to enqueue it anyway" in unknown.stderr
     assert app.schedules.list() == []
+
+
+def test_a_pattern_that_sql_wrote_and_cannot_be_used_says_why(invoke: Invoke, app: PgQueue, dsn: str) -> None:
+    with psycopg.connect(dsn) as connection:
+        connection.execute("select pgqueue.add_schedule('acme', 'shop.report', cron => '0 25 * * *')")
+    shown = invoke("schedules", "show", "acme").stdout
+    assert "Never: the cron pattern '0 25 * * *' cannot be used: `25` is no hour" in shown
+    assert "At 25:00" not in shown
 
 
 def test_a_crontab_is_imported_whole_or_not_at_all(invoke: Invoke, app: PgQueue, tmp_path: Path) -> None:

@@ -334,6 +334,8 @@ async def test_a_pattern_that_sql_added_and_cannot_be_used_is_disabled_with_its_
     [
         ("cron => '* * * * *'", "every => '1 hour'"),
         ("args => '{}'",),
+        ("cron => 'every day'",),
+        ("cron => ''",),
         ("every => '0.5 seconds'",),
         ("every => '1 hour'", "tz => 'Mars/Olympus'"),
         ("every => '1 hour'", "args => '[1]'"),

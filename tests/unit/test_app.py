@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pgqueue import ConfigurationError, PgQueue
+from pgqueue import ArgumentError, ConfigurationError, PgQueue
 
 
 def test_help_shows_what_users_call_and_nothing_else() -> None:
@@ -32,6 +32,27 @@ def test_help_shows_what_users_call_and_nothing_else() -> None:
     text = pydoc.plain(pydoc.render_doc(PgQueue))
     assert "send_email" in text
     assert "insert" not in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"overlapp": "skip"}, r"schedule report: .*'overlapp'.*Did you mean the option overlap\?"),
+        ({"order_id": "x"}, r"schedule report: argument 'order_id' of task report must be int"),
+        ({}, r"schedule report: .*'order_id' is missing.*@app.cron\('@daily', tenant='acme'\)"),
+    ],
+)
+def test_a_schedule_whose_job_cannot_be_made_is_named_with_the_way_to_give_arguments(
+    options: dict[str, Any], message: str
+) -> None:
+    app = PgQueue("postgresql:///shop")
+
+    @app.task(name="report")
+    def report(order_id: int) -> None: ...
+
+    for declare in (app.cron("@daily", **options), app.every(60, **options)):
+        with pytest.raises(ArgumentError, match=message):
+            declare(report)
 
 
 def test_a_dsn_that_is_no_text_is_refused_at_once() -> None:

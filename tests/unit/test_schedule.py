@@ -350,7 +350,7 @@ def test_short_forms_mean_their_patterns(short: str) -> None:
         ("0 0 31W * *", "write 1W to 28W"),
         ("0 0 L-3 * *", "is no day of month"),
         ("@reboot", "the short forms are @hourly"),
-        ("@every 5m", "Every(timedelta(minutes=5))"),
+        ("@every 5m", "@app.every(timedelta(minutes=5))"),
     ],
 )
 def test_a_pattern_that_cannot_be_used_is_refused_with_the_fix(expression: str, part: str) -> None:
