@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sqlalchemy import URL
 
 from pgqueue.errors import ConfigurationError
 
+SETTINGS = ("dsn", "schema", "app")
 DSN_PREFIXES = ("postgresql+psycopg://", "postgresql+psycopg_async://", "postgres://", "postgresql://")
 
 
@@ -72,6 +74,13 @@ def _files(folder: Path) -> list[tuple[str, dict[str, Any]]]:
                 raise ConfigurationError(
                     f"{folder / file} cannot be read: {part!r} is not a table, write [{'.'.join(path)}]"
                 )
+        for key, value in values.items():
+            if key not in SETTINGS:
+                near = get_close_matches(key, SETTINGS, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"write {', '.join(SETTINGS)}"
+                raise ConfigurationError(f"{folder / file} has a setting {key!r}, which nothing reads: {hint}")
+            if not isinstance(value, str):
+                raise ConfigurationError(f"{folder / file}: {key} = {value!r} must be text")
         found.append((file, values))
     return found
 

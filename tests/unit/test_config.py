@@ -39,6 +39,20 @@ def test_an_own_file_beats_the_table_in_pyproject(tmp_path: Path) -> None:
     assert find("app", environ={}, folder=tmp_path) == Setting("shop:app", "pyproject.toml")
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('dns = "postgresql:///shop"', r"pgqueue.toml has a setting 'dns', which nothing reads: did you mean dsn\?"),
+        ("concurrency = 5", "'concurrency', which nothing reads: write dsn, schema, app"),
+        ("dsn = 5", "dsn = 5 must be text"),
+    ],
+)
+def test_a_setting_of_a_file_that_nothing_reads_is_refused(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "pgqueue.toml").write_text(line)
+    with pytest.raises(ConfigurationError, match=message):
+        find("schema", environ={}, folder=tmp_path)
+
+
 def test_an_empty_variable_is_not_set(tmp_path: Path) -> None:
     assert find("dsn", environ={"PGQUEUE_DSN": "", "DATABASE_URL": "postgresql:///b"}, folder=tmp_path) == Setting(
         "postgresql:///b", "DATABASE_URL"
