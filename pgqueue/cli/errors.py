@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from pgqueue.cli.target import Target
 
 DONE, FAILED, USAGE, NOT_FOUND, NOT_CONNECTED, OUT_OF_DATE, UNHEALTHY = range(7)
-UNHEALTHY = 6
 INTERRUPTED = 130
 NAMED = 10
 
