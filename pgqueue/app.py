@@ -250,6 +250,11 @@ class PgQueue:
         """
 
         def register(target: Callable[..., Any]) -> Task[..., Any]:
+            given: object = target
+            if not callable(given):
+                raise ConfigurationError(
+                    f"@app.task was given {given!r}: it stands above a function, as @app.task or @app.task(name='send')"
+                )
             bound = None if timeout is None else seconds(timeout, "timeout")
             task = Task(self, target, name, task_options(timeout=bound, **options))
             self.tasks.add(task)

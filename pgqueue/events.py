@@ -76,6 +76,9 @@ class Subscribers:
     callbacks: dict[str, list[Callback]] = field(default_factory=dict)
 
     def add(self, name: str, callback: Callback) -> None:
+        given: object = callback
+        if not callable(given):
+            raise ConfigurationError(f"on({name!r}) was given {given!r}: give a function that takes the event")
         self.callbacks.setdefault(known(name), []).append(callback)
 
     def remove(self, name: str, callback: Callback) -> None:

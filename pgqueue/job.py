@@ -203,6 +203,13 @@ def checked_key(key: str, what: str = "key") -> str:
     return key
 
 
+def checked_tag(tag: object, task: str) -> None:
+    """A tag of a job of `task`. Raises ArgumentError."""
+    if not isinstance(tag, str) or not 1 <= len(tag) <= 500:
+        shown = repr(tag[:60] if isinstance(tag, str) else tag)[:70]
+        raise ArgumentError(f"{task}: tag {shown} is not valid: use text of 1 to 500 characters")
+
+
 def checked_id(job_id: object) -> int:
     """A job's id. Raises ArgumentError, also for text: "12" would be the jobs 1 and 2 where several may be given."""
     if type(job_id) is not int or not -(2**63) <= job_id < 2**63:
@@ -218,9 +225,9 @@ def checked_ids(job_ids: object) -> tuple[int, ...]:
 
 
 def checked_limit(limit: object) -> int:
-    """How many rows a listing has at most. Raises ArgumentError."""
-    if type(limit) is not int or not 0 < limit < 2**63:
-        raise ArgumentError(f"limit={limit!r} cannot be: give a whole number above 0")
+    """How many at most. Raises ArgumentError."""
+    if type(limit) is not int or not 0 <= limit < 2**63:
+        raise ArgumentError(f"limit={limit!r} must be a whole number, at least 0")
     return limit
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from pgqueue import arguments
 from pgqueue.context import Context
 from pgqueue.errors import ConfigurationError
-from pgqueue.job import Job, NewJob
+from pgqueue.job import Job, NewJob, checked_tag
 from pgqueue.outcome import Outcome
 
 
@@ -117,13 +117,15 @@ def with_headers(jobs: Sequence[NewJob], headers: Mapping[str, Any]) -> Sequence
 
 
 def with_tags(jobs: Sequence[NewJob], *tags: str) -> Sequence[NewJob]:
-    """The jobs with these tags too. Raises ArgumentError for what JSON cannot hold.
+    """The jobs with these tags too. Raises ArgumentError for one that is empty, longer than 500 characters, or no text.
 
     yield with_tags(jobs, f"tenant:{tenant.get()}")
     """
     texts: dict[str | None, str] = {}
     for job in jobs:
         if job.tags not in texts:
+            for tag in tags:
+                checked_tag(tag, job.task)
             whole = dict.fromkeys([*(arguments.loads(job.tags) if job.tags else ()), *tags])
             texts[job.tags] = arguments.dumps(list(whole), what=f"tags of {job.task}", limit=arguments.ARGUMENTS_LIMIT)
     return [job._replace(tags=texts[job.tags]) for job in jobs]

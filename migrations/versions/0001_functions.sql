@@ -298,10 +298,12 @@ begin
         when jsonb_typeof(enqueue.headers) <> 'object' then format('headers %s', left(enqueue.headers::text, 50))
         when enqueue.on_conflict not in ('skip', 'replace', 'reschedule', 'keep_last_if_running', 'error')
             then format('on_conflict %L', left(enqueue.on_conflict, 50))
-        when enqueue.keep_key <= interval '0' then format('keep_key %s', enqueue.keep_key) end;
+        when enqueue.keep_key <= interval '0' then format('keep_key %s', enqueue.keep_key)
+        when exists (select from unnest(enqueue.tags) t (tag) where t.tag is null or length(t.tag) not between 1 and 500)
+            then format('tags %s', left(enqueue.tags::text, 50)) end;
     if problem is not null then
         raise exception 'task % was given %, which is out of range', enqueue.task, problem using errcode = '22023',
-            hint = 'run_at is finite and in the years 1 to 9999, delay is not negative and at most 100 years, priority is a smallint, max_attempts is at least 1, timeout is in seconds above 0, key has 1 to 500 characters, as has serial_key, headers is an object, on_conflict is skip, replace, reschedule, keep_last_if_running or error, keep_key is above 0.';
+            hint = 'run_at is finite and in the years 1 to 9999, delay is not negative and at most 100 years, priority is a smallint, max_attempts is at least 1, timeout is in seconds above 0, key has 1 to 500 characters, as have serial_key and each of tags, headers is an object, on_conflict is skip, replace, reschedule, keep_last_if_running or error, keep_key is above 0.';
     end if;
 
     perform {schema}.queue_name(coalesce(enqueue.queue, 'default'));

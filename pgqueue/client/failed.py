@@ -10,7 +10,7 @@ from typing import Any
 from pgqueue.client.jobs import Jobs
 from pgqueue.client.part import Part
 from pgqueue.errors import ArgumentError
-from pgqueue.job import Job, checked_id, checked_ids
+from pgqueue.job import Job, checked_id, checked_ids, checked_limit
 from pgqueue.limit import per_second
 from pgqueue.names import data_name
 from pgqueue.queries import failures
@@ -41,7 +41,11 @@ class FailedJobs(Part):
         app.failed.list(queue="email", error="TimeoutError")
         """
         which = FailureFilter(None, queue, task, error, fingerprint)
-        return self._jobs(self.database.fetch(failures.list_failed(self.schema, which, limit, before)))
+        return self._jobs(
+            self.database.fetch(
+                failures.list_failed(self.schema, which, checked_limit(limit), before and checked_id(before))
+            )
+        )
 
     def get(self, job_id: int) -> Job:
         """One failed job. Raises JobNotFound."""
@@ -77,7 +81,7 @@ class FailedJobs(Part):
                 print(group.jobs, group.task, group.error_type, group.error_message, group.fingerprint)
         """
         which = FailureFilter(None, queue, task, error, fingerprint)
-        return self.database.fetch(failures.failure_groups(self.schema, which, limit))
+        return self.database.fetch(failures.failure_groups(self.schema, which, checked_limit(limit)))
 
     def redrive(
         self,
@@ -138,7 +142,7 @@ class FailedJobs(Part):
     ) -> int:
         """Delete failed jobs for good; returns how many. Raises ArgumentError as `redrive`."""
         which = _chosen("purge", job_ids, queue, task, error, fingerprint, all)
-        return self.database.fetch(failures.purge_failed(self.schema, which, limit))[0]
+        return self.database.fetch(failures.purge_failed(self.schema, which, _checked(limit)))[0]
 
     def _jobs(self, rows: builtins.list[Job]) -> builtins.list[Job]:
         operations = Jobs(self.database, self.schema)
@@ -149,7 +153,11 @@ def _redriving(
     schema: str, which: FailureFilter, limit: int | None, rate: str | float | None, to_queue: str | None
 ) -> Statement[int]:
     queue = None if to_queue is None else data_name("queue", to_queue)
-    return failures.redrive(schema, which, limit, per_second(rate), queue)
+    return failures.redrive(schema, which, _checked(limit), per_second(rate), queue)
+
+
+def _checked(limit: int | None) -> int | None:
+    return None if limit is None else checked_limit(limit)
 
 
 def _chosen(

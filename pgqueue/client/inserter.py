@@ -77,7 +77,9 @@ def _in_turn(jobs: Sequence[NewJob]) -> bool:
 def staggered(jobs: Sequence[NewJob], spread: float | timedelta | None) -> Sequence[NewJob]:
     """The nth job `spread` (seconds or timedelta) times n later. Raises ArgumentError for what is no new job."""
     given: object = jobs
-    if not isinstance(given, Iterable) or isinstance(given, NewJob):
+    if isinstance(given, NewJob):
+        raise ArgumentError(f"enqueue_many takes a list of jobs, not one of {given.task}: write enqueue_many([job])")
+    if not isinstance(given, Iterable):
         raise ArgumentError(f"enqueue_many takes a list of jobs made by task.job(…), not {type(given).__name__}")
     jobs = list(jobs)
     for job in jobs:

@@ -7,14 +7,14 @@ import builtins
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from pgqueue.client.part import Part
 from pgqueue.database.hearing import EXPIRES, Waiter
 from pgqueue.errors import ArgumentError, ConfigurationError, ResultTimeout, seconds
-from pgqueue.job import ENDED, Job, JobState, checked_id, checked_ids, checked_time
+from pgqueue.job import ENDED, Job, JobState, checked_id, checked_ids, checked_limit, checked_time
 from pgqueue.journal import LogLine, Progress
 from pgqueue.queries import explaining, inspecting, journaling, purging, waiting
 from pgqueue.queries.explaining import Why
@@ -67,12 +67,12 @@ class Jobs(Part):
 
         app.jobs.list(queue="email", state="running")
         """
-        statement = inspecting.list_jobs(self.schema, which or JobFilter(**where), limit)
+        statement = inspecting.list_jobs(self.schema, which or _filter(where), checked_limit(limit))
         return [replace(job, operations=self) for job in self.database.fetch(statement)]
 
     def count(self, which: JobFilter | None = None, **where: Any) -> int:
         """How many match."""
-        [(count,)] = self.database.fetch(inspecting.count_jobs(self.schema, which or JobFilter(**where)))
+        [(count,)] = self.database.fetch(inspecting.count_jobs(self.schema, which or _filter(where)))
         return int(count)
 
     def cancel(
@@ -177,11 +177,11 @@ class Jobs(Part):
 
     def logs(self, job_id: int, limit: int = 1000) -> builtins.list[LogLine]:
         """The last lines that its task has logged, oldest first: attempt, at, level, message."""
-        return self.database.fetch(journaling.logs(self.schema, checked_id(job_id), limit))
+        return self.database.fetch(journaling.logs(self.schema, checked_id(job_id), checked_limit(limit)))
 
     async def alogs(self, job_id: int, limit: int = 1000) -> builtins.list[LogLine]:
         """As `logs`."""
-        return await self.database.afetch(journaling.logs(self.schema, checked_id(job_id), limit))
+        return await self.database.afetch(journaling.logs(self.schema, checked_id(job_id), checked_limit(limit)))
 
     def wait(self, job_id: int, timeout: float | None = None) -> Job:
         """The job once it has ended: its end notifies this process, and it is looked for now and then all the same.
@@ -190,7 +190,7 @@ class Jobs(Part):
         running event loop, which it would block: a worker there could not run the job.
         """
         _refuse_inside_a_loop()
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = _deadline(timeout)
         if (job := self.get(job_id)).state in ENDED:
             return job
         _until(deadline, 0.0, job, timeout)
@@ -207,7 +207,7 @@ class Jobs(Part):
 
     async def await_(self, job_id: int, timeout: float | None = None) -> Job:
         """As `wait`."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = _deadline(timeout)
         if (job := await self.aget(job_id)).state in ENDED:
             return job
         _until(deadline, 0.0, job, timeout)
@@ -263,6 +263,15 @@ class Jobs(Part):
         return operation()
 
 
+def _filter(where: dict[str, Any]) -> JobFilter:
+    """Raises ArgumentError."""
+    known = [one.name for one in fields(JobFilter)]
+    for name in where:
+        if name not in known:
+            raise ArgumentError(f"jobs have no filter {name!r}: use {', '.join(known)}")
+    return JobFilter(**where)
+
+
 def purging_of(
     state: JobState | Sequence[JobState], queue: str | None, task: str | None, older_than: float | timedelta | None
 ) -> builtins.list[Purging]:
@@ -287,6 +296,10 @@ def _refuse_inside_a_loop() -> None:
     except RuntimeError:
         return
     raise ConfigurationError("result() was called inside a running event loop: use `await job.aresult(…)` there")
+
+
+def _deadline(timeout: float | None) -> float | None:
+    return None if timeout is None else time.monotonic() + seconds(timeout, "timeout")
 
 
 def _until(deadline: float | None, pause: float, job: Job, timeout: float | None) -> float:

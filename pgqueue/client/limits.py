@@ -40,6 +40,9 @@ class Limits(Part):
 
         app.limits.set(Limit(rate="100/min", key="{customer_id}"), task="shop.tasks.charge")
         """
+        given: object = limit
+        if not isinstance(given, Limit):
+            raise ArgumentError(f"limits.set was given {given!r}: give a Limit, such as Limit(concurrency=2)")
         if limit.fair and task is not None:
             raise ArgumentError(
                 f"task {task}: Limit(fair=True) shares the slots of a queue: give queue=… instead of task=…"

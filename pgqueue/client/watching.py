@@ -11,7 +11,7 @@ from typing import Any, Self
 import psycopg
 
 from pgqueue.database import Database, alistening, listening
-from pgqueue.errors import ConfigurationError, PgQueueError
+from pgqueue.errors import ConfigurationError, PgQueueError, seconds
 from pgqueue.events import Event, known
 from pgqueue.queries import watching
 
@@ -28,7 +28,7 @@ class Watch:
                 "watch('enqueued'): an enqueue tells no other process; watch 'started', or subscribe by app.on() "
                 "where jobs are enqueued"
             )
-        self._timeout = timeout
+        self._timeout = None if timeout is None else seconds(timeout, "timeout")
         self._deadline: float | None = None
         self._connection: Any = None
         self._heard: deque[Event] = deque()

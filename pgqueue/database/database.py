@@ -56,6 +56,14 @@ class Database:
             raise ConfigurationError(
                 f"PgQueue was given {wrong!r} as its DSN: give text such as 'postgresql:///shop', or engine=…"
             )
+        wrong = engine
+        if wrong is not None and not hasattr(wrong, "url"):
+            raise ConfigurationError(
+                f"PgQueue was given {wrong!r} as its engine: give one that create_engine or create_async_engine made, "
+                "or a DSN without engine="
+            )
+        if type(pool_size) is not int or pool_size < 1:
+            raise ConfigurationError(f"pool_size={pool_size!r} must be a whole number of connections, at least 1")
         if dsn is not None and engine is not None:
             raise ConfigurationError("PgQueue was given both a DSN and an engine: give one of the two")
         self._given = dsn

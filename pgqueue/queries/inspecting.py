@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 from psycopg import sql
 
-from pgqueue.errors import JobNotFound
-from pgqueue.job import Job
+from pgqueue.errors import ArgumentError, JobNotFound
+from pgqueue.job import Job, JobState, checked_id, checked_ids
 from pgqueue.queries.reading import Reader, moment
 from pgqueue.queries.statement import Operation, Statement, array, inline, text
 
+STATES = get_args(JobState)
 COLUMNS = (
     f"id, queue, task, args::text, state, priority, attempt, max_attempts, {moment('run_at')}, created_at, unique_key, serial_key, tags, "
     "headers::text, errors::text, result::text, reason, started_at, ended_at"
@@ -22,7 +23,10 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """Which jobs: every given condition must hold. `before` is an id: pages go down from the newest."""
+    """Which jobs: every given condition must hold. `before` is an id: pages go down from the newest.
+
+    Raises ArgumentError for a state that there is not, and for what is no id.
+    """
 
     queue: str | None = None
     task: str | Sequence[str] | None = None
@@ -31,6 +35,14 @@ class JobFilter:
     tag: str | None = None
     ids: tuple[int, ...] | None = None
     before: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.state is not None and self.state not in STATES:
+            raise ArgumentError(f"there is no state {self.state!r}: use one of {', '.join(STATES)}")
+        if self.before is not None:
+            checked_id(self.before)
+        if self.ids is not None:
+            checked_ids(self.ids)
 
     def conditions(self) -> tuple[sql.Composable, dict[str, Any]]:
         tests = {

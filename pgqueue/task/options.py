@@ -13,7 +13,7 @@ from pgqueue import arguments
 from pgqueue.backoff import Backoff
 from pgqueue.breaker import Breaker
 from pgqueue.errors import ArgumentError, ConfigurationError, seconds
-from pgqueue.job import NewJob, checked_key, checked_time
+from pgqueue.job import NewJob, checked_key, checked_tag, checked_time
 from pgqueue.limit import Limit
 from pgqueue.names import data_name
 from pgqueue.retention import Retention, retention
@@ -178,6 +178,8 @@ def new_job(
         raise ArgumentError(f"{task}: timeout={timeout!r} must be above 0 seconds")
     if tags is not None and not (_is_list(tags) and all(isinstance(tag, str) for tag in tags)):
         raise ArgumentError(f"{task}: tags={tags!r} must be a list of strings")
+    for tag in tags or ():
+        checked_tag(tag, task)
     if headers is not None and not isinstance(headers, Mapping):
         raise ArgumentError(f"{task}: headers={headers!r} must be a mapping")
     if queue is not None:

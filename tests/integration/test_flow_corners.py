@@ -406,8 +406,8 @@ def test_an_unknown_policy_is_refused_though_nothing_is_waited_for(work: Work) -
         work.task.using(on_failure="explode")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("limit", [0, -1, "x", 2**63, None])
-def test_a_limit_of_a_listing_is_a_number_above_zero(app: PgQueue, limit: Any) -> None:
+@pytest.mark.parametrize("limit", [-1, "x", 2**63, None])
+def test_a_limit_of_a_listing_is_a_number(app: PgQueue, limit: Any) -> None:
     for call in (lambda: app.flows.list(limit=limit), lambda: app.flows.jobs(1, limit=limit)):
         with pytest.raises(ArgumentError, match=f"limit={limit!r}"):
             call()

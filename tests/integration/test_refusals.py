@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -14,7 +15,7 @@ import psycopg
 import pytest
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from pgqueue import ArgumentError, ConfigurationError, PgQueue, Task, Unique
+from pgqueue import ArgumentError, ConfigurationError, Job, PgQueue, Task, Unique
 from pgqueue.testing import enqueued
 
 
@@ -190,6 +191,8 @@ def pair(first: int, second: int) -> None: ...
         ({"tags": "urgent"}, "tags='urgent' must be a list of strings"),
         ({"tags": [1]}, r"tags=\[1\] must be a list of strings"),
         ({"tags": ["\x00"]}, "tags of send.*NUL"),
+        ({"tags": [""]}, "tag '' is not valid: use text of 1 to 500"),
+        ({"tags": ["a", "x" * 501]}, "tag 'xxx.* is not valid"),
         ({"tags": 5}, "tags=5 must be a list of strings"),
         ({"headers": ["x"]}, r"headers=\['x'\] must be a mapping"),
         ({"headers": {"x": math.nan}}, "headers of send"),
@@ -230,6 +233,8 @@ def test_a_refusal_in_the_middle_of_a_bulk_leaves_nothing(app: PgQueue, send: Ta
         app.enqueue_many([send.job("x"), send.job(math.nan), send.job("y")])
     with pytest.raises(ArgumentError, match=r"enqueue_many takes jobs made by task.job\(…\), not dict"):
         app.enqueue_many([send.job("x"), {"to": "y"}])  # type: ignore[list-item]
+    with pytest.raises(ArgumentError, match=r"not one of send: write enqueue_many\(\[job\]\)"):
+        app.enqueue_many(send.job("x"))  # type: ignore[arg-type]
     with psycopg.connect(dsn) as connection, pytest.raises(ArgumentError, match="not Task"):
         app.enqueue_many([send.job("x"), send], using=connection)  # type: ignore[list-item]
     assert enqueued(app) == []
@@ -253,6 +258,36 @@ def test_a_key_template_that_fills_with_too_much_is_refused(app: PgQueue) -> Non
 
 
 def by_name(name: str) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda app, job: job.result(timeout="soon"), "timeout must be a number of seconds or a timedelta, not 'soon'"),
+        (lambda app, job: app.watch(timeout="soon"), "timeout must be a number of seconds or a timedelta, not 'soon'"),
+        (lambda app, job: app.jobs.list(limit=-1), "limit=-1 must be a whole number, at least 0"),
+        (lambda app, job: app.jobs.list(limit="all"), "limit='all' must be a whole number"),
+        (lambda app, job: app.jobs.list(state="fooo"), "there is no state 'fooo': use one of scheduled, available"),
+        (lambda app, job: app.jobs.count(nope=1), "jobs have no filter 'nope': use queue, task, state"),
+        (lambda app, job: app.jobs.list(before="x"), "'x' is no job id"),
+        (lambda app, job: app.jobs.list(ids=["x"]), "'x' is no job id"),
+        (lambda app, job: app.jobs.logs(job.id, limit=-1), "limit=-1"),
+        (lambda app, job: app.failed.list(limit=-1), "limit=-1"),
+        (lambda app, job: app.failed.groups(limit=-1), "limit=-1"),
+        (lambda app, job: app.failed.redrive(all=True, limit=-1), "limit=-1"),
+        (lambda app, job: app.failed.purge(all=True, limit=-1), "limit=-1"),
+        (
+            lambda app, job: app.limits.set(5, queue="mail"),
+            r"was given 5: give a Limit, such as Limit\(concurrency=2\)",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused(
+    app: PgQueue, send: Task[..., None], call: Callable[[PgQueue, Job], Any], message: str
+) -> None:
+    job = send.enqueue()
+    with pytest.raises(ArgumentError, match=message):
+        call(app, job)
 
 
 def test_large_numbers_and_long_texts_at_the_limit_are_accepted(app: PgQueue, send: Task[..., None]) -> None:

@@ -615,6 +615,8 @@ RANGE_HINT = "priority is a smallint"
         ("'t', timeout => 'NaN'", "timeout NaN", "seconds above 0"),
         ("'t', timeout => 'infinity'", "timeout Infinity", "seconds above 0"),
         ("'t', headers => '[]'", "headers []", "headers is an object"),
+        ("'t', tags => array['']", "tags", "each of tags"),
+        ("'t', tags => array[repeat('x', 501)]", "tags", "each of tags"),
         ("'t', run_at => '10000-01-01'", "run_at 10000-01-01", "run_at is finite and in the years 1 to 9999"),
         ("'t', run_at => '0044-03-15 BC'", "run_at 0044-03-15", "run_at is finite and in the years 1 to 9999"),
         (f"'t', '{{{nested(65)}}}'", "args of task t nest deeper than 65 levels", "Flatten"),

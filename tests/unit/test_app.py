@@ -55,6 +55,22 @@ def test_a_schedule_whose_job_cannot_be_made_is_named_with_the_way_to_give_argum
             declare(report)
 
 
+@pytest.mark.parametrize(
+    ("declare", "message"),
+    [
+        (lambda app: app.task(5), "@app.task was given 5: it stands above a function"),
+        (lambda app: app.task("send"), "@app.task was given 'send'"),
+        (lambda app: app.on("failed", 5), r"on\('failed'\) was given 5: give a function that takes the event"),
+        (lambda app: PgQueue(engine="postgresql:///shop"), "as its engine: give one that create_engine"),  # type: ignore[arg-type]
+        (lambda app: PgQueue("postgresql:///shop", pool_size=0), "pool_size=0 must be a whole number of connections"),
+        (lambda app: PgQueue("postgresql:///shop", pool_size="4"), "pool_size='4' must be a whole number"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_declaration_that_cannot_be_meant_is_refused_at_once(declare: Any, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        declare(PgQueue("postgresql:///shop"))
+
+
 def test_a_dsn_that_is_no_text_is_refused_at_once() -> None:
     number: Any = 5
     with pytest.raises(ConfigurationError, match=r"was given 5 as its DSN: give text such as 'postgresql:///shop'"):
