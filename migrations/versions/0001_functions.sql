@@ -736,24 +736,29 @@ comment on function {schema}.pause is 'Lets nothing begin of a queue, of a task,
 
 create function {schema}.resume(
     queue text default null, task text default null, key text default null, value text default null, serial_key text default null
-) returns void language plpgsql as $function$
+) returns boolean language plpgsql as $function$
 declare
     gate text := {schema}.gate_name(queue, task, key, value, serial_key);
     of_scope text := case when queue is null then 'task' else 'queue' end;
+    was_paused boolean;
 begin
     if gate is null and queue is not null then
-        update {schema}.queues set paused = false, updated_at = clock_timestamp() where name = queue;
+        update {schema}.queues set paused = false, updated_at = clock_timestamp() where name = queue and paused;
+        was_paused := found;
         perform pg_notify('{channel}', 'resumed ' || queue);
-        return;
+        return was_paused;
     end if;
     if gate is null then
         update {schema}.limits l set paused = false, updated_at = clock_timestamp()
-        where (l.scope, l.name, l.key) = (of_scope, task, '');
+        where (l.scope, l.name, l.key) = (of_scope, task, '') and l.paused;
+        was_paused := found;
     else
-        update {schema}.gates g set closed_until = null where g.name = gate;
+        update {schema}.gates g set closed_until = null where g.name = gate and g.closed_until is not null;
+        was_paused := found;
         -- A failed job that halts the key lets it go.
         with held as (update {schema}.failed_jobs f set places = null where f.places is not null and f.places @> array[gate] returning 1)
         insert into {schema}.freed_places (gate, loose) select gate, false from held;
+        was_paused := was_paused or found;
     end if;
     -- What was made for the pause alone.
     delete from {schema}.limits l
@@ -761,9 +766,10 @@ begin
       and num_nonnulls(l.concurrency, l.rate, l.declared) = 0 and not l.fair and not l.paused
       and not exists (select from {schema}.gates g where g.closed_until = 'infinity' and (g.scope, g.of, g.key) = (l.scope, l.name, l.key));
     perform pg_notify('{channel}', 'limits');
+    return was_paused;
 end
 $function$;
-comment on function {schema}.resume is 'Lets go on what was paused, and a serial key that a failed job halts: as pause.';
+comment on function {schema}.resume is 'Lets go on what was paused, and a serial key that a failed job halts: as pause. False where nothing was paused.';
 
 create function {schema}.clock() returns timestamptz language sql volatile as $function$
     select clock_timestamp()

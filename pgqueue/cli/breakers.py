@@ -122,8 +122,6 @@ def remove_breaker(target: Target, queue: str | None, task: str | None) -> None:
 
 
 def _of(app: PgQueue, queue: str | None, task: str | None) -> dict[str, str]:
-    if (queue is None) is (task is None):
-        raise click.UsageError("give one of --queue and --task")
     name = known(app, queue, task, (row.name for row in app.breakers.list() if row.scope == "task"))
     return {"queue": queue} if queue is not None else {"task": str(name)}
 

@@ -10,11 +10,13 @@ import click
 
 from pgqueue.cli.bulk import confirm, counted, in_batches
 from pgqueue.cli.detail import show_job
+from pgqueue.cli.errors import NotFound, did_you_mean
 from pgqueue.cli.listings import FAILED, FAILURES
 from pgqueue.cli.naming import full_names
 from pgqueue.cli.options import limit_option, operates, target_options, watch_option, yes_option
 from pgqueue.cli.output import note
 from pgqueue.cli.target import Target
+from pgqueue.errors import JobNotFound
 
 if TYPE_CHECKING:
     from pgqueue.app import PgQueue
@@ -77,7 +79,13 @@ def groups(target: Target, limit: int, watch: float | None, **where: Any) -> Non
 def show(target: Target, job_id: int) -> None:
     """Show one failed job: arguments, and the error and traceback of every attempt."""
     app = target.database_app()
-    show_job(app.failed.get(job_id), app.jobs.progress(job_id), app.jobs.logs(job_id), as_json=target.as_json)
+    try:
+        job = app.failed.get(job_id)
+    except JobNotFound:
+        # Raises the same where there is no such job at all.
+        state = app.jobs.get(job_id).state
+        raise NotFound(f"job {job_id} is {state}, not failed: `pgqueue jobs show {job_id}` shows it") from None
+    show_job(job, app.jobs.progress(job_id), app.jobs.logs(job_id), as_json=target.as_json)
 
 
 def bulk(*options: Callable[[Any], Any]) -> Callable[[Callable[..., None]], click.Command]:
@@ -142,7 +150,6 @@ def chosen(
     app: PgQueue, job_ids: Sequence[int], *, everything: bool, limit: int | None, **where: str | None
 ) -> Sequence[int]:
     """The ids of the failed jobs that are meant; all of those that are named must exist."""
-    from pgqueue.cli.errors import NotFound
     from pgqueue.queries.failures import FailureFilter, failed_ids
 
     named = [name for name, value in where.items() if value is not None] + (["all"] if everything else [])
@@ -160,7 +167,6 @@ def chosen(
 
 def none_match(app: PgQueue, **where: Any) -> str:
     """What was looked for, and the errors that there are: in that queue and task, else anywhere."""
-    from pgqueue.cli.errors import did_you_mean
     from pgqueue.queries.failures import FailureFilter, failure_groups
 
     asked = {name: where[name] for name in FILTERS if where[name] is not None}

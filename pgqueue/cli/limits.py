@@ -17,6 +17,8 @@ from pgqueue.cli.target import Target
 if TYPE_CHECKING:
     from pgqueue.app import PgQueue
 
+COUNT = click.IntRange(1, 2**31 - 1)
+
 
 @click.group("limits")
 @target_options
@@ -75,9 +77,9 @@ def halted(target: Target, watch: float | None) -> None:
 
 @command.command("set")
 @_of_options
-@click.option("--concurrency", type=int, help="So many at once, on all workers together.")
+@click.option("--concurrency", type=COUNT, help="So many at once, on all workers together.")
 @click.option("--rate", help="So many begin in a time: 100/min, 5/s.")
-@click.option("--burst", type=int, default=1, show_default=True, help="So many may begin together.")
+@click.option("--burst", type=COUNT, default=1, show_default=True, help="So many may begin together.")
 @click.option("--fair", is_flag=True, help="Values of the key share the slots of the queue evenly.")
 @operates
 def set_limit(
@@ -99,9 +101,18 @@ def set_limit(
       pgqueue limits set --task shop.tasks.charge --key '{customer_id}' --concurrency 2
     """
     from pgqueue.limit import Limit
+    from pgqueue.task.declaring import check_key
 
+    if concurrency is None and rate is None and not fair:
+        raise click.UsageError("it would limit nothing: give --concurrency, --rate or both")
+    if burst != 1 and rate is None:
+        raise click.UsageError("--burst is how many may begin together at a rate: give --rate too")
+    if fair and (key is None or task is not None):
+        raise click.UsageError("--fair shares the slots of a queue among the values of a key: give --queue and --key")
     app = target.database_app()
     name = known(app, queue, task)
+    if name is not None and key is not None and (code := app.tasks.named(name)) is not None:
+        check_key(name, key, code.signature.names)
     app.limits.set(Limit(concurrency, _number(rate), burst, key, fair), queue=queue, task=name)
     note(f"Set for {_named(queue, name, key)}.")
 
@@ -114,6 +125,7 @@ def remove(target: Target, queue: str | None, task: str | None, key: str | None)
 
     Code that declares it makes it again when a worker starts.
     """
+    one_of(queue, task)
     app = target.database_app()
     name = None if task is None else task_itself(app, task, _limited(app))
     named = _named(queue, name, key)
@@ -133,6 +145,7 @@ def pause(target: Target, queue: str | None, task: str | None, **which: str | No
       pgqueue limits pause --task shop.tasks.charge
       pgqueue limits pause --queue email --key '{customer_id}' --value 7
     """
+    _check_which(queue, **which)
     app = target.database_app()
     name = known(app, queue, task)
     app.limits.pause(queue=queue, task=name, **which)
@@ -145,10 +158,12 @@ def pause(target: Target, queue: str | None, task: str | None, **which: str | No
 @operates
 def resume(target: Target, queue: str | None, task: str | None, **which: str | None) -> None:
     """Let go on what was paused."""
+    _check_which(queue, **which)
     app = target.database_app()
     name = known(app, queue, task, _limited(app))
-    app.limits.resume(queue=queue, task=name, **which)
-    note(f"Resumed {_named(queue, name, **which)}.")
+    named = _named(queue, name, **which)
+    resumed = app.limits.resume(queue=queue, task=name, **which)
+    note(f"Resumed {named}." if resumed else f"Nothing was paused of {named}: `pgqueue limits list` shows what is.")
 
 
 def known(app: PgQueue, queue: str | None, task: str | None, also: Iterable[str] = ()) -> str | None:
@@ -156,9 +171,22 @@ def known(app: PgQueue, queue: str | None, task: str | None, also: Iterable[str]
 
     `also` are names of tasks that are known besides.
     """
+    one_of(queue, task)
     if queue is not None:
         require(app, queue)
     return None if task is None else task_itself(app, task, also)
+
+
+def one_of(queue: str | None, task: str | None) -> None:
+    if (queue is None) is (task is None):
+        raise click.UsageError("give one of --queue and --task")
+
+
+def _check_which(queue: str | None, key: str | None, value: str | None, serial_key: str | None) -> None:
+    if (key is None) is not (value is None):
+        raise click.UsageError("give --key and --value, the template and one value of it, or none of them")
+    if serial_key is not None and (queue is None or key is not None):
+        raise click.UsageError("--serial-key is of a queue: give --queue with it, and neither --task nor --key")
 
 
 def _limited(app: PgQueue) -> Iterable[str]:

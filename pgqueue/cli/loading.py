@@ -33,6 +33,8 @@ def load(spec: str | None) -> PgQueue:
     if spec is None:
         return discover(Path.cwd())
     module, colon, path = spec.partition(":")
+    if not module:
+        raise ConfigurationError(f"--app {spec!r} names no module: write such as shop.tasks or shop.tasks:app")
     if module.endswith(".py") or "/" in module:
         dotted = ".".join(Path(module).with_suffix("").parts)
         raise ConfigurationError(f"{spec!r} is a file: name the module, such as {dotted}{colon}{path}")

@@ -66,8 +66,7 @@ def resume(target: Target, names: tuple[str, ...]) -> None:
     for name in names:
         require(app, name)
     for name in names:
-        app.queues[name].resume()
-        note(f"Resumed {name}.")
+        note(f"Resumed {name}." if app.queues[name].resume() else f"{name} was not paused: nothing was done.")
 
 
 @command.command()

@@ -25,9 +25,10 @@ class Queue(Part):
         """Stop its claims on every worker; running jobs go on."""
         self.database.fetch(limits.set_paused(self.schema, True, queue=self.name))
 
-    def resume(self) -> None:
-        """Let it go on."""
-        self.database.fetch(limits.set_paused(self.schema, False, queue=self.name))
+    def resume(self) -> bool:
+        """Let it go on; False where it was not paused."""
+        [resumed] = self.database.fetch(limits.set_paused(self.schema, False, queue=self.name))
+        return bool(resumed)
 
     def age(self, every: float | timedelta | None, *, floor: int | None = None) -> None:
         """For each time `every` (seconds or timedelta) that a job of it has waited, treat it one priority sooner.

@@ -87,17 +87,20 @@ class Limits(Part):
         key: str | None = None,
         value: Any = None,
         serial_key: str | None = None,
-    ) -> None:
-        """Let it go on: as `pause`. A serial key that a failed job halts goes on with the next one."""
-        self._set_paused(False, queue, task, key, value, serial_key)
+    ) -> bool:
+        """Let it go on: as `pause`. A serial key that a failed job halts goes on with the next one.
+
+        False where nothing was paused.
+        """
+        return bool(self._set_paused(False, queue, task, key, value, serial_key))
 
     def _set_paused(
         self, paused: bool, queue: str | None, task: str | None, key: str | None, value: Any, serial_key: str | None
-    ) -> None:
+    ) -> Any:
         _of(queue, task)
         if (key is None) is not (value is None):
             raise ArgumentError(f"key={key!r}, value={value!r}: give both, the template and the value, or none of them")
-        self.database.fetch(
+        [told] = self.database.fetch(
             limits.set_paused(
                 self.schema,
                 paused,
@@ -108,6 +111,7 @@ class Limits(Part):
                 serial_key=serial_key,
             )
         )
+        return told
 
 
 def _of(queue: str | None, task: str | None) -> tuple[Scope, str]:

@@ -145,7 +145,10 @@ def set_paused(
     value: str | None = None,
     serial_key: str | None = None,
 ) -> Statement[Any]:
-    """Pause or resume a queue, a task, one value of a limit's key, or a serial key of a queue."""
+    """Pause or resume a queue, a task, one value of a limit's key, or a serial key of a queue.
+
+    One row: None of a pause, of a resume whether anything was paused.
+    """
     verb = "pause" if paused else "resume"
     return Statement(
         inline(
@@ -154,6 +157,7 @@ def set_paused(
             schema,
         ),
         {"queue": queue, "task": task, "key": key, "value": value, "serial_key": serial_key},
+        lambda row: row[0],
     )
 
 

@@ -108,8 +108,14 @@ def check(name: str, options: TaskOptions, arguments: Collection[str] | None) ->
     if options.serial_key is not None:
         checked_template(options.serial_key, f"task {name}: serial_key")
     for template in (unique, options.serial_key, *keyed):
-        unknown = set() if template is None or arguments is None else names_in(template).difference(arguments)
-        if unknown:
-            raise ConfigurationError(
-                f"task {name}: the key {template!r} names {', '.join(sorted(unknown))}, which is no parameter of it"
-            )
+        if template is not None:
+            check_key(name, template, arguments)
+
+
+def check_key(name: str, template: str, arguments: Collection[str] | None) -> None:
+    """Whether a key of the task `name` is made of its `arguments`; None for any. Raises ConfigurationError."""
+    unknown = set() if arguments is None else names_in(template).difference(arguments)
+    if unknown:
+        raise ConfigurationError(
+            f"task {name}: the key {template!r} names {', '.join(sorted(unknown))}, which is no parameter of it"
+        )

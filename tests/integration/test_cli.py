@@ -352,6 +352,15 @@ def test_failed_jobs_are_listed_counted_and_shown(invoke: Invoke, app: PgQueue, 
     invoke("failed", "show", 10**9, exit_code=3)
 
 
+def test_a_job_that_has_not_failed_is_not_shown_as_one_and_the_command_for_it_is_named(
+    invoke: Invoke, app: PgQueue
+) -> None:
+    job = app.enqueue("shop.charge")
+    said = invoke("failed", "show", job.id, exit_code=3).stderr
+    assert f"job {job.id} is available, not failed: `pgqueue jobs show {job.id}` shows it" in said
+    assert "no job with id 99" in invoke("failed", "show", 99, exit_code=3).stderr
+
+
 def test_redrive_works_in_batches_and_leaves_what_a_live_job_blocks(invoke: Invoke, app: PgQueue, dsn: str) -> None:
     failed(app, dsn, 1203)
     blocked = app.enqueue("shop.charge", queue="cards", key="only one").id
@@ -385,6 +394,7 @@ def test_a_queue_is_paused_and_resumed_and_a_typo_pauses_nothing(invoke: Invoke,
     assert "paused" in invoke("queues", "stats", "email").stdout
     invoke("queues", "resume", "email")
     assert [row["paused"] for row in records(invoke("queues", "stats", "email", "--json"))] == [False]
+    assert "email was not paused" in invoke("queues", "resume", "email").stderr
 
 
 def test_empty_lists_say_what_to_do(invoke: Invoke) -> None:
@@ -484,10 +494,14 @@ def test_a_limit_is_set_listed_paused_and_lifted(invoke: Invoke, app: PgQueue) -
     shown = invoke("limits", "list").stdout
     assert "30/min" in shown
     assert "queue cards" in shown
-    assert "customer_id} = 7" in invoke("limits", "pause", *of, "--value", 7).stderr
-    invoke("limits", "resume", *of, "--value", 7)
-    invoke("limits", "pause", "--queue", "cards", "--serial-key", "order-7")
-    invoke("limits", "resume", "--queue", "cards", "--serial-key", "order-7")
+    for which, named in (
+        ([*of, "--value", 7], "{customer_id} = 7"),
+        (["--queue", "cards", "--serial-key", "order-7"], "serial key order-7 of queue cards"),
+        (["--task", "charge"], "task shop.charge"),
+    ):
+        assert named in invoke("limits", "pause", *which).stderr
+        assert "Resumed" in invoke("limits", "resume", *which).stderr
+        assert "Nothing was paused of" in invoke("limits", "resume", *which).stderr
     invoke("limits", "remove", *of)
     assert "there is no limit of queue cards, {customer_id}" in invoke("limits", "remove", *of, exit_code=3).stderr
     assert records(invoke("limits", "list", "--json")) == []
@@ -500,6 +514,13 @@ def test_a_task_is_paused_by_the_name_that_people_type(invoke: Invoke, app: PgQu
     assert "paused" in invoke("limits", "list").stdout
     invoke("limits", "resume", "--task", "send", "-a", code)
     assert records(invoke("limits", "list", "--json")) == []
+
+
+def test_a_limit_by_an_argument_that_the_task_has_not_is_refused(invoke: Invoke, app: PgQueue, code: str) -> None:
+    by = ["--task", "send", "-a", code, "--concurrency", 1, "--key"]
+    assert "names nope, which is no parameter" in invoke("limits", "set", *by, "{nope}", exit_code=2).stderr
+    invoke("limits", "set", *by, "{to}")
+    assert [row.key for row in app.limits.list()] == ["{to}"]
 
 
 ON_NAMES = (
@@ -554,11 +575,16 @@ def test_a_limit_is_lifted_by_the_end_of_the_name_of_its_task(invoke: Invoke, ap
     ("arguments", "exit_code", "said"),
     [
         (["set", "--queue", "crads", "--concurrency", "1"], 3, "did you mean"),
-        (["set", "--queue", "cards"], 2, "limits nothing"),
+        (["set", "--queue", "cards"], 2, "give --concurrency, --rate or both"),
         (["set", "--queue", "cards", "--rate", "often"], 2, "'often' is no rate"),
-        (["set", "--queue", "cards", "--concurrency", "0"], 2, "from 1 to"),
-        (["set", "--concurrency", "1"], 2, "give one of the two"),
-        (["pause", "--queue", "cards", "--key", "{n}"], 2, "give both"),
+        (["set", "--queue", "cards", "--concurrency", "0"], 2, "not in the range 1<=x"),
+        (["set", "--queue", "cards", "--concurrency", "1", "--burst", "2"], 2, "give --rate too"),
+        (["set", "--task", "shop.charge", "--fair", "--key", "{n}"], 2, "give --queue and --key"),
+        (["set", "--concurrency", "1"], 2, "give one of --queue and --task"),
+        (["remove"], 2, "give one of --queue and --task"),
+        (["pause", "--queue", "cards", "--task", "shop.charge"], 2, "give one of --queue and --task"),
+        (["pause", "--queue", "cards", "--key", "{n}"], 2, "give --key and --value"),
+        (["pause", "--task", "shop.charge", "--serial-key", "7"], 2, "--serial-key is of a queue"),
     ],
 )
 def test_a_limit_that_cannot_be_is_refused(

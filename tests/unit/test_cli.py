@@ -227,6 +227,8 @@ def test_the_app_is_found(shop: str, spec: str | None) -> None:
         ("cli_shop.tasks:double", "is a Task, not a PgQueue app"),
         ("cli_shop/tasks.py", r"name the module, such as cli_shop\.tasks"),
         ("cli_shop", "no PgQueue app in module cli_shop"),
+        ("", "--app '' names no module: write such as shop.tasks"),
+        (":app", "--app ':app' names no module"),
     ],
 )
 def test_an_app_that_is_not_there_is_refused_with_the_fix(shop: str, spec: str, message: str) -> None:
