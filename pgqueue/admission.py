@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 HORIZON = 0.1
 PACE = 0.985
-"""Of the rate: where jobs begin up to 15 ms after their time, a second may hold those of 1.015 seconds."""
+"""Of the rate: jobs may begin 15 ms and an interval late, and a second still holds no more than rate and burst."""
 AT_ONCE = 10_000
 
 
@@ -129,10 +129,14 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """`begins_in`: seconds from now; None: any time. `places`: gates that are to be told when the attempt has ended."""
+    """`begins_in`: seconds from now; None: any time. `late`: by how many seconds it may begin later, or goes back.
+
+    `places`: gates that are to be told when the attempt has ended.
+    """
 
     id: int
     begins_in: float | None
+    late: float
     places: tuple[str, ...]
 
 
@@ -220,8 +224,10 @@ def _admit(candidate: Candidate, gates: Mapping[str, Gate], lead: float) -> Admi
             places.append(name)
     _give_back(candidate, places, gates)
     # The claim may be back sooner than in `lead` seconds: who may not begin at once is told when.
-    paced = opens_in > 0 or any(gate.rule.interval is not None for _, gate in passed)
-    return Admitted(candidate.id, begins_in if paced else None, tuple(places))
+    intervals = [gate.rule.interval for _, gate in passed if gate.rule.interval is not None]
+    # In a second with what is late L and the intervals I begin (1 + L) / I, no more than PACE keeps free and one above.
+    late = 1 - PACE + min(intervals) if intervals else math.inf
+    return Admitted(candidate.id, begins_in if intervals or opens_in > 0 else None, late, tuple(places))
 
 
 def _park(candidate: Candidate, refused: str, gates: Mapping[str, Gate], decision: Decision) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -159,6 +160,7 @@ class ClaimedJob:
         "fence",
         "headers",
         "id",
+        "late",
         "limited",
         "max_attempts",
         "options",
@@ -172,7 +174,9 @@ class ClaimedJob:
         self.queue = queue
         self.fence = fence
         self.began: float | None = None
+        # When its limit lets it begin, and by how many seconds later it may.
         self.begins_at: float | None = None
+        self.late = math.inf
         # What those came to that it has waited for.
         self.children: tuple[Any, ...] = ()
         self.limited = False

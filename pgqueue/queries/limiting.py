@@ -224,7 +224,7 @@ def _decide(
     by_id = {one.id: one for one in decision.admitted}
     for job in jobs:
         job.limited = bool(by_id[job.id].places)
-        begins_in = by_id[job.id].begins_in
+        begins_in, job.late = by_id[job.id].begins_in, by_id[job.id].late
         job.begins_at = None if begins_in is None else decided_at + begins_in
     were_ready = {job.id for job in ready}
     scan = Scan(

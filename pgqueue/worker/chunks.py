@@ -14,7 +14,7 @@ from typing import Protocol
 
 from pgqueue.job import ClaimedJob
 from pgqueue.task.chunking import Chunking
-from pgqueue.worker.slots import LATE_SECONDS, Slots
+from pgqueue.worker.slots import Slots
 
 
 class Timer(Protocol):
@@ -219,7 +219,7 @@ class GatheringSlots(Slots):
 
     def _begin_to_gather(self, job: ClaimedJob, due: float) -> None:
         del self._early[job]
-        if not self.open or self._clock() - due > LATE_SECONDS:
+        if not self.open or self._clock() - due > job.late:
             # As in any slots: jobs that were held up together would join together.
             self._give_back(job)
         else:

@@ -14,7 +14,6 @@ from pgqueue.worker.threads import Threads
 PREFETCH_SECONDS = 0.1
 PREFETCH_LIMIT = 1000
 PACE_SECONDS = 0.02
-LATE_SECONDS = 0.05
 STUCK_SECONDS = 1.0
 
 
@@ -128,7 +127,7 @@ class Slots:
 
     def _begin(self, job: ClaimedJob, due: float) -> None:
         del self._timers[job]
-        if self.open and self._clock() - due <= LATE_SECONDS:
+        if self.open and self._clock() - due <= job.late:
             self.moved_at = self._clock()
             self._start(self, job)
         else:

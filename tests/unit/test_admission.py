@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from pgqueue.admission import Admitted, Candidate, Decision, Gate, Rule
+from pgqueue.admission import PACE, Admitted, Candidate, Decision, Gate, Rule
 from pgqueue.admission import decide as decided
 
 
@@ -201,6 +201,24 @@ def test_nobody_begins_before_a_closed_gate_opens_however_soon_the_claim_is_back
     [admitted] = decided(at("g"), {"g": gate}, 1000, lead=lead).admitted
     # Without a time it would begin as soon as the claim is back, which may take less than was thought.
     assert admitted.begins_in == max(lead, 0.05)
+
+
+@pytest.mark.parametrize(("rate", "burst"), [(10, 1), (100, 1), (1000, 1), (100, 10), (7, 3)])
+def test_no_second_holds_more_than_rate_and_burst_though_each_begins_as_late_as_it_may(rate: int, burst: int) -> None:
+    gate = Gate(Rule(interval=1 / (PACE * rate), burst=burst))
+    chance = random.Random(rate)
+    begins, now = [], 0.0
+    while now < 5.0:
+        for one in decided(at("g", ids=range(rate)), {"g": gate}, 1000).admitted:
+            assert one.begins_in is not None
+            begins.append(now + one.begins_in + chance.choice([0.0, one.late, chance.uniform(0.0, one.late)]))
+        now += 0.05
+        gate.next_at, gate.waiting = gate.next_at - 0.05, 0
+    begins.sort()
+    busiest = max(bisect_left(begins, begin + 1.0) - n for n, begin in enumerate(begins))
+    assert busiest <= rate + burst
+    # And it is as fast as it may be, but for what the pace keeps free.
+    assert len(begins) >= 5.0 * rate * PACE * 0.98
 
 
 def test_a_gate_that_is_closed_lets_nobody_through_until_then() -> None:

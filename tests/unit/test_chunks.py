@@ -10,7 +10,7 @@ import pytest
 from pgqueue.job import ClaimedJob
 from pgqueue.task.chunking import Chunking
 from pgqueue.worker.chunks import GatheringSlots
-from pgqueue.worker.slots import LATE_SECONDS, Slots
+from pgqueue.worker.slots import Slots
 
 WAIT = 5.0
 
@@ -88,7 +88,7 @@ def claimed(
     id_: int, task: str = "index", *, suspicions: int = 0, max_attempts: int = 25, begins_at: float | None = None
 ) -> ClaimedJob:
     job = ClaimedJob("mail", 1, (id_, id_, task, "{}", 1, max_attempts, 0, suspicions, None, None))
-    job.begins_at = begins_at
+    job.begins_at, job.late = begins_at, 0.02
     return job
 
 
@@ -253,7 +253,7 @@ def test_a_job_that_begins_later_joins_when_it_may(place: Place) -> None:
 def test_a_job_that_is_held_up_beyond_its_time_goes_back(place: Place) -> None:
     place.take(1, begins_at=0.05)
     [alarm] = place.time.timers
-    place.time.now += 0.05 + 2 * LATE_SECONDS
+    place.time.now += 0.05 + 0.03
     alarm.ring()
     assert (place.given_back, place.slots.waiting) == ([1], 0)
 
