@@ -26,7 +26,7 @@ REPEAT = timedelta(hours=4)
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """What is wrong: a figure that is above a threshold, and has been for `lasting` seconds.
+    """What is wrong: a figure that is above a threshold, and has been for `lasting` seconds. At it all is well.
 
     Made by `failures`, `oldest`, `depth`, `no_worker` and `rescues`, which raise ConfigurationError for what cannot be.
 
