@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from pgqueue.cli.listings import job_record
-from pgqueue.cli.output import DIM, plain, print_json, printable, relative, state, stdout
+from pgqueue.cli.output import DIM, plain, print_json, printable, relative, show, stamp, state, stdout
 from pgqueue.job import Job
 from pgqueue.journal import LogLine, Progress
 
@@ -25,15 +25,15 @@ def show_job(job: Job, progress: Progress | None, logs: Sequence[LogLine], *, as
     console = stdout()
     for error in job.errors:
         console.print()
-        console.print(Text(f"attempt {error.get('attempt', '?')}  {error.get('at', '')}", style=DIM))
+        console.print(Text(f"attempt {error.get('attempt', '?')}  {attempted(error)}", style=DIM))
         frames = str(error.get("traceback") or f"{error.get('type')}: {error.get('message')}")
         console.print(Text("\n".join(printable_line(line) for line in frames.rstrip().splitlines())))
     if logs:
         console.print()
     for line in logs:
-        stamp = f"{line.at.astimezone():%H:%M:%S}  attempt {line.attempt}  {line.level:<7}  "
+        head = f"{stamp(line.at)}  attempt {line.attempt}  {line.level:<7}  "
         console.print(
-            Text(stamp, style=DIM) + Text("\n".join(printable_line(part) for part in line.message.splitlines()))
+            Text(head, style=DIM) + Text("\n".join(printable_line(part) for part in line.message.splitlines()))
         )
 
 
@@ -46,7 +46,7 @@ def show_facts(pairs: Iterable[tuple[str, Any]]) -> None:
     table.add_column(overflow="fold")
     for name, value in pairs:
         table.add_row(name, value)
-    stdout().print(table)
+    show(lambda width: table)
 
 
 def facts(job: Job, progress: Progress | None = None) -> list[tuple[str, Any]]:
@@ -77,12 +77,20 @@ def facts(job: Job, progress: Progress | None = None) -> list[tuple[str, Any]]:
     return [(name, value) for name, value in pairs if value != ""]
 
 
+def attempted(error: Mapping[str, Any]) -> str:
+    """When an attempt failed; as it stands where SQL has written what is no time."""
+    try:
+        return stamp(datetime.fromisoformat(str(error.get("at"))))
+    except ValueError:
+        return printable(str(error.get("at", "")))
+
+
 def text_of(value: Any) -> str:
     return printable(json.dumps(value, default=plain, ensure_ascii=False))
 
 
 def moment(value: datetime | None) -> str:
-    return "" if value is None else f"{value.astimezone():%Y-%m-%d %H:%M:%S %Z}  ({relative(value)})"
+    return "" if value is None else f"{stamp(value)}  ({relative(value)})"
 
 
 def printable_line(line: str) -> str:

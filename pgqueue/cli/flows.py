@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pgqueue.cli.bulk import confirm
+from pgqueue.cli.bulk import confirm, counted
 from pgqueue.cli.errors import NotFound
 from pgqueue.cli.flowtree import draw
 from pgqueue.cli.listings import FLOWS
 from pgqueue.cli.options import limit_option, operates, target_options, watch_option, yes_option
-from pgqueue.cli.output import note, print_json, stdout, watched
+from pgqueue.cli.output import note, print_json, watched
+from pgqueue.cli.output import show as show_drawn
 from pgqueue.cli.target import Target
 from pgqueue.errors import JobNotFound
 
@@ -66,8 +67,7 @@ def show(target: Target, flow_id: int, job: bool, watch: float | None) -> None:
     if watch is not None:
         watched(lambda width: draw(*look(), width), watch)
         return
-    console = stdout()
-    console.print(draw(*look(), console.width))
+    show_drawn(lambda width: draw(*look(), width))
 
 
 @command.command()
@@ -78,7 +78,7 @@ def cancel(target: Target, flow_id: int, yes: bool) -> None:
     """Cancel all live jobs of a flow. Running ones are not retried."""
     app = target.database_app()
     row = find(app, flow_id)
-    confirm(f"Cancel {row.live:,} live jobs of flow {row.id}?", yes=yes)
+    confirm(f"Cancel {counted(row.live, 'live job')} of flow {row.id}?", yes=yes)
     report(target, app.flows.cancel(row.id), "Cancelled")
 
 
@@ -102,4 +102,4 @@ def find(app: PgQueue, flow_id: int, *, job: bool = False) -> FlowRow:
 def report(target: Target, ids: Sequence[int], what: str) -> None:
     if target.as_json:
         print_json({"id": id_} for id_ in ids)
-    note(f"{what}: {len(ids):,} job{'' if len(ids) == 1 else 's'}.")
+    note(f"{what}: {counted(len(ids), 'job')}.")

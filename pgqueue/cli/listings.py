@@ -17,6 +17,7 @@ from pgqueue.cli.output import (
     faint,
     printable,
     relative,
+    stamp,
     state,
     styled,
 )
@@ -255,7 +256,8 @@ SCHEDULES: Listing[ScheduleRow] = Listing(
 UPCOMING: Listing[tuple[str, datetime]] = Listing(
     [
         Column("Schedule", lambda row: row[0], shrinks=True),
-        Column("Time", lambda row: f"{row[1].astimezone():%a %Y-%m-%d %H:%M:%S %Z}"),
+        Column("Day", lambda row: f"{row[1].astimezone():%a}"),
+        Column("Time", lambda row: stamp(row[1])),
         Column("", lambda row: faint(relative(row[1]))),
     ],
     lambda row: {"schedule": row[0], "run_at": row[1]},
@@ -308,7 +310,7 @@ TASKS: Listing[tuple[Any, ...]] = Listing(
         Column("Queue", lambda row: row[1] or "(no worker)", shrinks=True),
         Column("Live jobs", lambda row: row[6], number=True),
         Column("Attempts", lambda row: row[3], number=True),
-        Column("Timeout", lambda row: None if row[4] is None else f"{row[4]:g}s", number=True),
+        Column("Timeout", lambda row: None if row[4] is None else duration(row[4]), number=True),
         Column("Priority", lambda row: row[2], number=True, from_width=90),
         Column("Last seen", lambda row: row[5]),
     ],

@@ -71,8 +71,7 @@ class Listing(Generic[T]):
         if as_json:
             print_json(map(self.record, rows))
         elif rows:
-            console = stdout()
-            console.print(self.table(rows, console.width))
+            show(lambda width: self.table(rows, width))
         else:
             note(self.empty)
 
@@ -146,6 +145,18 @@ def shrink(widths: list[int], shrinkable: Sequence[int], room: int) -> None:
         widths[widest] -= 1
 
 
+def show(look: Callable[[int], RenderableType]) -> None:
+    """Print what `look(width)` returns. In what is piped lines end where their text does."""
+    console = stdout()
+    if console.is_terminal:
+        console.print(look(console.width))
+        return
+    with console.capture() as captured:
+        console.print(look(console.width))
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())
+
+
 def stdout() -> Console:
     """The console of data. What is piped is neither coloured nor cut to a width."""
     from rich.console import Console
@@ -211,6 +222,11 @@ def alarming(count: int) -> Any:
 def printable(text: str) -> str:
     """One line that cannot move the cursor or change colours: task arguments and errors are others' text."""
     return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def stamp(moment: datetime) -> str:
+    """`2026-12-31 09:00:00 CET`: the time on this machine's clock."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}"
 
 
 def relative(moment: datetime, now: datetime | None = None) -> str:

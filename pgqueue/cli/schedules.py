@@ -52,11 +52,14 @@ def list_schedules(target: Target, watch: float | None) -> None:
 
 @command.command("next")
 @click.argument("name", required=False)
-@click.option("-n", "--count", type=click.IntRange(min=1, max=1000), default=5, show_default=True, help="How many.")
+@click.option(
+    "-n", "--count", type=click.IntRange(min=1, max=1000), help="So many of each: 5 of one that is named, 1 of all."
+)
 @operates
-def upcoming(target: Target, name: str | None, count: int) -> None:
-    """Show the next times, of one schedule or of all."""
+def upcoming(target: Target, name: str | None, count: int | None) -> None:
+    """Show the next times, of one schedule or of each."""
     app = target.database_app()
+    count = count or (5 if name else 1)
     rows = [find(app, name)] if name else [row for row in app.schedules.list() if row.enabled]
     times = []
     for row in rows:
@@ -67,7 +70,7 @@ def upcoming(target: Target, name: str | None, count: int) -> None:
                 raise
             note(f"{row.name} is bad: {error}")
     times.sort(key=lambda pair: pair[1])
-    UPCOMING.show(lambda: times[:count], as_json=target.as_json)
+    UPCOMING.show(lambda: times, as_json=target.as_json)
 
 
 @command.command()

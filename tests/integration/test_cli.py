@@ -318,6 +318,14 @@ def test_what_cannot_be_read_is_shown_as_such(invoke: Invoke, app: PgQueue, dsn:
     assert app.jobs.count() == 1
 
 
+def test_lines_that_are_piped_end_where_their_text_does(invoke: Invoke, app: PgQueue) -> None:
+    app.enqueue("shop.send", {"to": "a"})
+    job = app.enqueue("shop.send", {"to": "a" * 50})
+    for command in (["jobs", "list"], ["queues", "list"], ["jobs", "show", job.id]):
+        lines = invoke(*command).stdout.splitlines()
+        assert lines == [line.rstrip() for line in lines] != []
+
+
 def test_cancel_takes_ids_or_filters_and_asks_first(invoke: Invoke, app: PgQueue) -> None:
     one = app.enqueue("shop.send", queue="mail")
     for _ in range(3):

@@ -71,7 +71,7 @@ def test_a_flow_is_cancelled_and_retried(invoke: Invoke, app: PgQueue, work: Tas
     drain(app)
     assert "Redriven: 1 job." in invoke("flows", "retry", made.id).stderr
     assert app.flows.get(made.id).live == 1
-    assert "give --yes" in invoke("flows", "cancel", made.id, exit_code=2).stderr
+    assert "Cancel 1 live job of flow" in invoke("flows", "cancel", made.id, exit_code=2).stderr
     cancelled = invoke("flows", "cancel", made.id, "--yes", "--json")
     assert [record["id"] for record in records(cancelled)] == [made.jobs[0].id]
     assert "Cancelled: 1 job." in cancelled.stderr

@@ -49,6 +49,15 @@ def test_what_cannot_be_added_says_why_and_nothing_is_written(invoke: Invoke, ap
     assert app.schedules.list() == []
 
 
+def test_the_next_times_of_every_schedule_are_shown(invoke: Invoke, app: PgQueue) -> None:
+    invoke("schedules", "add", "often", "shop.report", "--every", "1m", "--force")
+    invoke("schedules", "add", "yearly", "shop.report", "--cron", "@yearly", "--force")
+    assert [row["schedule"] for row in records(invoke("schedules", "next", "--json"))] == ["often", "yearly"]
+    each = [row["schedule"] for row in records(invoke("schedules", "next", "-n", 3, "--json"))]
+    assert each == ["often"] * 3 + ["yearly"] * 3
+    assert len(records(invoke("schedules", "next", "often", "--json"))) == 5
+
+
 def test_a_pattern_that_sql_wrote_and_cannot_be_used_says_why(invoke: Invoke, app: PgQueue, dsn: str) -> None:
     with psycopg.connect(dsn) as connection:
         connection.execute("select pgqueue.add_schedule('acme', 'shop.report', cron => '0 25 * * *')")

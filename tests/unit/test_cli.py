@@ -16,9 +16,10 @@ from click.testing import CliRunner
 
 from pgqueue import PgQueue
 from pgqueue.cli import dev, loading, pgqueue
+from pgqueue.cli.detail import attempted
 from pgqueue.cli.joblog import explained
 from pgqueue.cli.naming import full_name
-from pgqueue.cli.output import duration, printable, relative, shrink
+from pgqueue.cli.output import duration, printable, relative, shrink, stamp
 from pgqueue.cli.run import declared_timeout
 from pgqueue.cli.values import DURATION, MOMENT, SIZE, parse_arguments
 from pgqueue.context import find_job
@@ -195,6 +196,13 @@ def test_durations_are_short(seconds: float, text: str) -> None:
 def test_times_are_relative() -> None:
     assert relative(NOW + timedelta(minutes=5), NOW) == "in 5m"
     assert relative(NOW - timedelta(seconds=12), NOW) == "12s ago"
+
+
+def test_the_time_of_an_attempt_looks_like_every_other_time() -> None:
+    at = datetime(2026, 12, 31, 9, tzinfo=UTC)
+    assert attempted({"at": at.isoformat()}) == stamp(at)
+    assert attempted({"at": "soon"}) == "soon"
+    assert attempted({}) == ""
 
 
 def test_text_of_others_cannot_move_the_cursor() -> None:
