@@ -38,7 +38,8 @@ def filters(states: Sequence[str]) -> Callable[[Any], Any]:
             ("task", "Of this task."),
             ("queue", "In this queue."),
         ):
-            function = click.option(*(["-q"] if name == "queue" else []), f"--{name}", help=text)(function)
+            short = [f"-{name[0]}"] if name in ("queue", "task") else []
+            function = click.option(*short, f"--{name}", help=text)(function)
         return click.option("-s", "--state", type=click.Choice(list(states)), help="In this state.")(function)
 
     return add
@@ -112,7 +113,7 @@ def promote(target: Target, job_ids: tuple[int, ...], yes: bool, **where: Any) -
 @click.option("-s", "--state", "states", type=click.Choice(PURGED), multiple=True, required=True, help="Repeatable.")
 @click.option("--older-than", type=DURATION, help="Enqueued, or ended, longer ago: 12h, 30d.")
 @click.option("-q", "--queue", help="In this queue.")
-@click.option("--task", help="Of this task.")
+@click.option("-t", "--task", help="Of this task.")
 @click.option("--dry-run", is_flag=True, help="Only say how many.")
 @yes_option
 @operates

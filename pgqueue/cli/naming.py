@@ -73,8 +73,12 @@ def require(app: PgQueue, name: str, *, forced: bool = False) -> None:
     from pgqueue.queries import fleet
 
     data_name("queue", name)
-    known = {row.queue for row in app.queues.stats()} | set(app.database.fetch(fleet.queue_names(app.schema)))
-    known |= {task.options.queue for task in app.tasks.values()} | set(app.declared_queues)
+    known = {task.options.queue for task in app.tasks.values()} | set(app.declared_queues)
+    known |= set(app.database.fetch(fleet.queue_names(app.schema)))
+    if name in known:
+        return
+    # Only now, since it counts all jobs: what is served and has no row, and what has ended.
+    known |= {row.queue for row in app.queues.stats()}
     if name not in known and not app.jobs.list(queue=name, limit=1):
         listed = f"; known are {some_of(known)}" if known else ""
         hint = (did_you_mean(name, known) or listed) + ("; --force takes it anyway" if forced else "")

@@ -548,7 +548,7 @@ def test_a_task_that_nobody_knows_is_refused_wherever_it_is_named(
     invoke: Invoke, app: PgQueue, command: list[str]
 ) -> None:
     app.enqueue("shop.tasks.charge")
-    said = invoke(*command, "--task", "chrage", exit_code=3).stderr
+    said = invoke(*command, "-t", "chrage", exit_code=3).stderr
     assert "there is no task `chrage`; did you mean `charge`" in said
     assert "known are shop.tasks.charge" in invoke(*command, "--task", "mail", exit_code=3).stderr
 
