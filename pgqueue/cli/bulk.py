@@ -35,8 +35,3 @@ def in_batches(what: str, ids: Sequence[int], act: Callable[[Sequence[int]], int
             done += act(batch)
             progress.advance(bar, len(batch))
     return done
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 job`, `12,000 jobs`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from pgqueue.cli.bulk import confirm, counted, in_batches
+from pgqueue.cli.bulk import confirm, in_batches
 from pgqueue.cli.detail import show_job
 from pgqueue.cli.errors import NotFound, did_you_mean
 from pgqueue.cli.listings import FAILED, FAILURES
@@ -17,6 +17,7 @@ from pgqueue.cli.options import limit_option, operates, target_options, watch_op
 from pgqueue.cli.output import note
 from pgqueue.cli.target import Target
 from pgqueue.errors import JobNotFound
+from pgqueue.wording import counted
 
 if TYPE_CHECKING:
     from pgqueue.app import PgQueue

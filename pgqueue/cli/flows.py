@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pgqueue.cli.bulk import confirm, counted
+from pgqueue.cli.bulk import confirm
 from pgqueue.cli.errors import NotFound
 from pgqueue.cli.flowtree import draw
 from pgqueue.cli.listings import FLOWS
@@ -17,6 +17,7 @@ from pgqueue.cli.output import note, print_json, watched
 from pgqueue.cli.output import show as show_drawn
 from pgqueue.cli.target import Target
 from pgqueue.errors import JobNotFound
+from pgqueue.wording import counted
 
 if TYPE_CHECKING:
     from pgqueue.app import PgQueue

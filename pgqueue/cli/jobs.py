@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import click
 
-from pgqueue.cli.bulk import confirm, counted, in_batches
+from pgqueue.cli.bulk import confirm, in_batches
 from pgqueue.cli.detail import show_job
 from pgqueue.cli.listings import JOBS
 from pgqueue.cli.naming import full_names
@@ -16,6 +16,7 @@ from pgqueue.cli.output import note
 from pgqueue.cli.target import Target
 from pgqueue.cli.values import DURATION
 from pgqueue.job import JobState
+from pgqueue.wording import counted
 
 STATES = get_args(JobState)
 LIVE = ("available", "scheduled", "blocked", "running")

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pgqueue.cli.bulk import confirm, counted
+from pgqueue.cli.bulk import confirm
 from pgqueue.cli.options import operates, target_options, yes_option
 from pgqueue.cli.output import note, print_json
 from pgqueue.cli.target import Target
+from pgqueue.wording import counted
 
 if TYPE_CHECKING:
     from pgqueue.app import PgQueue

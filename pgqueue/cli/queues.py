@@ -6,13 +6,14 @@ from dataclasses import asdict
 
 import click
 
-from pgqueue.cli.bulk import confirm, counted
+from pgqueue.cli.bulk import confirm
 from pgqueue.cli.listings import QUEUES
 from pgqueue.cli.naming import require
 from pgqueue.cli.options import operates, target_options, watch_option, yes_option
 from pgqueue.cli.output import duration, note, print_json
 from pgqueue.cli.target import Target
 from pgqueue.cli.values import DURATION
+from pgqueue.wording import counted
 
 
 @click.group("queues")

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pgqueue.cli import banner
-from pgqueue.cli.bulk import counted
 from pgqueue.cli.errors import DONE, FAILED
 from pgqueue.cli.logs import Format, logging_options
 from pgqueue.cli.options import app_option, database_options
 from pgqueue.cli.output import duration, note
 from pgqueue.cli.target import Target
 from pgqueue.cli.values import DURATION, SIZE
+from pgqueue.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
