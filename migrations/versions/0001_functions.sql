@@ -419,55 +419,73 @@ comment on function {schema}.release_waiting is 'Lets jobs go that wait for no c
 -- Called by each worker's service.
 create function {schema}.settle_flows(most integer, out told integer, out due boolean) language plpgsql as $function$
 declare
-    news record;
+    places tid[];
+    ids bigint[];
+    befores text[];
+    states text[];
+    tolds bigint[];
+    parted bigint[];
     change record;
-    edges integer := 0;
-    done integer := 0;
+    edges integer;
     going bigint[];
     gone bigint[];
 begin
+    told := 0;
     -- What is lost in a crash of the server is found again: it is still to be counted.
     perform set_config('synchronous_commit', 'off', true);
     -- Who adds a parent to one holds its news. A statement of its own: the next has a snapshot that is younger than these
     -- locks, and sees the edges of all who held them before.
-    select array_agg(n.place) as places, array_agg(n.job_id) as ids, array_agg(n.was) as befores, array_agg(n.state) as states,
-           array_agg(n.told) as tolds into news
+    select array_agg(n.place), array_agg(n.job_id), array_agg(n.was), array_agg(n.state), array_agg(n.told)
+    into places, ids, befores, states, tolds
     from (select n.ctid as place, n.* from {schema}.flow_news n limit most for update skip locked) n;
-    done := coalesce(cardinality(news.ids), 0);
+    -- All news of one job are counted together: of an end, a redrive and another end two would let its parent go.
+    parted := array(
+        select d.job_id from (select n.job_id, count(*) from {schema}.flow_news n where n.job_id = any (ids) group by n.job_id
+                              except select i, count(*) from unnest(ids) i group by i) d);
     for change in
-        with edges as materialized (
-            select n.number, n.was, n.state, e.parent_id, e.round, e.on_failure
-            from unnest(news.ids, news.befores, news.states, news.tolds) with ordinality n (job_id, was, state, told, number),
-                 -- What is limited in here can only be looked up for one after the other, in their order, until there are enough.
-                 lateral (select f.parent_id, f.round, f.on_failure from {schema}.flow_edges f
-                          where f.child_id = n.job_id and f.parent_id > n.told order by f.parent_id limit most) e
+        with jobs as materialized (
+            select n.job_id, min(n.told) as told, array_agg(n.was) as befores, array_agg(n.state) as states, array_agg(n.told) as tolds,
+                   row_number() over (order by n.job_id) as number
+            from unnest(ids, befores, states, tolds) n (job_id, was, state, told) where n.job_id <> all (parted) group by n.job_id),
+        edges as materialized (
+            select j.number, j.job_id, e.*, j.befores, j.states, j.tolds
+            -- What is limited in here can only be looked up for one after the other, in their order, until there are enough.
+            from (select * from jobs order by number) j, lateral (
+                select f.parent_id, f.round, f.on_failure from {schema}.flow_edges f
+                where f.child_id = j.job_id and f.parent_id > j.told order by f.parent_id limit most) e
             limit most),
+        -- Of the last of them more may wait: its news stay, and say to whom they have been told.
+        cut as materialized (
+            select e.number, e.job_id, max(e.parent_id) as parent from edges e
+            where (select count(*) from edges) >= most group by e.number, e.job_id order by e.number desc limit 1),
         change as materialized (
             select e.parent_id, e.round,
-                   sum((e.is = 'waits')::int - (e.was = 'waits')::int)::int as pending,
-                   sum((e.is = 'fails')::int - (e.was = 'fails')::int)::int as failing,
-                   sum((e.is = 'hurries')::int - (e.was = 'hurries')::int)::int as urgent
-            from (select e.parent_id, e.round, {schema}.edge_state(e.on_failure, e.state) as is, {schema}.edge_state(e.on_failure, e.was) as was
-                  from edges e) e
-            where e.is <> e.was group by e.parent_id, e.round),
+                   sum((n.is = 'waits')::int - (n.was = 'waits')::int)::int as pending,
+                   sum((n.is = 'fails')::int - (n.was = 'fails')::int)::int as failing,
+                   sum((n.is = 'hurries')::int - (n.was = 'hurries')::int)::int as urgent
+            from edges e cross join lateral (
+                select {schema}.edge_state(e.on_failure, n.state) as is, {schema}.edge_state(e.on_failure, n.was) as was
+                from unnest(e.befores, e.states, e.tolds) n (was, state, told) where n.told < e.parent_id) n
+            where n.is <> n.was group by e.parent_id, e.round),
         alike as materialized (
             select c.pending, c.failing, c.urgent, c.round, array_agg(c.parent_id order by c.parent_id) as parents
             from change c group by c.pending, c.failing, c.urgent, c.round)
-        select a.*, l.*, case when (select count(*) from alike) > 1 then array(select c.parent_id from change c) end as everyone
-        from (select count(*) as edges, max(e.number) as number,
-                     max(e.parent_id) filter (where e.number = (select max(number) from edges)) as parent from edges e) l
-        left join alike a on true
+        select a.*, case when (select count(*) from alike) > 1 then array(select c.parent_id from change c) end as everyone,
+               l.edges, l.done, c.job_id as cut_job, c.parent as cut_parent
+        from (select (select count(*) from edges) as edges,
+                     array(select j.job_id from jobs j where j.number < coalesce((select number from cut), most + 1)) as done
+              where ids is not null) l
+        left join cut c on true left join alike a on true
     loop
-        if edges = 0 then
+        if edges is null then
+            edges := change.edges;
+            told := edges + cardinality(change.done);
+            delete from {schema}.flow_news where ctid = any (places) and job_id = any (change.done);
+            update {schema}.flow_news n set told = greatest(n.told, change.cut_parent) where ctid = any (places) and job_id = change.cut_job;
             -- All in the order of their ids, against deadlocks; those of one kind are updated in it.
             perform from {schema}.flow_waits w where w.job_id = any (change.everyone) order by w.job_id for update;
-            edges := change.edges;
-            if edges >= most then
-                -- Of the last of them more may wait: its news stay, and say to whom they have been told.
-                done := change.number - 1;
-                update {schema}.flow_news set told = change.parent where ctid = news.places[change.number];
-            end if;
         end if;
+        continue when change.parents is null;
         with counted as (
             update {schema}.flow_waits w
             set pending = w.pending + change.pending, failing = w.failing + change.failing, urgent = w.urgent + change.urgent
@@ -476,14 +494,13 @@ begin
         turns as (
             insert into {schema}.flow_turns (job_id, turn) select c.job_id, c.turn from counted c where c.turn <> 'release')
         select array_agg(c.job_id) into going from counted c where c.turn = 'release';
+        continue when going is null;
         gone := {schema}.release_waiting(going);
         if cardinality(going) > cardinality(gone) then
             -- Somebody holds them, or they have run already.
             insert into {schema}.flow_turns (job_id, turn) select unnest(going), 'release' except select unnest(gone), 'release';
         end if;
     end loop;
-    delete from {schema}.flow_news where ctid = any (news.places[:done]);
-    told := done + edges;
     due := exists (select from {schema}.flow_turns);
 end
 $function$;

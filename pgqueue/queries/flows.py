@@ -6,8 +6,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
+
+from psycopg.errors import LockNotAvailable
 
 from pgqueue.errors import ArgumentError, JobNotFound
 from pgqueue.flow import Child, Plan
@@ -28,16 +30,22 @@ class Edge(NamedTuple):
 
 
 class Known(NamedTuple):
-    """Jobs that are waited for and were there before; `forgotten` of them have ended, and nothing more is known of them."""
+    """Jobs that are waited for and were there before: members of flows, and `forgotten` ones (flow, job).
+
+    Those have ended, and nothing more is known of them.
+    """
 
     members: Sequence[int] = ()
-    forgotten: Sequence[int] = ()
+    forgotten: Sequence[tuple[int, Job]] = ()
 
 
 class Planned(NamedTuple):
-    """What is to be inserted into a flow: `jobs` are those of the plan. `parent` waits for all that nobody in it waits for."""
+    """What is to be inserted into a flow, or into none: `jobs` are those of the plan.
 
-    flow: int
+    `parent` waits for all that nobody in it waits for.
+    """
+
+    flow: int | None
     plan: Plan
     jobs: Sequence[NewJob]
     parent: int | None = None
@@ -118,7 +126,9 @@ def _enqueue_planned(
     declared: Declared | None = None,
 ) -> Operation[list[list[Job]]]:
     """All of them in as many statements as one takes."""
-    outside = {job_id: part.flow for part in parts for _, job_id, _ in part.plan.outside}
+    outside = {
+        job_id: part.flow for part in reversed(parts) if part.flow is not None for _, job_id, _ in part.plan.outside
+    }
     members: set[int] = set((yield from _adopted(schema, outside))) if outside else set()
     if missing := sorted(outside.keys() - members):
         raise JobNotFound(
@@ -130,20 +140,31 @@ def _enqueue_planned(
     rest = iter(enqueued)
     made = [[next(rest) for _ in part.jobs] for part in parts]
     new = {job.id for job in enqueued if job.created}
-    held = {job.id: part.flow for part, jobs in zip(parts, made, strict=True) for job in jobs if job.id not in new}
+    held = {
+        job.id: (part.flow, job)
+        for part, jobs in zip(parts, made, strict=True)
+        if part.flow is not None
+        for job in jobs
+        if job.id not in new
+    }
     if held:
-        members.update((yield from _adopted(schema, held)))
+        members.update((yield from _adopted(schema, {job_id: flow for job_id, (flow, _) in held.items()})))
+    growing = [part.parent for part in parts if part.parent is not None and (outside or held)]
+    if growing:
+        # Two that come to wait for each other at once would not see each other's edges.
+        yield Statement(
+            "select pg_advisory_xact_lock(hashtextextended(%(what)s, 0))", {"what": f"pgqueue flows {schema}"}
+        )
     edges: dict[tuple[int, int], Edge] = {}
     waiting: list[int] = []
     callbacks: dict[int, str] = {}
     names: list[tuple[int, Job, str | None]] = []
     for part, jobs in zip(parts, made, strict=True):
         plan = part.plan
+        if part.flow is None:
+            continue
         if part.parent is not None:
-            tops = _tops(part, jobs)
-            if plan.outside or not new.issuperset(tops):
-                yield from _refuse_rings(schema, part.parent, tops)
-            edges |= {(part.parent, top): Edge(part.parent, top, part.on_failure) for top in tops}
+            edges |= {(part.parent, top): Edge(part.parent, top, part.on_failure) for top in _tops(part, jobs)}
             waiting.append(part.parent)
         inner = ((parent, jobs[child].id, policy) for parent, child, policy in plan.edges)
         for parent, child, policy in (*inner, *plan.outside):
@@ -153,15 +174,20 @@ def _enqueue_planned(
         waiting += {jobs[place].id for place in _parents(plan) if jobs[place].created}
         callbacks |= {job.id: when for job, when in zip(jobs, plan.callbacks, strict=True) if when is not None}
         names += [(part.flow, job, name) for job, name in zip(jobs, plan.names, strict=True) if job.created]
-    known = Known(sorted(members), sorted(held.keys() - members))
-    yield _record(schema, names, edges.values(), waiting, callbacks, known)
+    known = Known(sorted(members), [held[job_id] for job_id in sorted(held.keys() - members)])
+    if names or edges or waiting:
+        yield _record(schema, names, edges.values(), waiting, callbacks, known)
+    for parent, first in (yield _rings(schema, growing)) if growing else ():
+        raise ArgumentError(_ring(parent, first))
     return made
 
 
 def _members_of(part: Planned) -> Iterator[NewJob]:
     parents = _parents(part.plan)
     for place, job in enumerate(part.jobs):
-        if place in parents:
+        if part.flow is None:
+            yield job
+        elif place in parents:
             yield job._replace(flow_id=part.flow, waits=True, options=_with_children(job.options))
         else:
             yield job._replace(flow_id=part.flow)
@@ -174,20 +200,17 @@ def _parents(plan: Plan) -> set[int]:
 def _tops(part: Planned, jobs: Sequence[Job]) -> list[int]:
     """Those that nobody in the plan waits for, but callbacks."""
     callbacks = part.plan.callbacks
-    inner = {child for _, child, _ in part.plan.edges}
+    inner = {child for parent, child, _ in part.plan.edges if callbacks[parent] is None}
     return sorted({job.id for place, job in enumerate(jobs) if place not in inner and callbacks[place] is None})
 
 
-def _refuse_rings(schema: str, parent: int, tops: Sequence[int]) -> Operation[None]:
-    for top in (yield _leading_to(schema, parent, tops)):
-        if top == parent:
-            raise ArgumentError(
-                f"job {parent} is to wait for itself: a job that it brings has its key. Give it another"
-            )
-        raise ArgumentError(
-            f"job {parent} is to wait for job {top}, and job {top} waits for job {parent}: neither would ever go on. "
-            "Give the job that it brings another key"
-        )
+def _ring(parent: int, first: int) -> str:
+    if parent == first:
+        return f"job {parent} is to wait for itself: a job that it brings has its key. Give it another"
+    return (
+        f"job {parent} is to wait for job {first}, and job {first} waits for job {parent}: neither would ever go on. "
+        "Give the job that it brings another key, or nothing to wait for that waits for it"
+    )
 
 
 def enqueue_all(
@@ -198,21 +221,23 @@ def enqueue_all(
     declared: Declared | None = None,
 ) -> Operation[list[Job]]:
     """Insert jobs some of which wait for jobs that exist: each of those in the flow of the first that it waits for."""
-    made: list[Job] = []
-    for after, group in groupby(jobs, attrgetter("after")):
-        alike = tuple(group)
-        if not after:
-            made += yield from enqueue(schema, alike, fallback_attempts, operations, declared)
-            continue
-        flows: list[int] = yield _flows_of(schema, [job_id for job_id, _ in after])
-        nothing = (None,) * len(alike)
-        outside = tuple((place, *edge) for place in range(len(alike)) for edge in after)
-        plan = Plan(None, alike, nothing, nothing, (), outside, tuple(range(len(alike))))
-        _, new = yield from enqueue_plan(
-            schema, plan, alike, fallback_attempts, operations, declared, next(iter(flows), None)
-        )
-        made += new
-    return made
+    groups = [(after, tuple(alike)) for after, alike in groupby(jobs, attrgetter("after"))]
+    outside = [job_id for after, _ in groups for job_id, _ in after]
+    flows: dict[int, int] = dict((yield _flows_of(schema, outside)))
+    firsts = [next((flows[job_id] for job_id, _ in after if job_id in flows), None) for after, _ in groups]
+    lacking = [n for n, (after, _) in enumerate(groups) if after and firsts[n] is None]
+    new: list[int] = (yield _new_flows(schema, [None] * len(lacking))) if lacking else []
+    for n, flow in zip(lacking, new, strict=True):
+        firsts[n] = flow
+    parts = [_after(first, after, alike) for first, (after, alike) in zip(firsts, groups, strict=True)]
+    made = yield from _enqueue_planned(schema, parts, fallback_attempts, operations, declared)
+    return [job for part in made for job in part]
+
+
+def _after(flow: int | None, after: Sequence[tuple[int, Any]], jobs: tuple[NewJob, ...]) -> Planned:
+    nothing = (None,) * len(jobs)
+    edges = tuple((place, *edge) for place in range(len(jobs)) for edge in after)
+    return Planned(flow, Plan(None, jobs, nothing, nothing, (), edges, tuple(range(len(jobs)))), jobs)
 
 
 def wait_for_children(schema: str, waits: Sequence[Waiting]) -> Operation[set[int]]:
@@ -254,15 +279,12 @@ def _new_flows(schema: str, names: Sequence[str | None]) -> Statement[int]:
     )
 
 
-def _flows_of(schema: str, ids: Sequence[int]) -> Statement[int]:
+def _flows_of(schema: str, ids: Sequence[int]) -> Statement[tuple[int, int]]:
+    """(job, its flow) of those that are in one."""
     return Statement(
-        inline(
-            "select flow_id from {schema}.flow_jobs where job_id = any (%(ids)s::bigint[]) "
-            "order by array_position(%(ids)s::bigint[], job_id) limit 1",
-            schema,
-        ),
+        inline("select job_id, flow_id from {schema}.flow_jobs where job_id = any (%(ids)s::bigint[])", schema),
         {"ids": array(ids)},
-        lambda row: row[0],
+        lambda row: (row[0], row[1]),
     )
 
 
@@ -276,8 +298,17 @@ def _adopted(schema: str, flows: Mapping[int, int]) -> Operation[list[int]]:
         inline("select id from {schema}.jobs where id = any (%(ids)s::bigint[]) and flow_id is null limit 1", schema),
         given,
     )
+    # Or what is found here could be pruned before anybody waits for it.
+    yield Statement(
+        inline(
+            "select from {schema}.flows where id = any (array(select flow_id from {schema}.flow_jobs "
+            "where job_id = any (%(ids)s::bigint[]))) order by id for key share",
+            schema,
+        ),
+        given,
+    )
     # In the order of their ids, and before anything is read: who ends them, or redrives them, comes before or after.
-    # Members can be claimed meanwhile; where one is to be written, all are locked alike: there is one order of locks.
+    # Where one is to be written all are locked alike: there is one order of locks.
     strength = "no key update" if loose else "key share"
     yield Statement(
         inline(f"select id from {{schema}}.jobs where id = any (%(ids)s::bigint[]) order by id for {strength}", schema),
@@ -307,20 +338,24 @@ def _adopted(schema: str, flows: Mapping[int, int]) -> Operation[list[int]]:
     return members
 
 
-def _leading_to(schema: str, job_id: int, tops: Sequence[int]) -> Statement[int]:
-    """One of `tops` that waits for the job, through any number of others."""
+def _rings(schema: str, parents: Sequence[int]) -> Statement[tuple[int, int]]:
+    """(parent, what it waits for) where that waits for the parent, through any number of others. At most one."""
+    children = (
+        "select f.child_id from {schema}.flow_edges f where f.parent_id = %s and exists ("
+        # What has begun waits no more, nor for what it waited for in another round.
+        "select from {schema}.flow_waits w join {schema}.jobs j on j.id = w.job_id "
+        "where w.job_id = f.parent_id and w.round = f.round and j.state = 'blocked') offset 0"
+    )
     return Statement(
         inline(
-            "with recursive below (top, job_id) as (select t, t from unnest(%(tops)s::bigint[]) t union "
-            "select b.top, e.child_id from below b cross join lateral ("
-            # What has begun waits no more.
-            "select f.child_id from {schema}.flow_edges f where f.parent_id = b.job_id and exists ("
-            "select from {schema}.jobs j where j.id = b.job_id and j.state = 'blocked') offset 0) e) "
-            "select top from below where job_id = %(job_id)s limit 1",
+            "with recursive below (parent, first, job_id) as (select p, e.child_id, e.child_id "
+            f"from unnest(%(parents)s::bigint[]) p cross join lateral ({children % 'p'}) e union "
+            f"select b.parent, b.first, e.child_id from below b cross join lateral ({children % 'b.job_id'}) e) "
+            "select parent, first from below where job_id = parent limit 1",
             schema,
         ),
-        {"tops": array(tops), "job_id": job_id},
-        lambda row: row[0],
+        {"parents": array(parents)},
+        lambda row: (row[0], row[1]),
     )
 
 
@@ -345,7 +380,10 @@ def _record(
             "children": array(edge.child for edge in edges),
             "policies": texts(edge.on_failure for edge in edges),
             "known": array(known.members),
-            "forgotten": array(known.forgotten),
+            "forgotten": array(job.id for _, job in known.forgotten),
+            "forgotten_flows": array(flow for flow, _ in known.forgotten),
+            "forgotten_queues": texts(job.queue for _, job in known.forgotten),
+            "forgotten_tasks": texts(job.task for _, job in known.forgotten),
             "waiting": array(waiting),
             "callback_ids": array(callbacks),
             "callbacks": texts(callbacks.values()),
@@ -397,10 +435,20 @@ def turn(schema: str, count: int = SETTLE) -> Operation[int]:
     if not due:
         return int(done)
     # Before anything fails: what is revived fails nobody any more.
-    while revived := (yield revive(schema, count))[0]:
-        done += revived + (yield settle(schema, count))[0].told
+    while revived := (yield from _unless_held(revive(schema, count))):
+        [settled] = yield settle(schema, count)
+        done += revived + settled.told
     for step in (release, fail, cancel_siblings, drop_callbacks):
-        done += (yield step(schema, count))[0]
+        done += yield from _unless_held(step(schema, count))
+    return int(done)
+
+
+def _unless_held(step: Statement[int]) -> Operation[int]:
+    """What somebody holds waits for a later look, and nothing else for it."""
+    try:
+        [done] = yield step
+    except LockNotAvailable:
+        return 0
     return int(done)
 
 
@@ -432,21 +480,30 @@ def sweep(schema: str, after: int, count: int) -> Statement[Any]:
     )
 
 
-def children(schema: str, ids: Sequence[int]) -> Statement[tuple[int, Child]]:
-    """(parent, child) of those that jobs have waited for, in the order of their ids."""
-    return Statement(
+def children(schema: str, ids: Sequence[int]) -> Operation[dict[int, tuple[Child, ...]]]:
+    """What those came to that jobs have waited for, in the order of their ids, by job. Many may have waited for one."""
+    edges: list[tuple[int, int]] = yield Statement(
         inline(
-            "with edges as materialized ("
-            "select parent_id, child_id from {schema}.flow_edges where parent_id = any (%(ids)s::bigint[])), "
-            "members as materialized ("
-            "select job_id, task, name, state, result::text, error from {schema}.flow_jobs "
-            "where job_id = any (array(select child_id from edges))) "
-            "select e.parent_id, m.* from edges e join members m on m.job_id = e.child_id order by e.parent_id, m.job_id",
+            "select parent_id, child_id from {schema}.flow_edges where parent_id = any (%(ids)s::bigint[]) order by 1, 2",
             schema,
         ),
         {"ids": array(ids)},
-        lambda row: (row[0], Child(*row[1:])),
+        lambda row: (row[0], row[1]),
     )
+    members: list[Child] = yield Statement(
+        inline(
+            "select job_id, task, name, state, result::text, error from {schema}.flow_jobs "
+            "where job_id = any (%(ids)s::bigint[])",
+            schema,
+        ),
+        {"ids": array(sorted({child for _, child in edges}))},
+        lambda row: Child(*row),
+    )
+    known = {child.job_id: child for child in members}
+    return {
+        parent: tuple(known[child] for _, child in group if child in known)
+        for parent, group in groupby(edges, itemgetter(0))
+    }
 
 
 def list_flows(schema: str, limit: int, name: str | None = None, before: int | None = None) -> Statement[FlowRow]:
@@ -541,27 +598,24 @@ def failed_ids(schema: str, flow: int) -> Statement[int]:
     )
 
 
-def prune(schema: str, after: int, count: int, age: Any) -> Statement[Any]:
+def prune(schema: str, after: int, count: int, age: Any) -> Operation[tuple[int | None, int]]:
     """(last flow looked at, how many were deleted) of the next `count`: those whose jobs have all ended longer ago.
 
-    A flow with a job in `failed_jobs` stays, since that may be redriven.
+    A flow with a job in `failed_jobs` stays, since that may be redriven. In a transaction of its own: who joins one holds
+    it, and what joined one before is seen by the statement that follows.
     """
-    return Statement(
+    seen: list[int] = yield Statement(
+        inline("select id from {schema}.flows where id > %(after)s order by id limit %(count)s", schema),
+        {"after": after, "count": count},
+        lambda row: row[0],
+    )
+    free = yield Statement(
         inline(
-            "with seen as materialized (select id from {schema}.flows where id > %(after)s order by id limit %(count)s), "
-            "over as materialized (select s.id from seen s where "
-            "(select bool_and(n.state is not null and n.state <> 'failed' and n.job_id <> all (array(select job_id from {schema}.flow_news)) "
-            "and n.ended_at <= clock_timestamp() - %(age)s::interval) from {schema}.flow_jobs n where n.flow_id = s.id) "
-            # Nor one whose jobs are waited for in another flow.
-            "and (select true from {schema}.flow_jobs n join {schema}.flow_edges e on e.child_id = n.job_id "
-            "join {schema}.flow_jobs p on p.job_id = e.parent_id where n.flow_id = s.id and p.flow_id <> s.id "
-            "and (p.state is null or p.state = 'failed') limit 1) is null), "
-            "members as (delete from {schema}.flow_jobs where flow_id = any (array(select id from over)) returning job_id), "
-            "edges as (delete from {schema}.flow_edges where parent_id = any (array(select job_id from members))), "
-            "waits as (delete from {schema}.flow_waits where job_id = any (array(select job_id from members))), "
-            "gone as (delete from {schema}.flows where id = any (array(select id from over)) returning 1) "
-            "select (select max(id) from seen), (select count(*) from gone)",
+            "select id from {schema}.flows where id = any (%(ids)s::bigint[]) order by id for update skip locked",
             schema,
         ),
-        {"after": after, "count": count, "age": age},
+        {"ids": array(seen)},
+        lambda row: row[0],
     )
+    [gone] = yield Statement(text("prune_flows", schema), {"ids": array(free), "age": age}, lambda row: row[0])
+    return (seen[-1] if seen else None), gone

@@ -111,8 +111,8 @@ class Pruner(Service):
     async def _prune_flows(self) -> None:
         """Look at some each time, from where the last turn ended."""
         for _ in range(SWEEPS):
-            statement = flows.prune(self.schema, self._flows_after, BATCH, self._keep)
-            [(last, _)] = await self.runner.fetch(statement)
+            pruning_flows = flows.prune(self.schema, self._flows_after, BATCH, self._keep)
+            last, _ = await self.runner.run(pruning_flows, atomic=True)
             self._flows_after = last or 0
             if last is None:
                 return

@@ -1,6 +1,6 @@
 -- Children of a parent that failed for one of them: the others are cancelled.
 with due as materialized (
-    select ctid as place, job_id from {schema}.flow_turns where turn = 'cancel' limit %(count)s),
+    select ctid as place, job_id from {schema}.flow_turns where turn = 'cancel' order by random() limit %(count)s),
 free as materialized (
     select id from {schema}.jobs where id = any (array(select job_id from due)) order by id for update skip locked),
 cancelled as materialized (

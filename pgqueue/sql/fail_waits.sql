@@ -1,6 +1,6 @@
 -- blocked -> failed, unrun: jobs a child of which has not completed; what else runs for them is to be cancelled where that is asked.
 with due as materialized (
-    select ctid as place, job_id from {schema}.flow_turns where turn = 'fail' limit %(count)s),
+    select ctid as place, job_id from {schema}.flow_turns where turn = 'fail' order by random() limit %(count)s),
 over as materialized (
     select w.job_id from {schema}.flow_waits w
     where w.job_id = any (array(select job_id from due)) and {schema}.flow_turn(w) = 'fail'
@@ -15,11 +15,11 @@ edges as materialized (
     where e.parent_id = any (array(select id from free))
       and e.round = (select w.round from {schema}.flow_waits w where w.job_id = e.parent_id)),
 children as materialized (
-    select job_id, task, state, error from {schema}.flow_jobs where job_id = any (array(select child_id from edges))),
+    select e.parent_id, e.on_failure, c.*, {schema}.edge_state(e.on_failure, c.state) as means
+    from edges e cross join lateral (
+        select m.job_id, m.task, m.state, m.error, m.flow_id, m.adopted from {schema}.flow_jobs m where m.job_id = e.child_id offset 0) c),
 failing as materialized (
-    select distinct on (e.parent_id) e.parent_id, c.*
-    from edges e join children c on c.job_id = e.child_id
-    where {schema}.edge_state(e.on_failure, c.state) = 'fails' order by e.parent_id, c.job_id),
+    select distinct on (parent_id) * from children where means = 'fails' order by parent_id, job_id),
 gone as (
     -- Not one whose child lives again since it was counted: it is counted anew.
     delete from {schema}.jobs where id = any (array(select parent_id from failing)) and state = 'blocked' and waits_for = 'children' returning *),
@@ -55,10 +55,11 @@ doomed as (
     update {schema}.flow_waits set doomed = true where job_id = any (array(select id from gone))),
 siblings as (
     insert into {schema}.flow_turns (job_id, turn)
-    select distinct e.child_id, 'cancel' from edges e join children c on c.job_id = e.child_id
-    where c.state is null and e.parent_id = any (array(select id from gone)) and e.parent_id in (
-        select f.parent_id from edges f join children m on m.job_id = f.child_id
-        where f.on_failure = 'cancel_siblings' and {schema}.edge_state(f.on_failure, m.state) = 'fails')),
+    -- Those of its own flow, and not what was there before it.
+    select distinct c.job_id, 'cancel' from children c
+    where c.state is null and not c.adopted and c.parent_id = any (array(select id from gone))
+      and c.parent_id = any (array(select parent_id from children where on_failure = 'cancel_siblings' and means = 'fails'))
+      and c.flow_id = any (array(select flow_id from gone))),
 done as (
     delete from {schema}.flow_turns
     where ctid = any (array(

@@ -2,6 +2,12 @@
 with members as (
     insert into {schema}.flow_jobs (job_id, flow_id, queue, task, name)
     select * from unnest(%(ids)s::bigint[], %(flows)s::bigint[], %(queues)s::text[], %(tasks)s::text[], %(names)s::text[])),
+forgotten as (
+    -- They have ended, and nothing more is known of them: their keys are still used.
+    insert into {schema}.flow_jobs (job_id, flow_id, queue, task, state, ended_at, adopted)
+    select u.*, 'completed', clock_timestamp(), true
+    from unnest(%(forgotten)s::bigint[], %(forgotten_flows)s::bigint[], %(forgotten_queues)s::text[], %(forgotten_tasks)s::text[]) u
+    on conflict (job_id) do nothing),
 edges as materialized (
     select * from unnest(%(parents)s::bigint[], %(children)s::bigint[], %(policies)s::text[]) u (parent_id, child_id, on_failure)),
 -- Who ends or lives again is locked out. What has been written and not been counted yet is told to these parents too.
@@ -22,7 +28,9 @@ waits as (
     left join unnest(%(callback_ids)s::bigint[], %(callbacks)s::text[]) b (job_id, callback) on b.job_id = c.parent_id
     group by c.parent_id
     on conflict (job_id) do update
-    set round = w.round + 1, pending = excluded.pending, failing = excluded.failing, urgent = excluded.urgent, doomed = false
+    set round = w.round + 1, pending = excluded.pending, failing = excluded.failing, urgent = excluded.urgent, doomed = false,
+        -- It has begun, so what it waits for now decides no more whether it is to.
+        callback = null
     returning job_id, round, {schema}.flow_turn(w) as turn),
 made as (
     insert into {schema}.flow_edges (parent_id, child_id, round, on_failure)

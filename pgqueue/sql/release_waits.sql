@@ -1,6 +1,6 @@
 -- blocked -> available | scheduled: jobs that were to go when somebody held them.
 with due as materialized (
-    select ctid as place, job_id from {schema}.flow_turns where turn = 'release' limit %(count)s),
+    select ctid as place, job_id from {schema}.flow_turns where turn = 'release' order by random() limit %(count)s),
 over as materialized (
     select w.job_id from {schema}.flow_waits w
     where w.job_id = any (array(select job_id from due)) and {schema}.flow_turn(w) = 'release'

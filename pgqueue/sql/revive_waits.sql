@@ -1,6 +1,6 @@
 -- failed -> blocked: jobs that failed unrun for a child which has been redriven.
 with due as materialized (
-    select ctid as place, job_id from {schema}.flow_turns where turn = 'revive' limit %(count)s),
+    select ctid as place, job_id from {schema}.flow_turns where turn = 'revive' order by random() limit %(count)s),
 over as materialized (
     select w.job_id from {schema}.flow_waits w
     where w.job_id = any (array(select job_id from due)) and {schema}.flow_turn(w) = 'revive'
@@ -23,13 +23,12 @@ news as (
     insert into {schema}.flow_news (job_id, was, state) select job_id, 'failed', null from noted),
 revived as (
     update {schema}.flow_waits w set doomed = false
-    where w.job_id = any (array(select id from lost
+    where w.job_id = any (array(select id from made
                                 -- It was redriven by itself, or purged.
                                 union all select o.job_id from over o
                                 where not exists (select from {schema}.failed_jobs f where f.id = o.job_id and f.reason = 'child_failed')))
     returning w.job_id, {schema}.flow_turn(w) as turn),
 turns as (
-    -- One whose key another job holds stays failed, as with any redrive.
     insert into {schema}.flow_turns (job_id, turn)
     select job_id, turn from revived where turn is not null and job_id = any (array(select id from made))),
 done as (
@@ -37,6 +36,8 @@ done as (
     where ctid = any (array(
         select d.place from due d
         where d.job_id = any (array(select job_id from revived))
+           -- One whose key another job holds stays failed, as with any redrive.
+           or d.job_id = any (array(select id from lost))
            or not exists (select from {schema}.flow_waits w where w.job_id = d.job_id and {schema}.flow_turn(w) = 'revive')))
     returning 1)
 select count(*) from done

@@ -9,8 +9,6 @@ import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from itertools import groupby
-from operator import itemgetter
 from uuid import UUID
 
 from pgqueue.admission import HORIZON
@@ -369,14 +367,14 @@ class Claimer:
             return jobs
         parents = {job.id: job for job in jobs if job.option("children")}
         try:
-            found = await self._connection.fetch(flows.children(self._schema, sorted(parents)))
+            found = await self._connection.run(flows.children(self._schema, sorted(parents)))
         except TRANSIENT as error:
             logger.warning("%d jobs are given back, since what they waited for cannot be read: %s", len(parents), error)
             for job in parents.values():
                 self._finisher.add(Finished(job.id, job.fence, job.task, None, limited=job.limited))
             return [job for job in jobs if job.id not in parents]
-        for id_, children in groupby(found, itemgetter(0)):
-            parents[id_].children = tuple(child for _, child in children)
+        for id_, children in found.items():
+            parents[id_].children = children
         return jobs
 
     async def _busy(self) -> None:

@@ -198,14 +198,32 @@ class Finisher:
 
     async def _write_unlocked(self, batch: list[Finished]) -> None:
         """Somebody holds a row of the batch: the others end now, that one when it is free."""
-        operation = finishing.finish_unlocked(self._schema, self._worker(), batch)
-        free, in_flows = await self._connection.run(operation, atomic=True)
-        if in_flows:
-            self._on_flows()
-        ready = [one for one in batch if one.id in free]
-        self._wrote(ready)
-        rest = self._without([one for one in batch if one.id not in free], self._superseded)
-        if rest:
+        waits = [[one] for one in batch if type(one.outcome) is Wait]
+        written: set[int] = set()
+        held: list[Finished] = []
+        # What a job brings may meet a lock of other rows than its own, or be refused: each of these stands alone.
+        for part in ([one for one in batch if type(one.outcome) is not Wait], *waits):
+            operation = finishing.finish_unlocked(self._schema, self._worker(), part)
+            try:
+                free, in_flows = await self._connection.run(operation, atomic=True) if part else (set(), 0)
+            except pg_errors.LockNotAvailable:
+                held += part
+                if part in waits:
+                    # Others wait for one such lock and no more of them; next time it is the last.
+                    break
+                continue
+            except PgQueueError as error:
+                if part not in waits:
+                    raise
+                await self._isolate(part, error)
+                written |= {one.id for one in part}
+                continue
+            written |= free
+            if in_flows:
+                self._on_flows()
+            self._wrote([one for one in part if one.id in free])
+        left = [one for one in batch if one.id not in written and one not in held]
+        if rest := self._without([*left, *held], self._superseded):
             self._locked.extend(rest)
             asyncio.get_running_loop().call_later(0.2, self._retry_locked)
 

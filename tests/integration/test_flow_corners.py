@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Generator, Sequence
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -70,6 +71,59 @@ async def test_who_comes_to_wait_after_some_were_told_and_others_not_is_told_onc
     await adrain(app)
     assert sorted(work.ran) == ["0", "1", "2", "3", "4", "late"]
     assert [job.refresh().state for job in (*parents, late)] == ["completed"] * 6
+
+
+async def test_an_end_and_another_are_counted_with_the_redrive_in_between(app: PgQueue, work: Work, dsn: str) -> None:
+    @app.task(name="bad", max_attempts=1)
+    async def bad() -> None:
+        if not work.ran:
+            raise ValueError
+
+    late = work.task.using(delay=3600).job("late")
+    made = app.flows.enqueue(chord([bad.job(), late], work("end"), on_failure="wait"))
+    child, _, end = made.jobs
+    await adrain(app)
+    # The child has failed, was redriven, and has completed, which others have written in another order.
+    with psycopg.connect(dsn) as conn:
+        conn.execute("delete from pgqueue.failed_jobs where id = %s", [child.id])
+        conn.execute("update pgqueue.flow_jobs set state = 'completed' where job_id = %s", [child.id])
+        conn.execute("update pgqueue.flow_waits set pending = 2 where job_id = %s", [end.id])
+        for was, state in ((None, "completed"), (None, "failed"), ("failed", None)):
+            conn.execute(
+                "insert into pgqueue.flow_news (job_id, was, state) values (%s, %s, %s)", [child.id, was, state]
+            )
+    # Two of the three would be counted by one look, the third by another.
+    for count in (2, 1, 2):
+        await app.database.afetch(flows.settle(app.schema, count))
+        assert end.refresh().state == "blocked"
+    await app.database.afetch(flows.settle(app.schema))
+    assert end.refresh().state == "blocked"
+    with psycopg.connect(dsn) as conn:
+        assert conn.execute("select pending from pgqueue.flow_waits where job_id = %s", [end.id]).fetchone() == (1,)
+
+
+async def test_what_somebody_holds_keeps_no_other_flow_waiting(app: PgQueue, work: Work, dsn: str) -> None:
+    batches = [app.flows.enqueue(batch([work(name)], on_success=work("done"))) for name in ("a", "b")]
+    for one in batches:
+        one.jobs[0].cancel()
+    with psycopg.connect(dsn) as conn:
+        conn.execute("select from pgqueue.jobs where id = %s for key share", [batches[0].jobs[1].id])
+        await app.database.arun(flows.turn(app.schema))
+        assert [one.jobs[1].refresh().state for one in batches] == ["blocked", "cancelled"]
+    await app.database.arun(flows.turn(app.schema))
+    assert batches[0].jobs[1].refresh().state == "cancelled"
+
+
+async def test_only_siblings_of_the_own_flow_are_cancelled(app: PgQueue, work: Work) -> None:
+    before = work.task.using(delay=3600).enqueue("before")
+    other = app.flows.enqueue(chain(work.task.using(delay=3600).job("other"), work("end")))
+    flow = Flow()
+    bad = flow.add(work("bad"))
+    flow.add(work("end"), after=[bad, before, other.jobs[0]], on_failure="cancel_siblings")
+    work.fails = {"bad"}
+    app.flows.enqueue(flow)
+    await adrain(app)
+    assert (before.refresh().state, other.jobs[0].refresh().state) == ("scheduled", "scheduled")
 
 
 async def test_siblings_are_cancelled_though_the_service_dies_in_between_and_one_of_them_is_held(
@@ -150,6 +204,119 @@ async def test_a_job_that_waits_for_itself_through_a_key_fails_and_says_so(app: 
     assert error["type"] == "pgqueue.errors.ArgumentError"
     assert f"job {held.id} waits for job {first.id}" in error["message"]
     assert app.failed.get(held.id).reason == "child_failed"
+
+
+async def test_a_job_that_brings_a_batch_waits_for_its_members(app: PgQueue, work: Work) -> None:
+    runs = 0
+
+    @app.task(name="outer", bind=True)
+    async def outer(ctx: Context) -> list[str]:
+        nonlocal runs
+        runs += 1
+        if not ctx.children():
+            raise WaitForChildren(batch([work("a"), work("b")], on_success=work("done"), on_failure=work("alarm")))
+        return [child.result for child in ctx.children()]
+
+    job = outer.enqueue()
+    await adrain(app)
+    assert (runs, job.refresh().value) == (2, ["A", "B"])
+    assert sorted(work.ran) == ["a", "b", "done"]
+
+
+async def test_a_job_whose_key_is_still_used_is_a_child_that_has_completed(app: PgQueue, work: Work) -> None:
+    runs: list[int] = []
+
+    @app.task(name="once", unique=Unique("once", until="forever"), keep_completed=False)
+    async def once() -> None: ...
+
+    @app.task(name="outer", bind=True)
+    async def outer(ctx: Context) -> None:
+        runs.append(len(ctx.children()))
+        if not ctx.children():
+            raise WaitForChildren(once.job())
+
+    once.enqueue()
+    await adrain(app)
+    outer.enqueue()
+    await adrain(app)
+    assert runs == [0, 1]
+
+
+@pytest.mark.parametrize("how", ["after", "chain"])
+async def test_rings_through_what_is_brought_are_found(app: PgQueue, work: Work, dsn: str, how: str) -> None:
+    @app.task(name="inner", unique=Unique("inner"))
+    async def inner() -> None: ...
+
+    @app.task(name="outer", bind=True, max_attempts=1)
+    async def outer(ctx: Context, held: int) -> None:
+        brought = work.task.using(after=held).job("new") if how == "after" else chain(inner.job(), work("new"))
+        raise WaitForChildren(brought)
+
+    # The job that it waits for will be one that waits for it.
+    first = outer.using(delay=3600).enqueue(0)
+    held = inner.using(after=first).enqueue()
+    with psycopg.connect(dsn) as conn:
+        conn.execute("update pgqueue.jobs set args = jsonb_build_object('held', %s) where id = %s", [held.id, first.id])
+        conn.execute("update pgqueue.jobs set run_at = clock_timestamp() where id = %s", [first.id])
+    await adrain(app, with_scheduled=True)
+    [error] = app.failed.get(first.id).errors
+    assert "neither would ever go on" in error["message"]
+    assert work.ran == []
+
+
+async def test_two_jobs_that_come_to_wait_for_each_other_at_once_do_not_stand_still(app: PgQueue) -> None:
+    met = asyncio.Barrier(2)
+
+    @app.task(name="one", bind=True, max_attempts=1, unique=Unique("key {n}"))
+    async def one(ctx: Context, n: int) -> None:
+        if ctx.children():
+            return
+        await met.wait()
+        raise WaitForChildren(one.job(1 - n))
+
+    jobs = [one.enqueue(n) for n in range(2)]
+    async with app.worker():
+        for job in jobs:
+            await until(partial(_ended, app, job.id))
+    errors = [error["message"] for job in jobs for error in app.jobs.get(job.id).errors]
+    assert any("neither would ever go on" in message for message in errors)
+
+
+async def test_a_callback_may_wait_for_children(app: PgQueue, work: Work) -> None:
+    work.fails = {"a"}
+
+    @app.task(name="alarm", bind=True, max_attempts=1)
+    async def alarm(ctx: Context) -> int:
+        if len(ctx.children()) < 2:
+            raise WaitForChildren(work("page"))
+        return len(ctx.children())
+
+    made = app.flows.enqueue(batch([work("a")], on_failure=alarm.job()))
+    await adrain(app)
+    assert (made.jobs[1].refresh().state, made.jobs[1].refresh().value) == ("completed", 2)
+
+
+async def test_a_job_that_cannot_wait_yet_keeps_no_other_outcome_waiting(app: PgQueue, work: Work, dsn: str) -> None:
+    @app.task(name="sync", unique=Unique("sync"))
+    async def sync() -> None: ...
+
+    @app.task(name="outer", bind=True)
+    async def outer(ctx: Context) -> None:
+        if not ctx.children():
+            raise WaitForChildren(sync.job())
+
+    with psycopg.connect(dsn) as conn:
+        # Whoever brings a job with this key waits for the end of this transaction.
+        sync.using(conn).enqueue()
+        async with app.worker():
+            outer_job = outer.enqueue()
+            plain = [work.task.enqueue(str(n)) for n in range(20)]
+            for job in plain:
+                await until(partial(_ended, app, job.id))
+            assert outer_job.refresh().state == "running"
+            conn.commit()
+            await until(lambda: _ended(app, outer_job.id))
+    assert outer_job.refresh().state == "completed"
 
 
 async def test_what_a_job_may_not_bring_fails_it_with_that_error(app: PgQueue, work: Work) -> None:
@@ -322,6 +489,40 @@ async def test_many_jobs_go_back_to_wait_together_in_few_statements(app: PgQueue
         await adrain(app)
     assert [app.jobs.get(job.id).value for job in jobs] == [[f"{n}.{part}" for part in range(3)] for n in range(40)]
     assert statements < 200
+
+
+async def test_a_parent_whose_key_was_taken_comes_back_with_the_next_redrive_of_its_child(
+    app: PgQueue, work: Work
+) -> None:
+    work.fails = {"child"}
+
+    @app.task(name="sync", unique=Unique("sync"))
+    async def sync() -> None: ...
+
+    made = app.flows.enqueue(chain(work("child"), sync.job()))
+    await adrain(app)
+    taken = sync.using(delay=3600).enqueue()
+    app.flows.retry(made.id)
+    await adrain(app)
+    assert made.jobs[1].refresh().state == "failed"
+    taken.cancel()
+    work.fails = set()
+    app.flows.retry(made.id)
+    await adrain(app)
+    assert [job.refresh().state for job in made.jobs] == ["completed", "completed"]
+
+
+async def test_jobs_after_the_same_jobs_in_another_order_take_their_locks_in_one_order(
+    app: PgQueue, work: Work, dsn: str
+) -> None:
+    one, two = (work.task.using(delay=3600).enqueue(name) for name in ("one", "two"))
+
+    def enqueue(*after: Any) -> None:
+        app.enqueue_many([work.task.using(after=job).job("x") for job in after])
+
+    for _ in range(10):
+        await asyncio.gather(asyncio.to_thread(enqueue, one, two), asyncio.to_thread(enqueue, two, one))
+    assert app.jobs.count(state="blocked") == 40
 
 
 # What people do

@@ -676,9 +676,9 @@ async def test_an_ended_flow_goes_with_the_history_and_one_with_failed_jobs_stay
     failed = app.flows.enqueue(chain(work("bad"), work("c")))
     live = app.flows.enqueue(chain(work.task.using(delay=3600).job("later"), work("d")))
     await adrain(app)
-    [(_, gone)] = await app.database.afetch(flows.prune(app.schema, 0, 100, timedelta(hours=1)))
+    _, gone = await app.database.arun(flows.prune(app.schema, 0, 100, timedelta(hours=1)), atomic=True)
     assert gone == 0
-    [(_, gone)] = await app.database.afetch(flows.prune(app.schema, 0, 100, timedelta()))
+    _, gone = await app.database.arun(flows.prune(app.schema, 0, 100, timedelta()), atomic=True)
     assert gone == 1
     assert sorted(row.id for row in app.flows.list()) == [failed.id, live.id]
     with pytest.raises(JobNotFound):
@@ -726,7 +726,7 @@ async def test_a_flow_whose_job_another_flow_waits_for_is_kept(app: PgQueue, wor
     flow.add(work("c"), after=[made.jobs[0], late])
     app.flows.enqueue(flow)
     await adrain(app)
-    [(_, gone)] = await app.database.afetch(flows.prune(app.schema, 0, 100, timedelta()))
+    _, gone = await app.database.arun(flows.prune(app.schema, 0, 100, timedelta()), atomic=True)
     assert (gone, app.flows.get(made.id).state) == (0, "completed")
 
 

@@ -37,6 +37,10 @@ _fences = itertools.count(2**62)
 _queues = itertools.count()
 
 
+# One step that meets a lock is left out; in a transaction the next cannot go on.
+HELD = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psycopg.errors.InFailedSqlTransaction)
+
+
 class Crash(Exception):
     """Whoever ran the statements is gone: nothing of their transaction is kept."""
 
@@ -142,7 +146,7 @@ class World:
                 result = run(conn, operation)
                 if self.maybe(percent):
                     raise Crash
-        except (Crash, psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+        except (Crash, *HELD):
             return None
         return result
 
