@@ -424,7 +424,7 @@ declare
     befores text[];
     states text[];
     tolds bigint[];
-    parted bigint[];
+    parted bigint[] := '{{}}';
     change record;
     edges integer;
     going bigint[];
@@ -439,16 +439,23 @@ begin
     into places, ids, befores, states, tolds
     from (select n.ctid as place, n.* from {schema}.flow_news n limit most for update skip locked) n;
     -- All news of one job are counted together: of an end, a redrive and another end two would let its parent go.
-    parted := array(
-        select d.job_id from (select n.job_id, count(*) from {schema}.flow_news n where n.job_id = any (ids) group by n.job_id
-                              except select i, count(*) from unnest(ids) i group by i) d);
+    if (select count(*) from {schema}.flow_news) > cardinality(ids) then
+        parted := array(
+            select d.job_id from (select n.job_id, count(*) from {schema}.flow_news n group by n.job_id
+                                  except select i, count(*) from unnest(ids) i group by i) d
+            intersect select unnest(ids));
+    end if;
     for change in
         with jobs as materialized (
-            select n.job_id, min(n.told) as told, array_agg(n.was) as befores, array_agg(n.state) as states, array_agg(n.told) as tolds,
-                   row_number() over (order by n.job_id) as number
-            from unnest(ids, befores, states, tolds) n (job_id, was, state, told) where n.job_id <> all (parted) group by n.job_id),
+            -- Mostly there is one of each.
+            select n.job_id, min(n.told) as told, min(n.was) as was, min(n.state) as state, row_number() over (order by n.job_id) as number,
+                   array_agg(n.place) as places,
+                   case when count(*) > 1 then array_agg(n.was) end as befores,
+                   case when count(*) > 1 then array_agg(n.state) end as states, case when count(*) > 1 then array_agg(n.told) end as tolds
+            from unnest(places, ids, befores, states, tolds) n (place, job_id, was, state, told)
+            where n.job_id <> all (parted) group by n.job_id),
         edges as materialized (
-            select j.number, j.job_id, e.*, j.befores, j.states, j.tolds
+            select j.number, j.job_id, e.*, j.was, j.state, j.befores, j.states, j.tolds
             -- What is limited in here can only be looked up for one after the other, in their order, until there are enough.
             from (select * from jobs order by number) j, lateral (
                 select f.parent_id, f.round, f.on_failure from {schema}.flow_edges f
@@ -456,32 +463,36 @@ begin
             limit most),
         -- Of the last of them more may wait: its news stay, and say to whom they have been told.
         cut as materialized (
-            select e.number, e.job_id, max(e.parent_id) as parent from edges e
-            where (select count(*) from edges) >= most group by e.number, e.job_id order by e.number desc limit 1),
+            select e.number, max(e.parent_id) as parent from edges e
+            where (select count(*) from edges) >= most group by e.number order by e.number desc limit 1),
         change as materialized (
-            select e.parent_id, e.round,
+            select n.parent_id, n.round,
                    sum((n.is = 'waits')::int - (n.was = 'waits')::int)::int as pending,
                    sum((n.is = 'fails')::int - (n.was = 'fails')::int)::int as failing,
                    sum((n.is = 'hurries')::int - (n.was = 'hurries')::int)::int as urgent
-            from edges e cross join lateral (
-                select {schema}.edge_state(e.on_failure, n.state) as is, {schema}.edge_state(e.on_failure, n.was) as was
-                from unnest(e.befores, e.states, e.tolds) n (was, state, told) where n.told < e.parent_id) n
-            where n.is <> n.was group by e.parent_id, e.round),
+            from (select e.parent_id, e.round, {schema}.edge_state(e.on_failure, e.state) as is, {schema}.edge_state(e.on_failure, e.was) as was
+                  from edges e where e.tolds is null
+                  union all
+                  select e.parent_id, e.round, {schema}.edge_state(e.on_failure, n.state), {schema}.edge_state(e.on_failure, n.was)
+                  from edges e cross join lateral unnest(e.befores, e.states, e.tolds) n (was, state, told)
+                  where e.tolds is not null and n.told < e.parent_id) n
+            where n.is <> n.was group by n.parent_id, n.round),
         alike as materialized (
             select c.pending, c.failing, c.urgent, c.round, array_agg(c.parent_id order by c.parent_id) as parents
             from change c group by c.pending, c.failing, c.urgent, c.round)
         select a.*, case when (select count(*) from alike) > 1 then array(select c.parent_id from change c) end as everyone,
-               l.edges, l.done, c.job_id as cut_job, c.parent as cut_parent
+               l.edges, l.done, l.cut, c.parent
         from (select (select count(*) from edges) as edges,
-                     array(select j.job_id from jobs j where j.number < coalesce((select number from cut), most + 1)) as done
+                     array(select unnest(j.places) from jobs j where j.number < coalesce((select number from cut), most + 1)) as done,
+                     (select j.places from jobs j where j.number = (select number from cut)) as cut
               where ids is not null) l
         left join cut c on true left join alike a on true
     loop
         if edges is null then
             edges := change.edges;
             told := edges + cardinality(change.done);
-            delete from {schema}.flow_news where ctid = any (places) and job_id = any (change.done);
-            update {schema}.flow_news n set told = greatest(n.told, change.cut_parent) where ctid = any (places) and job_id = change.cut_job;
+            delete from {schema}.flow_news where ctid = any (change.done);
+            update {schema}.flow_news n set told = greatest(n.told, change.parent) where ctid = any (change.cut);
             -- All in the order of their ids, against deadlocks; those of one kind are updated in it.
             perform from {schema}.flow_waits w where w.job_id = any (change.everyone) order by w.job_id for update;
         end if;
