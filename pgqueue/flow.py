@@ -228,7 +228,10 @@ class Flow:
             return [self.add(part, after=after, on_failure=on_failure)]
         given: object = part
         if not isinstance(given, Flow):
-            raise ArgumentError(f"{part!r} is no part of a flow: give jobs made by task.job(…), or flows")
+            raise ArgumentError(
+                f"a {type(given).__name__} is no part of a flow: give jobs made by task.job(…), or flows; the jobs of "
+                "a list side by side are group(*jobs)"
+            )
         heads = {node.index for node in part.heads()}
         mine: dict[int, Node] = {}
         for node in part.nodes:

@@ -597,6 +597,14 @@ begin
     if found then
         perform pg_notify('{channel}', 'flows');
     end if;
+    -- One that ran and failed itself waits for those of its children that live again; what failed for a child is to run.
+    update {schema}.jobs j set state = 'blocked', position = null, waits_for = 'children'
+    where j.id = any (inserted) and exists (
+        select from {schema}.failed_jobs f where f.id = j.id and f.reason <> 'child_failed') and exists (
+        select from {schema}.flow_waits w
+        join {schema}.flow_edges e on e.parent_id = w.job_id and e.round = w.round
+        join {schema}.flow_jobs m on m.job_id = e.child_id
+        where w.job_id = j.id and {schema}.edge_state(e.on_failure, m.state) = 'waits');
     with gone as (delete from {schema}.failed_jobs f where f.id = any (inserted) returning f.queue, f.places)
     insert into {schema}.freed_places (gate, loose)
     select place, false from gone g, unnest(g.places) place where coalesce(to_queue, g.queue) <> g.queue;
@@ -605,7 +613,7 @@ begin
     end if;
     perform pg_notify('{channel}', case when min(j.position) is null then format('scheduled %s', j.queue)
                                         else format('available %s %s %s', j.queue, j.priority, min(j.position)) end)
-    from {schema}.jobs j where j.id = any (inserted) group by j.queue, j.priority, j.position is null;
+    from {schema}.jobs j where j.id = any (inserted) and j.state <> 'blocked' group by j.queue, j.priority, j.position is null;
     return query select unnest(inserted);
 end
 $function$;

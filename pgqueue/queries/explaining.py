@@ -89,7 +89,8 @@ def why(schema: str, job_id: int) -> Operation[Why]:
         )
     job = jobs[-1]
     if job.state in ("completed", "cancelled", "failed"):
-        return Why(job, tuple(_ended(job)))
+        row = (yield flows.flow_of_job(schema, job_id)) if job.reason == "child_failed" else ()
+        return Why(job, tuple(_ended(job, row[0].id if row else None)))
     rows: list[Live] = yield _live(schema, job_id)
     if not rows:
         # It ended since.
@@ -112,7 +113,7 @@ def why(schema: str, job_id: int) -> Operation[Why]:
     return Why(job, tuple(found) or (_soon(job, live),))
 
 
-def _ended(job: Job) -> Iterator[Reason]:
+def _ended(job: Job, flow: int | None) -> Iterator[Reason]:
     last = job.errors[-1] if job.errors else {}
     error = ": ".join(filter(None, (str(last.get("type") or ""), str(last.get("message") or ""))))
     if job.state == "completed":
@@ -120,17 +121,13 @@ def _ended(job: Job) -> Iterator[Reason]:
     elif job.state == "cancelled":
         yield Reason("cancelled", f"it was cancelled at {_at(job.ended_at)}: {job.reason}")
     elif job.reason == "child_failed":
-        yield Reason(
-            "child_failed", f"it failed unrun, for a job that it waited for: {last.get('message')}", _REDRIVE_FLOW
-        )
+        mend = "" if flow is None else f"Mend the cause, then: pgqueue flows retry {flow}"
+        yield Reason("child_failed", f"it failed for a job that it waited for: {last.get('message')}", mend or None)
     else:
         told = (
             f"it failed for good at {_at(job.ended_at)} ({job.reason}) after {counted(job.attempt, 'attempt')}: {error}"
         )
         yield Reason("failed", told, f"Mend the cause, then: pgqueue failed redrive {job.id}")
-
-
-_REDRIVE_FLOW = "Redrive that job, and this one waits for it again; or: pgqueue flows retry"
 
 
 def _running(job: Job, live: Live) -> Iterator[Reason]:
@@ -251,7 +248,14 @@ def _behind(schema: str, job: Job, gate: GateState) -> Operation[list[Reason]]:
 def _closed(gate: GateState) -> list[Reason]:
     what = f"{gate.scope} {gate.of}" + (f" for {_value(gate)}" if gate.key else "")
     if gate.paused or (gate.closes_for is not None and gate.closes_for > COUNTED * 86_400):
-        return [Reason("paused", f"{what} is paused", f"pgqueue limits resume --{gate.scope} {gate.of}")]
+        which = f"--{gate.scope} {gate.of}" + (f" --key '{gate.key}' --value '{_value(gate)}'" if gate.key else "")
+        if gate.scope == "serial":
+            serial_key = gate.name.removeprefix(f"serial:{gate.of}:")
+            what, which = (
+                f"serial key {serial_key} of queue {gate.of}",
+                f"--queue {gate.of} --serial-key '{serial_key}'",
+            )
+        return [Reason("paused", f"{what} is paused", f"pgqueue limits resume {which}")]
     if gate.closes_for is not None and gate.closes_for > 0:
         told = f"nothing of {what} begins for {span(gate.closes_for)}, since somebody was told to come later"
         return [Reason("closed", told)]

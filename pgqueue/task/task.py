@@ -232,7 +232,15 @@ class BoundTask(Generic[P, R]):
     unique: Unique | None = None
 
     def job(self, *args: P.args, **kwargs: P.kwargs) -> NewJob:
-        """As `Task.job`, with these options."""
+        """As `Task.job`, with these options. Raises ArgumentError where a connection was given, too."""
+        if self.connection is not None:
+            raise ArgumentError(
+                f"{self.task.name}: a job that is enqueued later joins no transaction now: give the connection to what "
+                "enqueues it, as in enqueue_many(jobs, using=…) or flows.enqueue(flow, using=…)"
+            )
+        return self._job(*args, **kwargs)
+
+    def _job(self, *args: P.args, **kwargs: P.kwargs) -> NewJob:
         task, given = self.task, self.template
         text = task.signature.dump(args, kwargs)
         key, serial_key = given.key, given.serial_key
@@ -265,8 +273,8 @@ class BoundTask(Generic[P, R]):
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
         """As `Task.enqueue`, in the transaction of the connection that was given."""
-        return self.task.app.inserter.insert([self.job(*args, **kwargs)], self.connection)[0]
+        return self.task.app.inserter.insert([self._job(*args, **kwargs)], self.connection)[0]
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
         """As `enqueue`."""
-        return (await self.task.app.inserter.ainsert([self.job(*args, **kwargs)], self.connection))[0]
+        return (await self.task.app.inserter.ainsert([self._job(*args, **kwargs)], self.connection))[0]

@@ -548,6 +548,22 @@ async def test_a_flow_whose_child_cannot_come_back_is_retried_without_it(
     assert work.ran == ["parent", "end"]
 
 
+@pytest.mark.parametrize("policy", ["ignore", "wait"])
+async def test_what_failed_itself_waits_for_the_children_that_are_retried_with_it(
+    app: PgQueue, work: Work, policy: Any
+) -> None:
+    work.fails = {"size", "publish"} if policy == "ignore" else {"publish"}
+    made = app.flows.enqueue(chord([work("size"), work("other")], work("publish"), on_failure=policy))
+    await adrain(app)
+    assert made.jobs[2].refresh().state == "failed"
+    work.fails, work.ran = set(), []
+    app.flows.retry(made.id)
+    await adrain(app)
+    assert work.ran == (["size", "publish"] if policy == "ignore" else ["publish"])
+    assert [state for _, state in work.children["publish"]] == ["completed", "completed"]
+    assert app.flows.get(made.id).state == "completed"
+
+
 async def test_a_redrive_of_all_takes_those_along_whose_child_cannot_come_back(app: PgQueue, work: Work) -> None:
     work.fails = {"bad"}
     lost = app.flows.enqueue(chain(work("lost"), work("parent")))

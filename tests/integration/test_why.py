@@ -283,6 +283,25 @@ async def test_its_task_is_paused(app: PgQueue) -> None:
         assert codes(app, job.id) == ["paused"]
 
 
+async def test_what_resumes_a_value_or_a_serial_key_is_named_whole(app: PgQueue) -> None:
+    @app.task(name="work", limit=Limit(concurrency=5, key="{customer}"), serial_key="{customer}")
+    async def work(customer: str) -> None: ...
+
+    await adrain(app)
+    app.limits.pause(task="work", key="{customer}", value="acme")
+    job = work.enqueue("acme")
+    async with app.worker({"default": 5}):
+        await until(lambda: _blocked(app, job.id))
+        fix = "pgqueue limits resume --task work --key '{customer}' --value 'acme'"
+        assert [reason.fix for reason in app.jobs.why(job.id).reasons] == [fix]
+        app.limits.resume(task="work", key="{customer}", value="acme")
+        app.limits.pause(queue="default", serial_key="other")
+        halted = work.enqueue("other")
+        await until(lambda: _blocked(app, halted.id))
+        fix = "pgqueue limits resume --queue default --serial-key 'other'"
+        assert [reason.fix for reason in app.jobs.why(halted.id).reasons] == [fix]
+
+
 async def test_it_waits_for_its_children_or_for_one_that_failed(app: PgQueue) -> None:
     @app.task(name="work", max_attempts=1)
     async def work(name: str) -> None:
@@ -300,6 +319,7 @@ async def test_it_waits_for_its_children_or_for_one_that_failed(app: PgQueue) ->
     assert f"pgqueue failed redrive {holds.jobs[0].id}" in str(app.jobs.why(holds.jobs[1].id).reasons[0].fix)
     assert codes(app, fails.jobs[1].id) == ["child_failed"]
     assert "no such video" in text(app, fails.jobs[1].id)
+    assert app.jobs.why(fails.jobs[1].id).reasons[0].fix == f"Mend the cause, then: pgqueue flows retry {fails.id}"
 
 
 # On the command line

@@ -75,3 +75,13 @@ def test_a_dsn_that_is_no_text_is_refused_at_once() -> None:
     number: Any = 5
     with pytest.raises(ConfigurationError, match=r"was given 5 as its DSN: give text such as 'postgresql:///shop'"):
         PgQueue(number)
+
+
+def test_a_job_for_later_takes_no_connection_that_it_would_not_join() -> None:
+    app = PgQueue("postgresql:///nowhere")
+
+    @app.task
+    def send() -> None: ...
+
+    with pytest.raises(ArgumentError, match=r"enqueue_many\(jobs, using=…\)"):
+        send.using(object()).job()
