@@ -34,6 +34,11 @@ class BoundPush:
         stored with the job. `id` is the message's, for the receiver to know it by: without one it follows from the job,
         and is the same in all its attempts. Raises ArgumentError.
         """
+        return self._task.job(**self._given(url, body, method, headers, id))
+
+    def _given(
+        self, url: str, body: Any, method: str, headers: Mapping[str, str] | None, id: str | None
+    ) -> dict[str, Any]:
         written = requests.written(body, requests.checked_headers(headers or {}))
         request = requests.checked(self._rules, url, written, method, headers)
         given: dict[str, Any] = {"url": str(request.url), "host": request.host}
@@ -45,7 +50,7 @@ class BoundPush:
             given["headers"] = dict(headers)
         if id is not None:
             given["id"] = checked_id(id)
-        return self._task.job(**given)
+        return given
 
     def enqueue(
         self,
@@ -60,7 +65,7 @@ class BoundPush:
 
         push.enqueue("https://example.com/hook", {"order": 7}, headers={"X-Shop": "7"})
         """
-        new = self.job(url, body, method=method, headers=headers, id=id)
+        new = self._task.new_job(**self._given(url, body, method, headers, id))
         return self._task.task.app.inserter.insert([new], self._task.connection)[0]
 
     async def aenqueue(
@@ -73,5 +78,5 @@ class BoundPush:
         id: str | None = None,
     ) -> Job:
         """As `enqueue`."""
-        new = self.job(url, body, method=method, headers=headers, id=id)
+        new = self._task.new_job(**self._given(url, body, method, headers, id))
         return (await self._task.task.app.inserter.ainsert([new], self._task.connection))[0]

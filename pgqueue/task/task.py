@@ -238,9 +238,10 @@ class BoundTask(Generic[P, R]):
                 f"{self.task.name}: a job that is enqueued later joins no transaction now: give the connection to what "
                 "enqueues it, as in enqueue_many(jobs, using=…) or flows.enqueue(flow, using=…)"
             )
-        return self._job(*args, **kwargs)
+        return self.new_job(*args, **kwargs)
 
-    def _job(self, *args: P.args, **kwargs: P.kwargs) -> NewJob:
+    def new_job(self, *args: P.args, **kwargs: P.kwargs) -> NewJob:
+        """As `job`, for who enqueues it on that connection now."""
         task, given = self.task, self.template
         text = task.signature.dump(args, kwargs)
         key, serial_key = given.key, given.serial_key
@@ -273,8 +274,8 @@ class BoundTask(Generic[P, R]):
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
         """As `Task.enqueue`, in the transaction of the connection that was given."""
-        return self.task.app.inserter.insert([self._job(*args, **kwargs)], self.connection)[0]
+        return self.task.app.inserter.insert([self.new_job(*args, **kwargs)], self.connection)[0]
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
         """As `enqueue`."""
-        return (await self.task.app.inserter.ainsert([self._job(*args, **kwargs)], self.connection))[0]
+        return (await self.task.app.inserter.ainsert([self.new_job(*args, **kwargs)], self.connection))[0]

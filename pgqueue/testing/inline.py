@@ -33,7 +33,7 @@ def run_inline(task: Task[P, R] | BoundTask[P, R], /, *args: P.args, **kwargs: P
         run_inline(charge.using(session), order_id=7)
     """
     bound: BoundTask[P, R] = task.using() if isinstance(task, Task) else task
-    job = bound.job(*args, **kwargs)
+    job = bound.new_job(*args, **kwargs)
     ran = bound.task
     if ran.options.transactional and bound.connection is None:
         raise ConfigurationError(
