@@ -597,14 +597,16 @@ begin
     if found then
         perform pg_notify('{channel}', 'flows');
     end if;
-    -- One that ran and failed itself waits for those of its children that live again; what failed for a child is to run.
+    -- One that ran and failed itself waits for those of its children that live again, unless another lets it run, or has
+    -- let it run by itself. What failed for a child is to run.
     update {schema}.jobs j set state = 'blocked', position = null, waits_for = 'children'
     where j.id = any (inserted) and exists (
-        select from {schema}.failed_jobs f where f.id = j.id and f.reason <> 'child_failed') and exists (
-        select from {schema}.flow_waits w
+        select from {schema}.failed_jobs f where f.id = j.id and f.reason <> 'child_failed') and (
+        select bool_or(m.state is null) and not bool_or({schema}.edge_state(e.on_failure, m.state) in ('fails', 'hurries'))
+        from {schema}.flow_waits w
         join {schema}.flow_edges e on e.parent_id = w.job_id and e.round = w.round
         join {schema}.flow_jobs m on m.job_id = e.child_id
-        where w.job_id = j.id and {schema}.edge_state(e.on_failure, m.state) = 'waits');
+        where w.job_id = j.id);
     with gone as (delete from {schema}.failed_jobs f where f.id = any (inserted) returning f.queue, f.places)
     insert into {schema}.freed_places (gate, loose)
     select place, false from gone g, unnest(g.places) place where coalesce(to_queue, g.queue) <> g.queue;

@@ -564,6 +564,23 @@ async def test_what_failed_itself_waits_for_the_children_that_are_retried_with_i
     assert app.flows.get(made.id).state == "completed"
 
 
+async def test_what_began_for_a_failed_child_begins_at_once_again_when_it_alone_is_redriven(
+    app: PgQueue, work: Work
+) -> None:
+    work.fails = {"a", "end"}
+    flow = Flow()
+    late = flow.add(work.task.using(delay=3600).job("late"))
+    flow.add(work("end"), after={flow.add(work("a")): "run_parent", late: "fail_parent"})
+    made = app.flows.enqueue(flow)
+    await adrain(app)
+    end = made.jobs[2]
+    assert end.refresh().state == "failed"
+    work.fails = {"a"}
+    app.failed.redrive([end.id])
+    await adrain(app)
+    assert (work.ran, end.refresh().state) == (["a", "end", "end"], "completed")
+
+
 async def test_a_redrive_of_all_takes_those_along_whose_child_cannot_come_back(app: PgQueue, work: Work) -> None:
     work.fails = {"bad"}
     lost = app.flows.enqueue(chain(work("lost"), work("parent")))
