@@ -153,7 +153,8 @@ async def test_a_pruner_that_comes_to_a_partition_after_another_dropped_it_goes_
         return await afetch(conn, statement)
 
     async with await psycopg.AsyncConnection.connect(fresh_dsn, autocommit=True) as conn:
-        assert await Pruner(Runner(fetch_late, None), SCHEMA, Retention(4 * DAY)).run_once() > 0  # type: ignore[arg-type]
+        runner = Runner(fetch_late, lambda operation, atomic: arun(conn, operation))
+        assert await Pruner(runner, SCHEMA, Retention(4 * DAY)).run_once() > 0
     assert overtaken == 1
     assert partitions(old)[0] == day(old, 4)
 
