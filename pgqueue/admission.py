@@ -70,10 +70,14 @@ class Gate:
             self.next_at = max(self.next_at, begins_in) + self.rule.interval
 
     @property
+    def sets_time(self) -> bool:
+        """Whether what it lets through has a time before which it must not begin."""
+        return self.rule.interval is not None or self.closed_until > 0
+
+    @property
     def waits_for_time(self) -> bool:
         """Whether jobs are parked here that no end of another will let go."""
-        rule = self.rule
-        return rule.interval is not None or self.closed_until > 0 or (rule.concurrency is None and self.waiting > 0)
+        return self.sets_time or (self.rule.concurrency is None and self.waiting > 0)
 
     @property
     def has_place(self) -> bool:
@@ -195,10 +199,10 @@ def decide(
 
 def _may_wait(candidate: Candidate, gates: Mapping[str, Gate]) -> bool:
     """Whether it may be taken before there is a slot for it: half of the places are left, and it begins at any time."""
-    rules = [(gates[name].rule, gates[name].taken, name in candidate.reserved) for name in candidate.gates]
+    passed = [(gates[name], name in candidate.reserved) for name in candidate.gates]
     return not candidate.once and all(
-        rule.interval is None and (reserved or rule.concurrency is None or taken < rule.concurrency // 2)
-        for rule, taken, reserved in rules
+        not gate.sets_time and (reserved or gate.rule.concurrency is None or gate.taken < gate.rule.concurrency // 2)
+        for gate, reserved in passed
     )
 
 

@@ -65,7 +65,10 @@ def opened(fleet: Fleet) -> Opened | None:
     eventually(
         lambda: fleet.value("select pg_snapshot_xmin(pg_current_snapshot())::text::bigint") > now, "a transaction lasts"
     )
-    found = fleet.query("select id, attempt from {schema}.jobs where task = %s and state = 'running'", fragile.name)
+    # Who has a place has it at the breaker: it is the next that is tried, and has not begun.
+    found = fleet.query(
+        "select id, attempt from {schema}.jobs where task = %s and state = 'running' and places is null", fragile.name
+    )
     moment = time.monotonic_ns()
     after = breaker()
     still = after.state == "open" and after.opened_at == before.opened_at

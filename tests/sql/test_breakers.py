@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -74,7 +75,7 @@ def claim(conn: Connection, *, number: int = 100, guarded: bool = True, lifo: bo
     )
 
 
-def claim_limited(conn: Connection) -> list[ClaimedJob]:
+def claim_limited(conn: Connection, *, lead: float = 0.0) -> list[ClaimedJob]:
     operation = limiting.claim_limited(
         SCHEMA,
         queue="mail",
@@ -86,6 +87,7 @@ def claim_limited(conn: Connection) -> list[ClaimedJob]:
         fence=next(fences),
         worker=worker(conn),
         templates=breakers.with_breakers({}, [SEND, MAIL]),
+        lead=lead,
     )
     with conn.transaction():
         scan = run(conn, operation)
@@ -110,6 +112,19 @@ def trial(conn: Connection, of: Of = SEND) -> list[ClaimedJob]:
     make_half_open(conn, of)
     [job] = claim_limited(conn)
     return [job]
+
+
+def claim_before_it_is_time(conn: Connection, seconds: float, *, lead: float) -> tuple[float, ClaimedJob]:
+    """The job that is tried, claimed while the breaker is open for `seconds`; and when it opened, on this clock."""
+    for _ in range(100):
+        opened_at = time.monotonic()
+        fetch(conn, breakers.open_(SCHEMA, SEND, seconds))
+        [job] = claim_limited(conn, lead=lead)
+        if known(conn).state == "open":
+            return opened_at, job
+        # The machine stood still, and the time had come.
+        finish(conn, [job], None)
+    pytest.fail(f"no claim takes less than {seconds:g} s")
 
 
 @pytest.mark.parametrize("lifo", [False, True])
@@ -244,6 +259,14 @@ def test_one_job_is_tried_and_the_rest_waits_for_it(db: Connection) -> None:
     with db.transaction():
         run(db, gates.tick(SCHEMA))
     assert [job_row(db, id_)["state"] for id_ in ids] == ["running", "blocked", "blocked", "blocked"]
+
+
+def test_a_job_that_is_tried_waits_until_its_time_though_its_claim_could_take_longer(db: Connection) -> None:
+    breaker(db)
+    add(db, 1)
+    opened_at, job = claim_before_it_is_time(db, 0.09, lead=1.0)
+    assert job.begins_at is not None
+    assert job.begins_at >= opened_at + 0.09
 
 
 def test_a_trial_that_fails_opens_it_again_in_the_transaction_that_frees_its_place(

@@ -170,9 +170,11 @@ def test_what_another_limit_has_let_go_waits_for_the_queue_without_keeping_its_p
 
 def test_what_has_no_slot_yet_is_taken_where_it_keeps_half_of_the_places_for_others() -> None:
     roomy, single, rate = Gate(Rule(concurrency=6)), Gate(Rule(concurrency=1)), Gate(Rule(interval=0.001))
+    soon = Gate(Rule(concurrency=6), closed_until=0.05)
     assert ids(decide(at("g", ids=range(9)), {"g": roomy}, slots=1, prefetch=9).admitted) == [0, 1, 2]
     assert ids(decide(at("g", ids=range(2)), {"g": single}, slots=0, prefetch=9).admitted) == []
     assert ids(decide(at("g", ids=range(2)), {"g": rate}, slots=1, prefetch=9).admitted) == [0]
+    assert ids(decide(at("g", ids=range(2)), {"g": soon}, slots=1, prefetch=9).admitted) == [0]
 
 
 def test_a_job_that_must_not_repeat_is_not_taken_before_there_is_a_slot_for_it() -> None:
@@ -228,6 +230,16 @@ def test_a_gate_that_is_closed_lets_nobody_through_until_then() -> None:
     gate.closed_until = 0.05
     assert gate.let_go() == 2
     assert [one.begins_in for one in decide(at("g", let_go="g", ids=[1, 2]), {"g": gate}).admitted] == [0.05, 0.05]
+
+
+@pytest.mark.parametrize(("lead", "begins_in"), [(0.0, 0.05), (0.07, 0.07)])
+def test_what_is_let_through_before_a_gate_opens_has_a_time_however_long_it_takes_to_begin(
+    lead: float, begins_in: float
+) -> None:
+    gate = Gate(Rule(concurrency=1), closed_until=0.05)
+    assert [one.begins_in for one in decided(at("g"), {"g": gate}, 1, lead=lead).admitted] == [begins_in]
+    gate = Gate(Rule(concurrency=1), closed_until=0.0)
+    assert [one.begins_in for one in decided(at("g"), {"g": gate}, 1, lead=lead).admitted] == [None]
 
 
 def test_no_more_are_let_go_than_may_begin_while_others_are_on_their_way() -> None:
