@@ -43,13 +43,13 @@ class Context:
     attempt: int
     max_attempts: int
     headers: Mapping[str, Any] = field(default_factory=dict)
-    connection: Any = None
     found: tuple[Child, ...] = field(default=(), repr=False)
-    open_journal: Callable[[ClaimedJob], Journal] | None = field(default=None, repr=False)
-    journal: Journal | None = field(default=None, repr=False)
-    open_effects: Callable[[Context], RunEffects] | None = field(default=None, repr=False)
-    effects: RunEffects | None = field(default=None, repr=False)
     claimed: ClaimedJob | None = field(default=None, repr=False)
+    open_journal: Callable[[ClaimedJob], Journal] | None = field(default=None, repr=False)
+    open_effects: Callable[[Context], RunEffects] | None = field(default=None, repr=False)
+    connection: Any = None
+    journal: Journal | None = field(default=None, repr=False)
+    effects: RunEffects | None = field(default=None, repr=False)
     stopped: bool = field(default=False, repr=False)
     # What the run has raised: for middleware.
     error: BaseException | None = field(default=None, repr=False)

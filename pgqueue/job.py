@@ -14,6 +14,7 @@ from pgqueue.errors import ArgumentError, ConfigurationError, JobCancelled, JobE
 JobState = Literal["scheduled", "available", "running", "blocked", "completed", "cancelled", "failed"]
 AS_REGISTERED = "task"
 ENDED: frozenset[JobState] = frozenset({"completed", "cancelled", "failed"})
+INFINITY = math.inf
 
 
 class NewJob(NamedTuple):
@@ -176,7 +177,7 @@ class ClaimedJob:
         self.began: float | None = None
         # When its limit lets it begin, and by how many seconds later it may.
         self.begins_at: float | None = None
-        self.late = math.inf
+        self.late = INFINITY
         # What those came to that it has waited for.
         self.children: tuple[Any, ...] = ()
         self.limited = False

@@ -67,7 +67,7 @@ def finish(schema: str, worker: UUID | None, batch: Sequence[Finished]) -> Opera
     closed: dict[GateName, float] = {}
     # What completes frees its places in the same statement.
     went: set[int] = set()
-    limited = [one for one in latest.values() if _keeps_places(one)]
+    limited = [one for one in latest.values() if one.limited and _keeps_places(one)]
     if limited:
         held = dict((yield gates.places_of(schema, [one.id for one in limited], {one.fence for one in limited})))
         for one in limited:
@@ -117,12 +117,12 @@ def finish_unlocked(schema: str, worker: UUID | None, batch: Sequence[Finished])
 def needs_transaction(batch: Sequence[Finished]) -> bool:
     """Whether it takes more than one statement."""
     return len({_group(one) for one in batch}) > 1 or any(
-        _keeps_places(one) or type(one.outcome) is Wait for one in batch
+        (one.limited and _keeps_places(one)) or type(one.outcome) is Wait for one in batch
     )
 
 
 def _keeps_places(one: Finished) -> bool:
-    return one.tried or (one.limited and type(one.outcome) is not Completed)
+    return one.tried or type(one.outcome) is not Completed
 
 
 def _group(one: Finished) -> str:
@@ -178,9 +178,12 @@ def _durations(group: list[Finished]) -> str:
 
 def _complete(schema: str, worker: UUID | None, group: list[Finished], name: str) -> Statement[Any]:
     params = _common(worker, group)
-    params["results"] = texts(one.outcome.result for one in group if isinstance(one.outcome, Completed))
+    results = [one.outcome.result for one in group if isinstance(one.outcome, Completed)]
     if name == "complete_unkept":
+        # Only parents in flows read them.
+        params["results"] = None if results.count(None) == len(results) else texts(results)
         return Statement(text(name, schema), params)
+    params["results"] = texts(results)
     params["durations"] = _durations(group)
     params["own"] = True if name == "complete_own" else None
     return Statement(text("complete", schema), params)

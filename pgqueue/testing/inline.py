@@ -41,7 +41,7 @@ def run_inline(task: Task[P, R] | BoundTask[P, R], /, *args: P.args, **kwargs: P
         )
     headers = arguments.loads(job.headers) if job.headers else {}
     queue, attempts = job.queue or ran.options.queue, job.max_attempts or _attempts(ran)
-    context = Context(0, ran.name, queue, 1, attempts, headers, bound.connection)
+    context = Context(0, ran.name, queue, 1, attempts, headers, connection=bound.connection)
     call: dict[str, Any] = ran.load(job.args, context)
     inside = contextvars.copy_context()
     if ran.chunk is not None:

@@ -132,9 +132,19 @@ class Executor:
         context: Context | None = None
         try:
             headers = arguments.loads(job.headers) if job.headers else {}
-            context = Context(job.id, job.task, job.queue, job.attempt, job.max_attempts, headers)
-            context.claimed, context.open_journal, context.open_effects = job, self._open_journal, self._open_effects
-            context.found = job.children
+            # By place: names cost a tenth of a microsecond more.
+            context = Context(
+                job.id,
+                job.task,
+                job.queue,
+                job.attempt,
+                job.max_attempts,
+                headers,
+                job.children,
+                job,
+                self._open_journal,
+                self._open_effects,
+            )
             timeout = self._timeout_of(task, job)
             if self._layers:
                 outcome = await self._wrapped(slots, task, job, context, timeout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Coroutine
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgqueue.breaker import Of
 from pgqueue.job import ClaimedJob
@@ -34,6 +34,14 @@ logger = logging.getLogger("pgqueue.worker")
 NO_SETTINGS = QueueSettings()
 
 
+class Rules(NamedTuple):
+    """What holds for the jobs of a task in a queue. `own_retention`: the task itself says how long history is kept."""
+
+    timeout: float | None
+    keeps_history: bool
+    own_retention: bool
+
+
 class Serving:
     """Slots and a claimer for each queue that `spec` names; a glob takes up new queues as they appear."""
 
@@ -54,6 +62,7 @@ class Serving:
         self._poll_interval = poll_interval
         self._start = start
         self._settings: dict[str, QueueSettings] = {}
+        self._rules: dict[tuple[str, str], Rules] = {}
         self._templates: Templates = {}
         self._breakers: frozenset[Of] = frozenset()
         self._keeps_history = worker.app.keep_completed.keeps
@@ -66,6 +75,7 @@ class Serving:
         """Take over what the tables say; `names` are the queues that there are."""
         before = self.paused()
         self._settings = settings
+        self._rules.clear()
         if self._worker.life.heartbeat is not None:
             self._worker.reporter.paused_are(self.slots, before, self.paused())
         for queue in self.paused() - before:
@@ -122,10 +132,15 @@ class Serving:
         """Of the queues that the code knows."""
         return sum(self._spec.resolve(self.known_queues(set())).values())
 
-    def keeps_history(self, task: Task[..., Any], queue: str) -> bool:
-        """Whether anything is kept of a job that completed: its task says, else its queue, else the app."""
-        own = task.options.keep_completed
-        return (queue in self._otherwise) is not self._keeps_history if own is None else own.keeps
+    def rules(self, task: Task[..., Any], queue: str) -> Rules:
+        """What holds for the jobs of a task in a queue: as the task says, else the queue, else the app."""
+        # Asked for twice a job: they are found anew when settings are read.
+        if (found := self._rules.get((task.name, queue))) is None:
+            own = task.options.keep_completed
+            kept = (queue in self._otherwise) is not self._keeps_history if own is None else own.keeps
+            timeout = timeout_of(task, self._settings.get(queue, NO_SETTINGS).timeout, self._worker.app.timeout)
+            found = self._rules[task.name, queue] = Rules(timeout, kept, own is not None)
+        return found
 
     def gates_hit(self, job: ClaimedJob, key: str | None) -> tuple[GateName, ...]:
         """The gates of a job at limits with this key; none for None."""
@@ -172,10 +187,10 @@ class Serving:
         )
 
     def timeout_of(self, task: Task[..., Any], job: ClaimedJob) -> float | None:
-        """Seconds that this run may take: the job's own, else the task's, the queue's, the app's."""
-        if (own := job.option("timeout")) is not None:
+        """Seconds that this run may take: the job's own, else what its rules say."""
+        if job.options and (own := job.option("timeout")) is not None:
             return float(own)
-        return timeout_of(task, self._settings.get(job.queue, NO_SETTINGS).timeout, self._worker.app.timeout)
+        return self.rules(task, job.queue).timeout
 
     def known_claims(self) -> set[int]:
         """Fences of the claims that are held or under way."""

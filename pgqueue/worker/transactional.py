@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import psycopg
@@ -21,6 +21,9 @@ from pgqueue.queries.finishing import Finished, Written, finish
 from pgqueue.queries.statement import Operation
 from pgqueue.task import Task
 from pgqueue.task.chunkcall import ChunkCall
+
+if TYPE_CHECKING:
+    from pgqueue.worker.serving import Rules
 
 
 class StaleClaim(PgQueueError):
@@ -73,11 +76,11 @@ class Transactions:
         database: Database,
         schema: str,
         worker: Callable[[], UUID],
-        keeps_history: Callable[[Task[..., Any], str], bool],
+        rules: Callable[[Task[..., Any], str], Rules],
         on_flows: Callable[[], Any],
     ) -> None:
         self.database = database
-        self._keeps_history = keeps_history
+        self._rules = rules
         self._on_flows = on_flows
         self._schema = schema
         self._worker = worker
@@ -161,7 +164,7 @@ class Transactions:
         return finish(self._schema, self._worker(), [self._finished(task, job, outcome, seconds)])
 
     def _finished(self, task: Task[..., Any], job: ClaimedJob, outcome: Completed, seconds: float) -> Finished:
-        kept, own = self._keeps_history(task, job.queue), task.options.keep_completed is not None
+        _, kept, own_retention = self._rules(task, job.queue)
         return Finished(
             job.id,
             job.fence,
@@ -171,7 +174,7 @@ class Transactions:
             kept,
             job.limited,
             tried=job.limited,
-            own_retention=own,
+            own_retention=own_retention,
         )
 
     @staticmethod

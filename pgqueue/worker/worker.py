@@ -252,7 +252,7 @@ class Worker:
         # A transactional task may run in a thread.
         on_flows: Callable[[], Any] = partial(asyncio.get_running_loop().call_soon_threadsafe, self._flows_went_on)
         self.transactions = Transactions(
-            self._transaction_database(), app.schema, lambda: self.id, self.serving.keeps_history, on_flows
+            self._transaction_database(), app.schema, lambda: self.id, self.serving.rules, on_flows
         )
         self.publisher = Publisher(self.services, app.schema, self.name) if self._publish_events else None
         publish = None if self.publisher is None else self.publisher.take
@@ -328,12 +328,13 @@ class Worker:
             if job.limited:
                 self._freed()
         else:
-            kept, own = self.serving.keeps_history(task, job.queue), task.options.keep_completed is not None
+            _, kept, own_retention = self.serving.rules(task, job.queue)
             hit = self.serving.gates_hit(job, outcome.hit) if type(outcome) is Snooze else ()
             limited = job.limited or bool(hit) or bool(failed)
             tried = job.limited and self.breakers.busy
             finished = Finished(job.id, job.fence, job.task, outcome, seconds, kept, limited, hit, tried, failed)
-            finished.own_retention = own
+            if own_retention:
+                finished.own_retention = True
             if suspected:
                 finished.suspected = True
             self.finisher.add(finished)
