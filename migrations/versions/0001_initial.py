@@ -76,6 +76,7 @@ TABLES = (
     "failed_jobs",
     "alerts",
     "rescues",
+    "audit_log",
     "flows",
     "flow_jobs",
     "flow_edges",

@@ -32,6 +32,7 @@ COMMANDS = [
     Entry("config", "Show each setting and where it comes from.", "Look"),
     Entry("bench", "Measure pgqueue on your server.", "Look"),
     Entry("version", "Show the versions in use.", "Look"),
+    Entry("web", "Serve the dashboard.", "Look"),
     Entry("dev", "PostgreSQL, tables, worker and scheduler in one.", "Develop"),
     Entry("run", "Run a task here and now, without a queue.", "Develop"),
     Entry("demo", "Run a small shop on an own PostgreSQL.", "Develop"),

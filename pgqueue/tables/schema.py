@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import BIGINT, BOOLEAN, INTERVAL, TEXT
 
 from pgqueue.names import schema_name
-from pgqueue.tables import alerts, breakers, doing, ended, flows, live, settings
+from pgqueue.tables import alerts, audit, breakers, doing, ended, flows, live, settings
 from pgqueue.tables.columns import TIME
 
 _ALL_JOBS = """
@@ -52,6 +52,7 @@ class Tables:
     job_logs: sa.Table
     alerts: sa.Table
     rescues: sa.Table
+    audit_log: sa.Table
     job_steps: sa.Table
     effects: sa.Table
     flows: sa.Table
@@ -122,6 +123,7 @@ def _of(schema: str) -> Tables:
         job_logs=ended.job_logs(made),
         alerts=alerts.alerts(made),
         rescues=alerts.rescues(made),
+        audit_log=audit.audit_log(made),
         job_steps=doing.job_steps(made),
         effects=doing.effects(made),
         flows=flows.flows(made),

@@ -47,6 +47,7 @@ TABLES = (
     "failed_jobs",
     "alerts",
     "rescues",
+    "audit_log",
     "flows",
     "flow_jobs",
     "flow_edges",

@@ -1,0 +1,135 @@
+"""Templates, and how values are written in them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from pgqueue.version import VERSION
+from pgqueue.web.redaction import Redaction
+from pgqueue.wording import counted, span
+
+if TYPE_CHECKING:
+    from pgqueue.web.visit import Visit
+
+# Counting ends here: what is more is said as that.
+CAP = 10_000
+NAVIGATION = (
+    ("overview", "Overview"),
+    ("queues", "Queues"),
+    ("jobs", "Jobs"),
+    ("failed", "Failed"),
+    ("schedules", "Schedules"),
+    ("flows", "Flows"),
+    ("tasks", "Tasks"),
+    ("workers", "Workers"),
+    ("health", "Health"),
+    ("audit", "Audit log"),
+)
+
+
+class Renderer:
+    """Jinja with everything escaped, and nothing undefined."""
+
+    def __init__(self, redaction: Redaction) -> None:
+        self._environment = Environment(
+            loader=PackageLoader("pgqueue.web"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._environment.filters.update(
+            ago=ago,
+            capped=capped,
+            compact=compact,
+            counted=counted,
+            duration=duration,
+            exact=exact,
+            figure=figure,
+            pretty=lambda value: pretty(redaction.value(value)),
+            redacted=redaction.text,
+        )
+        self._environment.globals.update(cap=CAP, navigation=NAVIGATION, version=VERSION)
+
+    def page(self, template: str, visit: Visit, values: Mapping[str, Any]) -> str:
+        """A page, or for an open page that asks what of it is live."""
+        given = {
+            "visit": visit,
+            "url": visit.url,
+            "here": visit.here,
+            "token": visit.dashboard.sessions.token(visit.session),
+            "message": None if visit.is_live else visit.dashboard.sessions.told(visit.request),
+            "layout": "live.html" if visit.is_live else "base.html",
+            "now": datetime.now(UTC),
+        }
+        return self._environment.get_template(template).render({**given, **values})
+
+    def outside(self, template: str, url: Callable[..., str], values: Mapping[str, Any]) -> str:
+        return self._environment.get_template(template).render({"url": url, **values})
+
+
+def ago(at: datetime | None, now: datetime | None = None) -> Markup:
+    """`5 min ago` or `in 5 min`, with the exact time on hover."""
+    if at is None:
+        return Markup("–")
+    try:
+        seconds = ((now or datetime.now(UTC)) - at).total_seconds()
+    except OverflowError:
+        return Markup("–")
+    text = "now" if abs(seconds) < 1 else f"{span(seconds)} ago" if seconds > 0 else f"in {span(-seconds)}"
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(at.isoformat(), exact(at), text)
+
+
+def exact(at: datetime | None) -> str:
+    """`2026-11-23 08:30:00.123 UTC`."""
+    if at is None:
+        return "–"
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + " UTC"
+
+
+def duration(value: float | timedelta | None) -> str:
+    """`12 ms`, `1.20 s`, `5 min`."""
+    if value is None:
+        return "–"
+    seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    if seconds < 0:
+        return "0 ms"
+    if seconds < 0.0005:
+        return f"{seconds * 1e6:.0f} µs"
+    if seconds < 0.9995:
+        return f"{seconds * 1e3:.0f} ms"
+    return f"{seconds:.2f} s" if seconds < 10 else span(seconds)
+
+
+def figure(value: float | None) -> str:
+    """`1,234`, `0.5`."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.2g}"
+
+
+def capped(value: int | None) -> str:
+    """A count that ended at the cap is said as more than it."""
+    return "–" if value is None else f"{CAP:,}+" if value > CAP else f"{value:,}"
+
+
+def compact(value: float | None) -> str:
+    """`1,234`, `12.3k`, `1.2M`: for tiles and charts."""
+    if value is None:
+        return "–"
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if value >= size:
+            return f"{value / (1e3 if unit == 'k' else size):.1f}".removesuffix(".0") + unit
+    return figure(value)
+
+
+def pretty(value: Any) -> str:
+    """JSON for people; what is longer than they read ends in an ellipsis."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    return text if len(text) <= 20_000 else f"{text[:20_000]}\n… {len(text):,} characters in all"

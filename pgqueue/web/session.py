@@ -1,0 +1,101 @@
+"""What a browser keeps: who entered, the token of its forms, and a message for its next page. All of it is signed."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+
+from itsdangerous import BadSignature, URLSafeTimedSerializer
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+
+from pgqueue.errors import ConfigurationError
+from pgqueue.web.access import Passwords, User, Visitor
+
+COOKIE = "pgqueue_session"
+MESSAGE = "pgqueue_message"
+# Seconds: a working day, after which one enters again.
+LASTS = 12 * 3600
+MESSAGE_LASTS = 60
+SHORTEST_SECRET = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A browser. `id` is what its forms' token is made of; `name` is who entered with a password."""
+
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+    name: str | None = None
+    stamp: str | None = None
+
+
+class Sessions:
+    """Reads and writes the cookies. Processes that share a `secret` read each other's."""
+
+    def __init__(self, secret: str | None, passwords: Passwords) -> None:
+        if secret is not None and len(secret) < SHORTEST_SECRET:
+            raise ConfigurationError(
+                f"the secret of the dashboard has {len(secret)} characters: give at least {SHORTEST_SECRET} random ones"
+            )
+        self._secret = secret or secrets.token_urlsafe(32)
+        self._passwords = passwords
+        self._sessions = URLSafeTimedSerializer(self._secret, salt=COOKIE)
+        self._messages = URLSafeTimedSerializer(self._secret, salt=MESSAGE)
+
+    def read(self, connection: HTTPConnection) -> Session | None:
+        """The session of a request; None where it has none that is valid."""
+        try:
+            values: Any = self._sessions.loads(connection.cookies.get(COOKIE, ""), max_age=LASTS)
+            return Session(*values)
+        except (BadSignature, TypeError):
+            return None
+
+    def visitor(self, session: Session | None) -> Visitor | None:
+        """Who entered with a password, if that still is theirs."""
+        user = self._passwords.named(session.name) if session and session.name else None
+        if user is None or session is None or not hmac.compare_digest(user.stamp, session.stamp or ""):
+            return None
+        return user.visitor
+
+    def write(self, response: Response, connection: HTTPConnection, session: Session) -> None:
+        value = self._sessions.dumps([session.id, session.name, session.stamp])
+        self._set(response, connection, COOKIE, str(value), LASTS)
+
+    def entered(self, user: User) -> Session:
+        """A session for a user, with an id that nobody knew before."""
+        return Session(name=user.name, stamp=user.stamp)
+
+    def token(self, session: Session) -> str:
+        """What the forms of this browser send, and no other page can know."""
+        return hmac.new(self._secret.encode(), f"token:{session.id}".encode(), hashlib.sha256).hexdigest()
+
+    def knows(self, session: Session | None, token: str) -> bool:
+        return session is not None and hmac.compare_digest(self.token(session).encode(), token.encode())
+
+    def tell(self, response: Response, connection: HTTPConnection, kind: str, text: str) -> None:
+        """Show a message on the next page. `kind` is done or error."""
+        # A browser keeps 4,096 characters of a cookie.
+        self._set(response, connection, MESSAGE, str(self._messages.dumps([kind, text[:1000]])), MESSAGE_LASTS)
+
+    def told(self, request: Request) -> tuple[str, str] | None:
+        try:
+            kind, text = self._messages.loads(request.cookies.get(MESSAGE, ""), max_age=MESSAGE_LASTS)
+        except (BadSignature, TypeError, ValueError):
+            return None
+        return str(kind), str(text)
+
+    def forget_message(self, response: Response, connection: HTTPConnection) -> None:
+        response.delete_cookie(MESSAGE, path=_path(connection))
+
+    def _set(self, response: Response, connection: HTTPConnection, name: str, value: str, lasts: int) -> None:
+        secure = connection.url.scheme == "https"
+        response.set_cookie(
+            name, value, max_age=lasts, path=_path(connection), secure=secure, httponly=True, samesite="lax"
+        )
+
+
+def _path(connection: HTTPConnection) -> str:
+    return str(connection.scope.get("root_path") or "") + "/"
