@@ -8,7 +8,7 @@ from pgqueue.queries.flows import FlowEdge, FlowJob
 from pgqueue.web.graph import HEIGHT, WIDTH, Box, Picture, drawn
 
 
-def picture(waits: Mapping[int, Sequence[int]], tasks: Mapping[int, str] = {}) -> Picture:  # noqa: B006
+def picture(waits: Mapping[int, Sequence[int]], tasks: Mapping[int, str] = {}) -> Picture:
     """Of a flow whose jobs wait for others; each job has a task of its own unless `tasks` says otherwise."""
     ids = sorted({*waits, *(child for children in waits.values() for child in children)})
     jobs = [FlowJob(id_, tasks.get(id_, f"task{id_}"), "q", None, "blocked", (), None, 0, None) for id_ in ids]
@@ -29,9 +29,9 @@ def test_each_job_stands_to_the_right_of_all_that_it_waits_for() -> None:
 def test_no_box_covers_another_and_all_are_within_the_picture() -> None:
     found = picture({9: [1, 2, 3], 10: [1, 2], 11: [9, 10, 3]})
     for one in found.boxes:
-        assert 0 <= one.x
+        assert one.x >= 0
         assert one.x + WIDTH <= found.width
-        assert 0 <= one.y
+        assert one.y >= 0
         assert one.y + HEIGHT <= found.height
         for other in found.boxes:
             assert one is other or one.x != other.x or abs(one.y - other.y) >= HEIGHT
