@@ -52,5 +52,6 @@ def moment_of(text: str) -> datetime:
     except ValueError:
         raise ArgumentError(f"{text!r} is no time: write 2026-12-31T09:00+01:00") from None
     if moment.tzinfo is None:
-        raise ArgumentError(f"{text!r} has no offset: write {text}Z or {text}+01:00")
+        timed = text if ":" in text else f"{moment:%Y-%m-%dT%H:%M}"
+        raise ArgumentError(f"{text!r} has no offset: write {timed}Z or {timed}+01:00")
     return moment
