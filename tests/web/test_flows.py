@@ -13,7 +13,7 @@ from tests.web.conftest import Browser
 
 @pytest.fixture
 def order(app: PgQueue) -> int:
-    charge, ship = app.new_job("charge", {"order": 7}), app.new_job("ship", {"order": 7})
+    charge, ship = app.new_job("charge", {"order": 7}, max_attempts=1), app.new_job("ship", {"order": 7})
     return app.flows.enqueue(chain(charge, ship, name="order 7")).id
 
 
@@ -48,7 +48,7 @@ async def test_an_operator_cancels_it_after_a_question(app: PgQueue, operator: B
 async def test_its_failed_jobs_are_redriven(app: PgQueue, operator: Browser, order: int) -> None:
     assert await operator.act(f"/flows/{order}/retry") == f"No job of flow {order} has failed."
 
-    @app.task(name="charge", max_attempts=1)
+    @app.task(name="charge")
     def charge(order: int) -> None:
         raise ValueError("no money")
 

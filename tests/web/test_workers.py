@@ -59,7 +59,7 @@ async def test_health_shows_what_the_doctor_finds_and_what_hurts_first(app: PgQu
             "select inhrelid::regclass::text from pg_inherits where inhparent = 'pgqueue.completed_jobs'::regclass "
             "order by 1 desc limit 1"
         ).fetchall()
-        conn.execute(f"drop table {name}")  # type: ignore[call-overload]
+        conn.execute(f"drop table {name}")
     page = (await admin.get("/health")).text
     findings = app.doctor.look()
     assert page.count('<tr id="finding-') == len(findings)
