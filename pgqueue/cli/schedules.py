@@ -13,15 +13,16 @@ import click
 from pgqueue.cli.bulk import confirm
 from pgqueue.cli.crontab import read_crontab
 from pgqueue.cli.detail import show_facts
-from pgqueue.cli.english import facts, in_words
 from pgqueue.cli.enqueue import new_job
 from pgqueue.cli.errors import NotFound, OperationFailed, did_you_mean
 from pgqueue.cli.listings import SCHEDULES, UPCOMING
 from pgqueue.cli.naming import task_to_enqueue
 from pgqueue.cli.options import operates, target_options, watch_option, yes_option
-from pgqueue.cli.output import note, print_json, relative
+from pgqueue.cli.output import note, print_json, printable, relative
+from pgqueue.cli.schedulefacts import facts
 from pgqueue.cli.target import Target
 from pgqueue.cli.values import DURATION, MOMENT
+from pgqueue.english import in_words
 from pgqueue.errors import ArgumentError, ConfigurationError
 from pgqueue.policy import CatchUp, Overlap
 from pgqueue.schedules import Schedule
@@ -141,7 +142,7 @@ def add(
     row = app.schedules.upsert(name, timedelta(seconds=every) if every is not None else cron or "", job, **policy)
     if target.as_json:
         print_json([asdict(row)])
-    note(f"{name}: {in_words(row)}.")
+    note(f"{name}: {printable(in_words(row))}.")
 
 
 @command.command("import")
@@ -175,7 +176,7 @@ def import_crontab(target: Target, crontab: TextIO, tz: str, dry_run: bool, forc
     if target.as_json:
         print_json([asdict(row) for row in rows])
     for row in rows:
-        note(f"{'Would add' if dry_run else 'Added'} {row.name}: {in_words(row)}.")
+        note(f"{'Would add' if dry_run else 'Added'} {row.name}: {printable(in_words(row))}.")
     if not rows:
         note("The file has no schedules.")
 

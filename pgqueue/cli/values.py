@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhdw]))+")
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])")
+from pgqueue.errors import ArgumentError
+from pgqueue.wording import duration_of, moment_of
+
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 
 
@@ -22,12 +22,10 @@ class Duration(click.ParamType[float]):
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        text = str(value).strip()
-        if re.fullmatch(r"\d+(?:\.\d+)?", text):
-            return float(text)
-        if not _DURATION.fullmatch(text):
-            self.fail(f"{text!r} is no duration: write seconds (30) or 250ms, 5m, 1h30m, 2d", param, ctx)
-        return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+        try:
+            return duration_of(str(value))
+        except ArgumentError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Size(click.ParamType[int]):
@@ -53,12 +51,9 @@ class Moment(click.ParamType[datetime]):
         if isinstance(value, datetime):
             return value
         try:
-            moment = datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is no time: write 2026-12-31T09:00+01:00", param, ctx)
-        if moment.tzinfo is None:
-            self.fail(f"{value!r} has no offset: write {value}Z or {value}+01:00", param, ctx)
-        return moment
+            return moment_of(str(value))
+        except ArgumentError as error:
+            self.fail(str(error), param, ctx)
 
 
 DURATION, SIZE, MOMENT = Duration(), Size(), Moment()

@@ -28,7 +28,7 @@ class Doctor(Part):
             try:
                 found += self.database.run(check(self.schema))
             except pg_errors.InsufficientPrivilege as error:
-                found.append(_refused(check, error))
+                found.append(refused(check, error))
         return found
 
     async def alook(self) -> list[Finding]:
@@ -38,7 +38,7 @@ class Doctor(Part):
             try:
                 found += await self.database.arun(check(self.schema))
             except pg_errors.InsufficientPrivilege as error:
-                found.append(_refused(check, error))
+                found.append(refused(check, error))
         return found
 
     def mend(self) -> list[str]:
@@ -47,6 +47,6 @@ class Doctor(Part):
         return [f"made {made} partitions of the history"] if made else []
 
 
-def _refused(check: Check, error: Any) -> Finding:
+def refused(check: Check, error: Any) -> Finding:
     text = f"this role may not look: {str(error).splitlines()[0]}"
     return Finding(check.__name__, "warning", text, "Ask as the owner of the tables.")

@@ -115,18 +115,19 @@ class Flows(Part):
 
         One whose child was cancelled or deleted runs without it.
         """
-        return self.database.run(self._retrying(checked_id(flow_id)), atomic=True)
+        return self.database.run(self.retrying(checked_id(flow_id)), atomic=True)
 
     async def aretry(self, flow_id: int) -> builtins.list[int]:
         """As `retry`."""
-        return await self.database.arun(self._retrying(checked_id(flow_id)), atomic=True)
+        return await self.database.arun(self.retrying(checked_id(flow_id)), atomic=True)
 
     def _cancelling(self, flow_id: int, why: str) -> Operation[builtins.list[int]]:
         _one((yield flows.flow_row(self.schema, flow_id)), flow_id)
         live = yield flows.live_ids(self.schema, flow_id)
         return [job_id for job_id, _ in (yield inspecting.cancel(self.schema, live, why))]
 
-    def _retrying(self, flow_id: int) -> Operation[builtins.list[int]]:
+    def retrying(self, flow_id: int) -> Operation[builtins.list[int]]:
+        """What `retry` does, to be run in one transaction."""
         _one((yield flows.flow_row(self.schema, flow_id)), flow_id)
         failed = yield flows.failed_ids(self.schema, flow_id)
         if not failed:

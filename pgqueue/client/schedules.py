@@ -72,15 +72,16 @@ class Schedules(Part):
     ) -> ScheduleRow:
         """As `upsert`."""
         schedule = self._given(name, rule, tz, job, (catch_up, grace, overlap, jitter, start, end, max_runs))
-        await self.database.arun(self._declare_all([schedule]), atomic=True)
+        await self.database.arun(self.declaring([schedule]), atomic=True)
         [row] = await self.database.afetch(scheduling.list_schedules(self.schema, name))
         return row
 
     def upsert_all(self, schedules: Sequence[Schedule]) -> None:
         """Several in one transaction: all, or none. Raises as `upsert` does."""
-        self.database.run(self._declare_all(schedules), atomic=True)
+        self.database.run(self.declaring(schedules), atomic=True)
 
-    def _declare_all(self, schedules: Sequence[Schedule]) -> Operation[None]:
+    def declaring(self, schedules: Sequence[Schedule]) -> Operation[None]:
+        """What `upsert_all` does, to be run in one transaction."""
         [now] = yield scheduling.now(self.schema)
         for schedule in schedules:
             yield scheduling.declare(self.schema, schedule.row(now))

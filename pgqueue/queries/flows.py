@@ -548,6 +548,30 @@ def jobs_of(schema: str, flow: int, limit: int) -> Statement[FlowJob]:
     return _members(schema, "select * from {schema}.flow_jobs where flow_id = %(id)s", flow, limit)
 
 
+class FlowEdge(NamedTuple):
+    """A parent waits for a child. `callback` is of a parent that is one of a batch: success, complete or failure."""
+
+    parent: int
+    child: int
+    on_failure: str
+    callback: str | None
+
+
+def edges_of(schema: str, flow: int, limit: int) -> Statement[FlowEdge]:
+    """What the first `limit` jobs of a flow wait for, or have waited for."""
+    return Statement(
+        inline(
+            "select e.parent_id, e.child_id, e.on_failure, w.callback from "
+            "(select job_id from {schema}.flow_jobs where flow_id = %(id)s order by job_id limit %(limit)s) n "
+            "join {schema}.flow_edges e on e.parent_id = n.job_id left join {schema}.flow_waits w on w.job_id = e.parent_id "
+            "order by e.parent_id, e.child_id",
+            schema,
+        ),
+        {"id": flow, "limit": limit},
+        FlowEdge._make,
+    )
+
+
 def waited_for(schema: str, job_id: int, limit: int) -> Statement[FlowJob]:
     """Those that a job waits for now, or has waited for last, in the order of their ids, at most `limit`."""
     return _members(

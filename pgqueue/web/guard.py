@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -63,12 +64,7 @@ class Guard:
         if (refusal := self._refusal(connection)) is not None:
             await refusal(scope, receive, send_with_headers)
             return
-        body = _Body(receive)
-        try:
-            await self._app(scope, body.receive, send_with_headers)
-        except _TooLarge:
-            refusal = PlainTextResponse(f"The request has more than {LARGEST:,} bytes.\n", 413)
-            await refusal(scope, receive, send_with_headers)
+        await self._app(scope, _Body(receive).receive, send_with_headers)
 
     def _refusal(self, connection: HTTPConnection) -> PlainTextResponse | None:
         host = host_of(connection)
@@ -111,10 +107,6 @@ def is_same_origin(connection: HTTPConnection) -> bool:
     return urlsplit(origin).netloc.lower() == connection.headers.get("host", "").lower() != ""
 
 
-class _TooLarge(Exception):
-    pass
-
-
 class _Body:
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -124,5 +116,5 @@ class _Body:
         message = await self._receive()
         self._read += len(message.get("body", b""))
         if self._read > LARGEST:
-            raise _TooLarge
+            raise HTTPException(413, f"The request has more than {LARGEST:,} bytes.")
         return message

@@ -27,7 +27,7 @@ NAMES = (
 MASK = "•••"
 # What is shorter stands in every text by chance.
 SHORTEST = 4
-_PAIR = re.compile(r"""(?P<name>[\w-]+)(?P<between>["']?\s*[:=]\s*)(?P<value>"[^"\n]*"|'[^'\n]*'|[^\s,;)}\]]+)""")
+_VALUE = r"""(?P<between>["']?\s*[:=]\s*)(?P<value>"[^"\n]*"|'[^'\n]*'|[^\s,;)}\]]+)"""
 _DSN = re.compile(r"(?P<before>[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s@]+(?=@)", re.IGNORECASE)
 
 
@@ -39,6 +39,9 @@ class Redaction:
 
     def __init__(self, names: Iterable[str] = NAMES) -> None:
         self._names = tuple(_plain(name) for name in names if _plain(name))
+        # Each as it may be written: api_key, API-Key, apikey.
+        either = "|".join("[-_]?".join(map(re.escape, name)) for name in self._names) or "(?!)"
+        self._pair = re.compile(rf"(?P<name>[\w-]*(?:{either})[\w-]*){_VALUE}", re.IGNORECASE)
 
     def hides(self, name: str) -> bool:
         plain = _plain(name)
@@ -57,10 +60,7 @@ class Redaction:
         for secret in sorted({one for value in told for one in self._secrets(value)}, key=len, reverse=True):
             text = text.replace(secret, MASK)
         text = _DSN.sub(rf"\g<before>{MASK}", text)
-        return _PAIR.sub(self._masked, text)
-
-    def _masked(self, found: re.Match[str]) -> str:
-        return f"{found['name']}{found['between']}{MASK}" if self.hides(found["name"]) else found[0]
+        return self._pair.sub(rf"\g<name>\g<between>{MASK}", text)
 
     def _secrets(self, value: Any, hidden: bool = False) -> Iterator[str]:
         if isinstance(value, Mapping):

@@ -31,6 +31,7 @@ logger = logging.getLogger("pgqueue.web")
 
 Handler = Callable[[Visit], Awaitable[Response]]
 FIELDS = 10_000
+BAD_FORM = 400
 # psycopg counts timeouts and locks as OperationalError too: those stand before.
 UNREACHABLE = (ConnectionFailed, PoolTimeout, psycopg.OperationalError)
 
@@ -118,6 +119,8 @@ async def _form(dashboard: Dashboard, session: Session | None, request: Request)
     try:
         form = await request.form(max_files=0, max_fields=FIELDS)
     except HTTPException as error:
+        if error.status_code != BAD_FORM:
+            raise
         return FormData(), f"The form cannot be read: {error.detail}"
     token = form.get("token")
     if not isinstance(token, str) or not dashboard.sessions.knows(session, token):

@@ -53,4 +53,11 @@ def wsgi(dashboard: Dashboard) -> Callable[..., Any]:
     """
     from a2wsgi import ASGIMiddleware
 
-    return ASGIMiddleware(dashboard)  # type: ignore[arg-type]
+    served: Any = ASGIMiddleware(dashboard)  # type: ignore[arg-type]
+
+    def application(environ: dict[str, Any], start_response: Any) -> Any:
+        # Not every server says it, and without it the address is not passed on.
+        environ.setdefault("REMOTE_PORT", "0")
+        return served(environ, start_response)
+
+    return application

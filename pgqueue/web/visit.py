@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -100,11 +100,14 @@ class Visit:
 
     async def fetch(self, statement: Statement[Row]) -> list[Row]:
         """The rows of one statement; open pages that ask for the same share them."""
-        reader = self.dashboard.reader
-        if not self.is_live:
-            return await reader.fetch(statement)
         key = statement.text, repr(sorted(statement.params.items()))
-        return await reader.shared(self.dashboard.pulse.count, key, lambda: reader.fetch(statement))
+        return await self.share(key, lambda: self.dashboard.reader.fetch(statement))
+
+    async def share(self, key: object, read: Callable[[], Awaitable[Result]]) -> Result:
+        """What `read` finds; for open pages once a tick, whoever asks for `key`."""
+        if not self.is_live:
+            return await read()
+        return await self.dashboard.reader.shared(self.dashboard.pulse.count, key, read)
 
     async def run(self, operation: Operation[Result]) -> Result:
         """What an operation finds, in one read-only transaction."""

@@ -6,7 +6,7 @@ import click
 import pytest
 
 from pgqueue.cli.crontab import read_crontab
-from pgqueue.cli.english import pattern_in_words
+from pgqueue.english import pattern_in_words
 from pgqueue.schedule import Cron
 
 FILE = """

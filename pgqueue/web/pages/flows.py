@@ -1,15 +1,87 @@
-"""Not made yet."""
+"""Flows: jobs that wait for each other, as a list and as a picture."""
 
 from __future__ import annotations
 
 from starlette.responses import Response
 
-from pgqueue.web.routing import page
-from pgqueue.web.visit import Visit
+from pgqueue.queries import flows
+from pgqueue.queries.flows import FlowRow
+from pgqueue.web.graph import HEIGHT, WIDTH, drawn
+from pgqueue.web.routing import action, page
+from pgqueue.web.visit import NotFound, Visit
+from pgqueue.wording import counted
+
+ROWS = 50
+# Jobs of one flow in the picture, and in the table below it.
+DRAWN, LISTED = 2_000, 200
+# More boxes than these are a picture of nothing.
+BOXES = 400
 
 
 async def show(visit: Visit) -> Response:
-    return visit.render("error.html", title="flows", text="Not made yet.")
+    name, before = visit.query("name"), visit.query_id("before")
+    rows = await visit.fetch(flows.list_flows(visit.schema, ROWS + 1, name, before))
+    older = visit.here(before=rows[ROWS - 1].id) if len(rows) > ROWS else None
+    first = visit.here(before=None) if before is not None else None
+    return visit.render("flows.html", rows=rows[:ROWS], name=name, older=older, first=first)
 
 
-ENDPOINTS = (page("/flows", show, "flows"),)
+async def one(visit: Visit) -> Response:
+    row = await _row(visit)
+    jobs = await visit.fetch(flows.jobs_of(visit.schema, row.id, DRAWN))
+    edges = await visit.fetch(flows.edges_of(visit.schema, row.id, DRAWN))
+    picture = drawn(jobs, edges)
+    return visit.render(
+        "flow.html",
+        row=row,
+        jobs=jobs[:LISTED],
+        drawn=len(jobs),
+        picture=picture if len(picture.boxes) <= BOXES else None,
+        size=(WIDTH, HEIGHT),
+        on_failure={(edge.parent, edge.child): edge.on_failure for edge in edges},
+    )
+
+
+async def ask_cancel(visit: Visit) -> Response:
+    row = await _row(visit)
+    return visit.render(
+        "confirm.html",
+        title=f"Cancel flow {row.id}",
+        text=f"It has {counted(row.live, 'live job')}: those that run stop where they can, and none is retried. "
+        "Jobs that were there before the flow are left alone.",
+        button=f"Cancel {counted(row.live, 'job')}",
+        to=visit.url("cancel_flow", id=row.id),
+        back=visit.url("flow", id=row.id),
+        fields={},
+    )
+
+
+async def cancel(visit: Visit) -> Response:
+    row = await _row(visit)
+    async with visit.acting("cancel_flow", str(row.id)) as conn:
+        ids = await visit.app.flows.acancel(row.id, f"cancelled by {visit.visitor.name}", conn)
+    return visit.back(f"Cancelled {counted(len(ids), 'job')} of flow {row.id}.", visit.url("flow", id=row.id))
+
+
+async def retry(visit: Visit) -> Response:
+    row = await _row(visit)
+    ids = await visit.perform("retry_flow", str(row.id), visit.app.flows.retrying(row.id))
+    text = f"Redriven {counted(len(ids), 'job')} of flow {row.id}." if ids else f"No job of flow {row.id} has failed."
+    return visit.back(text, visit.url("flow", id=row.id))
+
+
+async def _row(visit: Visit) -> FlowRow:
+    id_ = visit.path_id()
+    rows = await visit.fetch(flows.flow_row(visit.schema, id_))
+    if not rows:
+        raise NotFound(f"There is no flow {id_}: it never was, or has ended and its history was pruned.")
+    return rows[0]
+
+
+ENDPOINTS = (
+    page("/flows", show, "flows"),
+    page("/flows/{id}", one, "flow"),
+    page("/flows/{id}/cancel", ask_cancel, "ask_cancel_flow", "operator"),
+    action("/flows/{id}/cancel", cancel, "cancel_flow", "operator"),
+    action("/flows/{id}/retry", retry, "retry_flow", "operator"),
+)

@@ -1,4 +1,4 @@
-"""Schedules in plain English."""
+"""What there is to say of a schedule."""
 
 from __future__ import annotations
 
@@ -6,54 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from pgqueue.cli.detail import moment, text_of
 from pgqueue.cli.output import duration, printable
-from pgqueue.errors import ConfigurationError
+from pgqueue.english import in_words
 
 if TYPE_CHECKING:
     from pgqueue.queries.scheduling import ScheduleRow
-
-SHORT_FORMS = {
-    "@hourly": "0 * * * *",
-    "@daily": "0 0 * * *",
-    "@midnight": "0 0 * * *",
-    "@weekly": "0 0 * * 0",
-    "@monthly": "0 0 1 * *",
-    "@yearly": "0 0 1 1 *",
-    "@annually": "0 0 1 1 *",
-}
-
-
-def in_words(row: ScheduleRow) -> str:
-    """`At 09:00, Monday through Friday (Europe/Paris)`; the pattern itself where there are no words for it.
-
-    Of a rule that SQL has written and that cannot be used: why.
-    """
-    from pgqueue.schedules import rule_of
-
-    try:
-        rule_of(row)
-    except ConfigurationError as error:
-        return f"Never: {printable(str(error))}"
-    if row.every is not None:
-        return f"Every {duration(row.every.total_seconds())}"
-    words = pattern_in_words(row.cron or "")
-    return words if row.tz == "UTC" else f"{words} ({row.tz})"
-
-
-def pattern_in_words(expression: str) -> str:
-    # Imported when it is needed: it takes longer than most commands do.
-    from cron_descriptor import ExpressionDescriptor, FormatError, MissingFieldError, Options, WrongArgumentError
-
-    options = Options()
-    options.use_24hour_time_format = True
-    options.locale_code = "en_US"
-    fields = SHORT_FORMS.get(expression.lower(), expression).split()
-    if len(fields) == 6:
-        # Ours has the seconds last.
-        fields = [fields[-1], *fields[:-1]]
-    try:
-        return str(ExpressionDescriptor(" ".join(fields), options).get_description())
-    except (FormatError, MissingFieldError, WrongArgumentError, ValueError):
-        return expression
 
 
 def facts(row: ScheduleRow) -> list[tuple[str, Any]]:
@@ -62,7 +18,7 @@ def facts(row: ScheduleRow) -> list[tuple[str, Any]]:
     runs = str(row.runs) if row.max_runs is None else f"{row.runs} of {row.max_runs}"
     pairs = [
         ("schedule", row.name),
-        ("fires", in_words(row)),
+        ("fires", printable(in_words(row))),
         ("pattern", row.cron or ""),
         ("task", row.task),
         ("queue", row.queue or ""),
