@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from pgqueue.job import Job
 from pgqueue.queries.inspecting import as_job
-from pgqueue.queries.reading import moment
-from pgqueue.queries.statement import Statement, inline
+from pgqueue.queries.reading import Reader, moment
+from pgqueue.queries.statement import Statement, array, inline
 
 # The one definition is the SQL function, which `redrive` and `purge_failed` use too.
 MATCHES = "{schema}.is_failure(f, %(ids)s::bigint[], %(queue)s, %(task)s, %(error)s, %(fingerprint)s)"
@@ -43,7 +44,7 @@ class FailureFilter:
 
 @dataclass(frozen=True, slots=True)
 class FailureGroup:
-    """Failed jobs of one fingerprint; the message is the newest one's, its first 1,000 characters."""
+    """Failed jobs of one fingerprint; the message is that of the `newest`, its first 1,000 characters."""
 
     fingerprint: str
     queues: tuple[str, ...]
@@ -53,6 +54,7 @@ class FailureGroup:
     jobs: int
     first_failed_at: datetime
     last_failed_at: datetime
+    newest: int
 
 
 def list_failed(schema: str, which: FailureFilter, limit: int, before: int | None = None) -> Statement[Job]:
@@ -90,14 +92,23 @@ def failure_groups(schema: str, which: FailureFilter, limit: int) -> Statement[F
     return Statement(
         inline(
             "select fingerprint, array_agg(distinct queue), task, error_type, "
-            "(array_agg(message order by failed_at desc))[1], count(*), min(failed_at), max(failed_at) "
-            "from (select fingerprint, queue, task, error_type, left(error_message, 1000) as message, failed_at "
+            "(array_agg(message order by failed_at desc))[1], count(*), min(failed_at), max(failed_at), "
+            "(array_agg(id order by failed_at desc))[1] from (select id, fingerprint, queue, task, error_type, left(error_message, 1000) as message, failed_at "
             f"from {{schema}}.failed_jobs f where {MATCHES} order by id desc limit %(counted)s) f "
             "group by fingerprint, task, error_type order by count(*) desc, max(failed_at) desc limit %(limit)s",
             schema,
         ),
         {**which.params(), "limit": limit, "counted": COUNTED},
         lambda row: FailureGroup(row[0], tuple(row[1]), *row[2:]),
+    )
+
+
+def args_of(schema: str, ids: Sequence[int]) -> Statement[tuple[int, Any]]:
+    """(id, arguments) of failed jobs: to know in a message what must not be shown."""
+    return Statement(
+        inline("select id, args::text from {schema}.failed_jobs where id = any (%(ids)s::bigint[])", schema),
+        {"ids": array(ids)},
+        lambda row: (row[0], Reader().value("args", row[1])),
     )
 
 

@@ -52,6 +52,7 @@ class Renderer:
             duration=duration,
             exact=exact,
             figure=figure,
+            line=lambda value: line(redaction.value(value)),
             pretty=lambda value: pretty(redaction.value(value)),
             redacted=redaction.text,
         )
@@ -127,6 +128,13 @@ def compact(value: float | None) -> str:
         if value >= size:
             return f"{value / (1e3 if unit == 'k' else size):.1f}".removesuffix(".0") + unit
     return figure(value)
+
+
+def line(value: Any) -> str:
+    """JSON in one line, as a Python call has it: `to="a@b.c", copies=2`."""
+    if not isinstance(value, Mapping):
+        return json.dumps(value, ensure_ascii=False, default=str)[:300]
+    return ", ".join(f"{name}={json.dumps(one, ensure_ascii=False, default=str)}" for name, one in value.items())[:300]
 
 
 def pretty(value: Any) -> str:

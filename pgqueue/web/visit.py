@@ -113,6 +113,10 @@ class Visit:
         """What an operation finds, in one read-only transaction."""
         return await self.dashboard.reader.run(operation)
 
+    async def read(self, key: object, operation: Callable[[], Operation[Result]]) -> Result:
+        """As `run`; open pages that ask for the same `key` share what it finds."""
+        return await self.share(key, lambda: self.run(operation()))
+
     # Acting
 
     async def perform(self, action: str, target: str, operation: Operation[Any] | Statement[Any], **detail: Any) -> Any:

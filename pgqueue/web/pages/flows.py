@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from pgqueue.queries import flows
+from pgqueue.queries import failures, flows
 from pgqueue.queries.flows import FlowRow
 from pgqueue.web.graph import HEIGHT, WIDTH, drawn
 from pgqueue.web.routing import action, page
@@ -30,11 +30,14 @@ async def one(visit: Visit) -> Response:
     row = await _row(visit)
     jobs = await visit.fetch(flows.jobs_of(visit.schema, row.id, DRAWN))
     edges = await visit.fetch(flows.edges_of(visit.schema, row.id, DRAWN))
+    failed = [job.job_id for job in jobs[:LISTED] if job.state == "failed"]
+    args = dict(await visit.fetch(failures.args_of(visit.schema, failed)))
     picture = drawn(jobs, edges)
     return visit.render(
         "flow.html",
         row=row,
         jobs=jobs[:LISTED],
+        args=args,
         drawn=len(jobs),
         picture=picture if len(picture.boxes) <= BOXES else None,
         size=(WIDTH, HEIGHT),

@@ -1,15 +1,153 @@
-"""Not made yet."""
+"""One job, whole: what it is, what became of it, and why it does not run."""
 
 from __future__ import annotations
 
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
 from starlette.responses import Response
 
-from pgqueue.web.routing import page
+from pgqueue.errors import ArgumentError
+from pgqueue.job import ENDED, Job
+from pgqueue.queries import explaining, flows, inspecting, journaling
+from pgqueue.web.rendering import duration
+from pgqueue.web.routing import action, page
 from pgqueue.web.visit import Visit
+
+LINES = 200
+CHILDREN = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something that happened to a job, or will. `kind` is the state that it then had."""
+
+    at: datetime | None
+    kind: str
+    text: str
+    error: Mapping[str, Any] | None = None
 
 
 async def show(visit: Visit) -> Response:
-    return visit.render("error.html", title="job", text="Not made yet.")
+    id_ = visit.path_id()
+    why = await visit.run(explaining.why(visit.schema, id_))
+    job = why.job
+    progress = await visit.fetch(journaling.progress(visit.schema, id_))
+    lines = await visit.fetch(journaling.logs(visit.schema, id_, LINES))
+    flow = await visit.fetch(flows.flow_of_job(visit.schema, id_))
+    children = await visit.fetch(flows.waited_for(visit.schema, id_, CHILDREN)) if flow else []
+    secrets = (job.args, job.headers)
+    return visit.render(
+        "job.html",
+        job=job,
+        reasons=why.reasons,
+        progress=progress[0] if progress else None,
+        lines=lines,
+        flow=flow[0] if flow else None,
+        children=children,
+        steps=list(timeline(job)),
+        copies=copies(visit, job),
+        secrets=secrets,
+        trace=str(job.headers.get("traceparent", "")).split("-")[1:2],
+    )
 
 
-ENDPOINTS = (page("/jobs/{id}", show, "job"),)
+async def cancel(visit: Visit) -> Response:
+    id_ = visit.path_id()
+    cancelling = inspecting.cancel(visit.schema, [id_], f"cancelled by {visit.visitor.name}")
+    rows = await visit.perform("cancel_jobs", str(id_), cancelling)
+    if not rows:
+        return visit.back(f"Job {id_} had ended: nothing was done.", visit.url("job", id=id_), kind="error")
+    asked = rows[0][1] == "running"
+    text = f"Job {id_} is asked to stop, and is not retried." if asked else f"Job {id_} is cancelled."
+    return visit.back(text, visit.url("job", id=id_))
+
+
+async def promote(visit: Visit) -> Response:
+    id_ = visit.path_id()
+    rows = await visit.perform("promote_jobs", str(id_), inspecting.reschedule(visit.schema, [id_], None, 0.0))
+    if not rows:
+        text = f"Job {id_} does not wait for its time: nothing was done."
+        return visit.back(text, visit.url("job", id=id_), kind="error")
+    return visit.back(f"Job {id_} runs as soon as there is a slot.", visit.url("job", id=id_))
+
+
+async def redrive(visit: Visit) -> Response:
+    id_ = visit.path_id()
+    queue = visit.field("to_queue")
+    async with visit.acting("redrive_jobs", str(id_), to_queue=queue) as conn:
+        done = await visit.app.failed.aredrive([id_], to_queue=queue, using=conn)
+    if not done:
+        text = f"Job {id_} stays where it is: it has not failed, or a live job holds its key."
+        return visit.back(text, visit.url("job", id=id_), kind="error")
+    return visit.back(f"Job {id_} is back in its queue; its attempts start anew.", visit.url("job", id=id_))
+
+
+async def repeat(visit: Visit) -> Response:
+    """Enqueue a job like it: the same task, arguments, queue and priority, without its key."""
+    [job] = [inspecting.found(rows, f"with id {visit.path_id()}") for rows in [await _rows(visit)]]
+    if job.unreadable and "args" in job.unreadable:
+        raise ArgumentError(f"the arguments of job {job.id} cannot be read: {job.unreadable['args']}")
+    new = visit.app.new_job(job.task, dict(job.args), queue=job.queue, priority=job.priority)
+    async with visit.acting("repeat_job", str(job.id)) as conn:
+        [made] = await visit.app.inserter.ainsert([new], conn)
+    return visit.back(f"Job {made.id} is enqueued like job {job.id}.", visit.url("job", id=made.id))
+
+
+async def _rows(visit: Visit) -> list[Job]:
+    return await visit.fetch(inspecting.job(visit.schema, visit.path_id()))
+
+
+def timeline(job: Job) -> list[Step]:
+    """What happened to it, oldest first."""
+    steps = [Step(job.created_at, "scheduled" if job.state == "scheduled" else "available", "Enqueued")]
+    steps += [
+        Step(_moment(error.get("at")), "failed", f"Attempt {error.get('attempt', '?')} failed", error)
+        for error in job.errors
+    ]
+    if job.started_at is not None and job.state in ("completed", "cancelled"):
+        steps.append(Step(job.started_at, "running", f"Attempt {job.attempt} began"))
+    if job.state in ENDED:
+        took = f" after {duration(job.ended_at - job.started_at)}" if job.ended_at and job.started_at else ""
+        last = {"completed": f"Completed{took}", "cancelled": f"Cancelled: {job.reason}", "failed": "Given up"}
+        steps.append(Step(job.ended_at, job.state, last[job.state]))
+    elif job.state == "running":
+        steps.append(Step(None, "running", f"Attempt {job.attempt} runs"))
+    elif job.state == "scheduled":
+        steps.append(Step(job.run_at, "scheduled", "To be retried" if job.attempt else "To run"))
+    return steps
+
+
+def copies(visit: Visit, job: Job) -> list[tuple[str, str]]:
+    """How to enqueue another like it; secrets are left out of these too."""
+    args = visit.dashboard.redaction.value(job.args)
+    text = json.dumps(args, ensure_ascii=False, default=str)
+    written = {name: json.dumps(value, ensure_ascii=False, default=str) for name, value in args.items()}
+    pairs = "".join(f" {shlex.quote(f'{name}:={value}')}" for name, value in written.items())
+    quoted = text.replace("'", "''")
+    return [
+        ("Command line", f"pgqueue enqueue {job.task}{pairs} --queue {job.queue}"),
+        ("Python", f"app.enqueue({job.task!r}, {args!r}, queue={job.queue!r})"),
+        ("SQL", f"select {visit.schema}.enqueue('{job.task}', '{quoted}', queue => '{job.queue}')"),
+    ]
+
+
+def _moment(text: Any) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return None
+    return found if found.tzinfo else None
+
+
+ENDPOINTS = (
+    page("/jobs/{id}", show, "job"),
+    action("/jobs/{id}/cancel", cancel, "cancel_job", "operator"),
+    action("/jobs/{id}/promote", promote, "promote_job", "operator"),
+    action("/jobs/{id}/redrive", redrive, "redrive_job", "operator"),
+    action("/jobs/{id}/repeat", repeat, "repeat_job", "operator"),
+)

@@ -66,5 +66,9 @@
   document.body.addEventListener("htmx:sse:after:connection", () => live("on"));
   document.body.addEventListener("htmx:sse:error", () => live("off"));
   document.body.addEventListener("htmx:sse:close", () => live("off"));
-  for (const form of document.querySelectorAll("form")) if (form.querySelector("[data-needs-tick]")) count(form);
+  function countAll() {
+    for (const form of document.querySelectorAll("form")) if (form.querySelector("[data-needs-tick]")) count(form);
+  }
+  countAll();
+  document.addEventListener("htmx:after:swap", countAll);
 })();
