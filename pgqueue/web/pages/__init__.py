@@ -2,6 +2,7 @@
 
 from pgqueue.web.pages import (
     audit,
+    control,
     failed,
     flows,
     health,
@@ -20,6 +21,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *overview.ENDPOINTS,
     *queues.ENDPOINTS,
     *queue.ENDPOINTS,
+    *control.ENDPOINTS,
     *jobs.ENDPOINTS,
     *job.ENDPOINTS,
     *failed.ENDPOINTS,

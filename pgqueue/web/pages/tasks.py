@@ -1,15 +1,66 @@
-"""Not made yet."""
+"""Tasks: what workers have registered, and what is enqueued that none of them knows."""
 
 from __future__ import annotations
 
 from starlette.responses import Response
 
-from pgqueue.web.routing import page
-from pgqueue.web.visit import Visit
+from pgqueue.names import data_name
+from pgqueue.queries import browsing, counting, failures
+from pgqueue.queries.failures import FailureFilter
+from pgqueue.queries.inspecting import JobFilter
+from pgqueue.web.fields import json_object, optional, whole
+from pgqueue.web.pages.control import control
+from pgqueue.web.routing import action, page
+from pgqueue.web.visit import NotFound, Visit
+from pgqueue.wording import duration_of
+
+NEWEST, GROUPS = 15, 10
 
 
 async def show(visit: Visit) -> Response:
-    return visit.render("error.html", title="tasks", text="Not made yet.")
+    return visit.render("tasks.html", tasks=await visit.fetch(counting.tasks(visit.schema)))
 
 
-ENDPOINTS = (page("/tasks", show, "tasks"), page("/tasks/{name}", show, "task"))
+async def one(visit: Visit) -> Response:
+    name = data_name("task", visit.path("name"))
+    known = visit.app.tasks.named(name)
+    counts = await visit.fetch(counting.tasks(visit.schema, name))
+    if not counts and known is None:
+        raise NotFound(f"There is no task {name}: no worker has registered it, and no job of it waits.")
+    which = JobFilter(task=name)
+    newest = await visit.read(("jobs", which), lambda: browsing.browse(visit.schema, which, NEWEST))
+    groups = await visit.fetch(failures.failure_groups(visit.schema, FailureFilter(task=name), GROUPS))
+    args = dict(await visit.fetch(failures.args_of(visit.schema, [group.newest for group in groups])))
+    return visit.render(
+        "task.html",
+        name=name,
+        task=counts[0] if counts else None,
+        control=await control(visit, "task", name),
+        newest=newest.jobs,
+        groups=groups,
+        args=args,
+        parameters=[str(one) for one in known.signature.parameters()] if known else None,
+    )
+
+
+async def enqueue(visit: Visit) -> Response:
+    name = data_name("task", visit.path("name"))
+    options = {
+        "queue": visit.field("queue"),
+        "priority": optional(visit, "priority", whole),
+        "delay": optional(visit, "delay", duration_of),
+        "key": visit.field("key"),
+    }
+    given = {option: value for option, value in options.items() if value is not None}
+    new = visit.app.new_job(name, optional(visit, "arguments", json_object) or {}, **given)
+    async with visit.acting("enqueue", name, **given) as conn:
+        [job] = await visit.app.inserter.ainsert([new], conn)
+    text = f"Job {job.id} is enqueued." if job.created else f"Job {job.id} holds the key already: nothing was enqueued."
+    return visit.back(text, visit.url("job", id=job.id))
+
+
+ENDPOINTS = (
+    page("/tasks", show, "tasks"),
+    page("/tasks/{name}", one, "task"),
+    action("/tasks/{name}/enqueue", enqueue, "enqueue_task", "operator"),
+)
