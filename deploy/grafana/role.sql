@@ -25,3 +25,6 @@ grant select (id, queue, task, attempt, reason, error_type, fingerprint, created
     on pgqueue.failed_jobs to pgqueue_viewer;
 grant select (name, task, queue, cron, every, tz, enabled, next_run_at, last_run_at, last_job_id, error)
     on pgqueue.schedules to pgqueue_viewer;
+-- Of live jobs what autoscalers count.
+grant select (id, state, queue, task, priority, run_at, position, ready, waits_for) on pgqueue.jobs to pgqueue_viewer;
+grant select (name, paused) on pgqueue.queues to pgqueue_viewer;

@@ -12,10 +12,9 @@ from pgqueue.cli import pgqueue as root
 # Built beside this: while the CLI has not got them, nobody looks; once it has, they are checked as all others.
 PENDING_COMMANDS = {("web",), ("top",), ("workers", "drain"), ("workers", "stop")}
 PENDING_OPTIONS = {
-    "PGQUEUE_WORKER_METRICS_PORT",
-    "PGQUEUE_WORKER_PROBE_PORT",
-    "PGQUEUE_SCHEDULER_METRICS_PORT",
-    "PGQUEUE_SCHEDULER_PROBE_PORT",
+    f"PGQUEUE_{command}_{option}"
+    for command in ("WORKER", "SCHEDULER")
+    for option in ("METRICS_PORT", "PROBE_PORT", "HOST")
 }
 # Settings, which every command reads.
 SETTINGS = {"PGQUEUE_DSN", "PGQUEUE_SCHEMA", "PGQUEUE_APP"}

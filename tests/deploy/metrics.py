@@ -12,7 +12,7 @@ PLANNED = """
     pgqueue_job_total_seconds pgqueue_job_errors_total pgqueue_jobs_in_flight pgqueue_claim_duration_seconds
     pgqueue_rescued_total pgqueue_worker_slots pgqueue_build_info
     pgqueue_queue_depth pgqueue_queue_oldest_seconds pgqueue_queue_paused pgqueue_workers pgqueue_failed_jobs
-    pgqueue_schedule_last_run_timestamp_seconds pgqueue_xmin_age_seconds pgqueue_dead_tuples
+    pgqueue_schedule_last_run_timestamp_seconds pgqueue_xmin_age_seconds pgqueue_dead_tuples pgqueue_up
 """
 DECLARED = re.compile(r'(\w+)MetricFamily\(\s*"(pgqueue_\w+)"')
 SUFFIXES = {"Counter": "_total", "Info": "_info"}
