@@ -97,6 +97,12 @@ def test_a_worker_is_killed_later_than_it_needs() -> None:
     assert worker["Service"]["KillMode"] == "mixed"
 
 
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_what_is_said_of_one_worker_beats_what_is_said_of_all(unit: Path) -> None:
+    own = ["-/etc/pgqueue/worker-%i.env"] if "@" in unit.name else []
+    assert Unit(unit).lines("EnvironmentFile") == ["/etc/pgqueue/pgqueue.env", *own]
+
+
 @pytest.mark.parametrize("file", sorted(FOLDER.glob("etc/*.env")), ids=lambda file: file.name)
 def test_the_files_of_variables_name_settings_and_options(file: Path) -> None:
     for line in file.read_text(encoding="utf-8").splitlines():
