@@ -60,14 +60,14 @@ def pending() -> Iterator[tuple[str, ...]]:
 
 
 def variables() -> Iterator[str]:
-    """Of every option of the commands that are no groups."""
+    """Of every option of the commands that are no groups, as click makes them."""
     context = click.Context(root)
     for name in root.list_commands(context):
         command = root.get_command(context, name)
         assert command is not None
         for parameter in command.params:
-            if isinstance(parameter, click.Option):
-                yield from (variable(f"PGQUEUE_{name.upper()}", option) for option in parameter.opts)
+            if isinstance(parameter, click.Option) and parameter.name is not None:
+                yield f"PGQUEUE_{name}_{parameter.name}".upper()
 
 
 def variable(prefix: str, option: str) -> str:

@@ -13,8 +13,10 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from click.testing import CliRunner
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import create_engine, text
 
@@ -122,6 +124,35 @@ def test_the_database_is_reached_with_a_password_that_only_a_file_has(
     with engine.connect() as connection:
         connection.execute(text("select from pgqueue.jobs"))
     engine.dispose()
+
+
+@pytest.mark.skipif(shutil.which("psql") is None, reason="psql is not installed")
+def test_the_role_of_the_dashboards_is_made_with_its_password_as_often_as_all_is_started(
+    services: dict[str, Any], fresh_dsn: str, tmp_path: Path
+) -> None:
+    server = conninfo_to_dict(fresh_dsn)
+    role = f"viewer_{server['dbname']}"
+    (tmp_path / "role.sql").write_text((ROOT / "deploy/grafana/role.sql").read_text().replace("pgqueue_viewer", role))
+    (tmp_path / "password").write_text('it\'s $1 \\\\ "secret"\n')
+    [script] = services["viewer-role"]["command"]
+    for there, here in (
+        ("$$", "$"),
+        ("pgqueue_viewer", role),
+        ("/role.sql", str(tmp_path / "role.sql")),
+        ("/run/secrets/viewer_password", str(tmp_path / "password")),
+    ):
+        assert there in script
+        script = script.replace(there, here)
+    names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
+    environ = {**os.environ, **{names[name]: str(value) for name, value in server.items() if name in names}}
+    with psycopg.connect(fresh_dsn, autocommit=True) as conn:
+        for _ in range(2):
+            made = subprocess.run(["sh", "-euc", script], env=environ, capture_output=True, text=True, timeout=60)
+            assert made.returncode == 0, made.stderr
+        found = conn.execute("select rolpassword from pg_authid where rolname = %s", [role]).fetchone()
+        assert found is not None
+        assert found[0].startswith("SCRAM-SHA-256$")
+        conn.execute(sql.SQL("drop owned by {0}; drop role {0}").format(sql.Identifier(role)))
 
 
 def test_the_app_of_the_trial_works(services: dict[str, Any], dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
