@@ -24,8 +24,9 @@ def exported() -> set[str]:
         return set(PLANNED.split())
     from pgqueue import PgQueue
 
-    app = PgQueue("postgresql://")
-    families = [*Metrics(app, CollectorRegistry()).describe(), *DatabaseMetrics(app).describe()]
+    app, registry = PgQueue("postgresql://"), CollectorRegistry()
+    Metrics(app, registry)
+    families = [*registry.collect(), *DatabaseMetrics(app).describe()]
     return {family.name + SUFFIXES.get(family.type, "") for family in families}
 
 
