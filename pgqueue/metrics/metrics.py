@@ -39,6 +39,7 @@ CLAIM_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 MOST_TALLIES = 1_000
 ENDED = (Completed, Cancelled, Failed)
 LANE = ("queue", "task")
+REASONS = LEASE_ENDED, NO_WORKER = "lease_ended", "no_worker"
 
 
 class Metrics:
@@ -61,6 +62,7 @@ class Metrics:
         if not bounds or list(bounds) != sorted({*bounds}) or bounds[0] <= 0:
             raise ConfigurationError(f"buckets={buckets!r} must be seconds above 0 that rise, such as (0.1, 1, 10)")
         self.registry = registry
+        self._app = app
         self._bounds = bounds
         self._lock = threading.Lock()
         self._tallies: dict[tuple[str, str], Tally] = {}
@@ -114,7 +116,7 @@ class Metrics:
     def rescued(self, orphan: Orphan) -> None:
         """A job was taken back from a dead worker; with an outcome where the death was blamed on it."""
         # Its row is there until the lease has ended. A claim without one was made by a worker that was buried before.
-        reason = "no_worker" if orphan.worker == str(orphan.worker_id) else "lease_ended"
+        reason = NO_WORKER if orphan.worker == str(orphan.worker_id) else LEASE_ENDED
         with self._lock:
             key = (orphan.queue, reason)
             if key not in self._rescued and len(self._rescued) >= MOST_TALLIES:
@@ -143,20 +145,25 @@ class Metrics:
         """All that was counted until now, from any thread."""
         found = self._families()
         with self._lock:
+            for task in list(self._app.tasks.values()):
+                self._tally(task.options.queue, task.name)
             tallies, claims, rescued = list(self._tallies.items()), list(self._claims.items()), dict(self._rescued)
             workers = list(self._workers)
+        # From zero on: a rate does not see a series begin. But no series of what this process never does.
+        served = {queue for worker in workers for queue in list(worker.serving.slots)}
         for lane, tally in tallies:
             found["jobs_enqueued"].add_metric(lane, tally.enqueued)
-            for outcome, count in tally.outcomes.items():
-                found["jobs_processed"].add_metric((*lane, outcome), count)
+            if lane[0] in served or any(tally.outcomes.values()):
+                for outcome, count in tally.outcomes.items():
+                    found["jobs_processed"].add_metric((*lane, outcome), count)
             for error, count in list(tally.errors.items()):
                 found["job_errors"].add_metric((*lane, error), count)
             for name in ("duration", "wait", "total"):
-                measured: Histogram = getattr(tally, name)
-                found[f"job_{name}_seconds"].add_metric(lane, measured.buckets(), measured.total)
+                add_histogram(found[f"job_{name}_seconds"], lane, getattr(tally, name))
         for queue, measured in claims:
-            found["claim_duration_seconds"].add_metric([queue], measured.buckets(), measured.total)
-        for labels, count in rescued.items():
+            add_histogram(found["claim_duration_seconds"], [queue], measured)
+        none_rescued = dict.fromkeys(((queue, reason) for queue in served for reason in REASONS), 0)
+        for labels, count in (none_rescued | rescued).items():
             found["rescued"].add_metric(labels, count)
         slots = [slots for worker in workers for slots in list(worker.serving.slots.values())]
         found["worker_slots"].add_metric(["running"], sum(one.running for one in slots))
@@ -197,3 +204,9 @@ class Metrics:
             "build": InfoMetricFamily("pgqueue_build", "The version of pgqueue and of Python.", labels=()),
         }
         return dict(families)
+
+
+def add_histogram(family: Any, labels: Sequence[str], measured: Histogram) -> None:
+    """Where anything was measured: an empty one is many lines that say nothing."""
+    if any(measured.counts):
+        family.add_metric(labels, measured.buckets(), measured.total)

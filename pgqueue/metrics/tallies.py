@@ -1,4 +1,4 @@
-"""What a process counts: plain numbers, since a metric of prometheus-client costs a microsecond each time."""
+"""What a process counts: plain numbers, half as dear as metrics of prometheus-client, and they need no events."""
 
 from __future__ import annotations
 
@@ -44,7 +44,6 @@ class Tally:
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.enqueued = 0
-        # From zero on: a rate does not see a series begin.
         self.outcomes = dict.fromkeys(OUTCOMES, 0)
         self.errors: dict[str, int] = {}
         self.duration = Histogram(bounds)

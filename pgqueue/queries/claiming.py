@@ -103,19 +103,20 @@ def claim(
     if not rows:
         return Scan([], True, False, None, 0, 0, None)
     xact_id, allocated, xmin, left_from, limits = rows[0][:5]
-    jobs = [] if rows[0][5] is None else taken(queue, fence, [row[5:] for row in rows], ages=ages)
+    jobs = [] if rows[0][5] is None else taken(queue, fence, rows, 5, ages=ages)
     full = len(jobs) == count or left_from is not None
     return Scan(jobs, False, full, xact_id, allocated, xmin, left_from, limits)
 
 
-def taken(queue: str, fence: int, rows: Iterable[tuple[Any, ...]], *, ages: bool) -> list[ClaimedJob]:
-    """Rows of claimed jobs, with the two columns of AGES at their ends where there are `ages`."""
+def taken(queue: str, fence: int, rows: Iterable[tuple[Any, ...]], start: int = 0, *, ages: bool) -> list[ClaimedJob]:
+    """Claimed jobs of rows, from the column `start` on; the last two are those of AGES where there are `ages`."""
     if not ages:
-        return [ClaimedJob(queue, fence, row) for row in rows]
+        return [ClaimedJob(queue, fence, row[start:]) for row in rows]
     jobs, now = [], time.perf_counter()
-    for *row, waited, age in rows:
-        job = ClaimedJob(queue, fence, tuple(row))
-        job.since = None if waited is None else now - waited, now - age
+    for row in rows:
+        job = ClaimedJob(queue, fence, row[start:-2])
+        waited = row[-2]
+        job.since = None if waited is None else now - waited, now - row[-1]
         jobs.append(job)
     return jobs
 

@@ -23,6 +23,7 @@ WITHIN = 0.5
 # A process that stands still answers all of them when it goes on.
 MOST_UNANSWERED = 100
 LAST_WORDS_SECONDS = 1.0
+STARTING = Health(starting=("it is being started",))
 
 
 class Member:
@@ -33,6 +34,7 @@ class Member:
         self.last_words: dict[str, Any] = {}
         self.has_left = False
         self.silent_since: float | None = None
+        self.has_answered = False
         self._connection = connection
         self._changed = threading.Condition()
         self._asked = self._answered = 0
@@ -65,7 +67,7 @@ class Member:
                 self._awaited.discard(question)
                 found = self._answers.pop(question, None)
             if found is not None:
-                self.silent_since = None
+                self.silent_since, self.has_answered = None, True
             elif self.silent_since is None:
                 self.silent_since = time.monotonic()
             return found
@@ -140,7 +142,7 @@ class Crew:
         with self._lock:
             missing = [number for number, member in self._places.items() if member is None]
         found = {member.number: _health(member, answer) for member, answer in self.ask("health").items()}
-        found |= {number: Health(starting=("it is being started",)) for number in missing}
+        found |= dict.fromkeys(missing, STARTING)
         return together(dict(sorted(found.items())))
 
 
@@ -148,6 +150,8 @@ def _health(member: Member, answer: list[list[str]] | None) -> Health:
     if answer is not None:
         hung, starting, unready = map(tuple, answer)
         return Health(hung, starting, unready)
+    if not member.has_answered:
+        return STARTING
     silent = 0.0 if member.silent_since is None else time.monotonic() - member.silent_since
     why = (f"it has not answered for {silent:.0f} s" if silent >= 1 else "it does not answer",)
-    return Health(why, (), ()) if silent > BLOCKED_LIMIT else Health((), (), why)
+    return Health(hung=why) if silent > BLOCKED_LIMIT else Health(unready=why)

@@ -40,19 +40,22 @@ class Link:
     def close(self) -> None:
         """Say what the last answers are, so that nothing counted since the last question is lost."""
         with suppress(OSError):
-            self._send({"last": {what: answer() for what, answer in self._answers.items()}})
+            self._send({"last": {what: self._answered(what) for what in self._answers}})
             self._connection.shutdown(socket.SHUT_RDWR)
         self._connection.close()
 
     def _run(self) -> None:
         with suppress(OSError):
             for question in messages(self._connection):
-                try:
-                    answer = self._answers[question["ask"]]()
-                except Exception:
-                    logger.exception("the supervisor's question %r was not answered", question["ask"])
-                    answer = None
-                self._send({"n": question["n"], "answer": answer})
+                self._send({"n": question["n"], "answer": self._answered(question["ask"])})
+
+    def _answered(self, what: str) -> Any:
+        try:
+            return self._answers[what]()
+        except Exception:
+            # A collector of the user's own may raise.
+            logger.exception("the supervisor cannot be told of the %s of this process", what)
+            return None
 
     def _send(self, message: dict[str, Any]) -> None:
         with self._turn:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 from pgqueue.events import Event, EventName, Subscribers
 from pgqueue.job import ClaimedJob
 from pgqueue.journal import Progress
 from pgqueue.outcome import Cancelled, Completed, Failed, Outcome, Retry, Snooze, Wait
 from pgqueue.queries.rescuing import Orphan
-
-if TYPE_CHECKING:
-    from pgqueue.metrics import Metrics
 
 NAMES: dict[type, EventName] = {
     Completed: "completed",
@@ -26,22 +22,14 @@ NAMES: dict[type, EventName] = {
 
 
 class Reporter:
-    """The events of one worker. `publish` takes them too; `is_empty` says whether a queue has nothing more to run.
-
-    `metrics` are told directly: for them no event is built.
-    """
+    """The events of one worker. `publish` takes them too; `is_empty` says whether a queue has nothing more to run."""
 
     def __init__(
-        self,
-        subscribers: Subscribers,
-        is_empty: Callable[[str], bool],
-        publish: Callable[[Event], None] | None = None,
-        metrics: Metrics | None = None,
+        self, subscribers: Subscribers, is_empty: Callable[[str], bool], publish: Callable[[Event], None] | None = None
     ) -> None:
         self._subscribers = subscribers
         self._is_empty = is_empty
         self._publish = publish
-        self.metrics = metrics
         # Queues of which a run has ended since they were last told to be drained.
         self._worked: set[str] = set()
 
@@ -49,21 +37,8 @@ class Reporter:
         """Whether anybody listens: nothing is built for nobody."""
         return self._publish is not None or self._subscribers.wants(name)
 
-    @property
-    def hears_ends(self) -> bool:
-        """Whether anybody may want to know that a run ended."""
-        return bool(self._subscribers.callbacks) or self._publish is not None or self.metrics is not None
-
-    @property
-    def on_start(self) -> Callable[[ClaimedJob], None] | None:
-        """What to call with each job that begins; None: nobody wants to know."""
-        return self.started if self.wants("started") or self.metrics is not None else None
-
     def started(self, job: ClaimedJob) -> None:
-        if self.metrics is not None:
-            self.metrics.started(job)
-        if self.wants("started"):
-            self._tell(Event("started", job.id, job.task, job.queue, job.attempt))
+        self._tell(Event("started", job.id, job.task, job.queue, job.attempt))
 
     def progressed(self, job: ClaimedJob, progress: Progress) -> None:
         if self.wants("progress"):
@@ -71,8 +46,6 @@ class Reporter:
 
     def ended(self, job: ClaimedJob, outcome: Outcome | None, seconds: float) -> None:
         """A run has ended; None: it is given back."""
-        if self.metrics is not None:
-            self.metrics.ended(job, outcome, seconds)
         name = NAMES[type(outcome)]
         if self.wants(name):
             self._tell(Event(name, job.id, job.task, job.queue, job.attempt, seconds, outcome))
@@ -88,8 +61,6 @@ class Reporter:
 
     def rescued(self, orphan: Orphan) -> None:
         job_id, outcome = orphan.job_id or 0, orphan.outcome
-        if self.metrics is not None:
-            self.metrics.rescued(orphan)
         if self.wants("rescued"):
             self._tell(Event("rescued", job_id, orphan.task, orphan.queue, orphan.attempt, None, orphan.worker_id))
         if outcome is not None and self.wants(NAMES[type(outcome)]):

@@ -131,6 +131,21 @@ async def test_slots_and_jobs_in_flight_are_those_of_now(app: PgQueue, value: Sa
     assert value("worker_slots", state="idle") == 0
 
 
+async def test_what_may_come_is_zero_before_it_does(app: PgQueue, value: Sample) -> None:
+    @app.task(name="mine", queue="mail")
+    async def mine() -> None: ...
+
+    @app.task(name="elsewhere", queue="other")
+    async def elsewhere() -> None: ...
+
+    assert value("jobs_enqueued_total", queue="mail", task="mine") == 0
+    assert value("jobs_processed_total", queue="mail", task="mine", outcome="failed") is None
+    async with app.worker({"mail": 1}):
+        assert value("jobs_processed_total", queue="mail", task="mine", outcome="failed") == 0
+        assert value("jobs_processed_total", queue="other", task="elsewhere", outcome="failed") is None
+        assert value("rescued_total", queue="mail", reason="lease_ended") == 0
+
+
 async def test_a_bulk_is_counted_without_making_its_jobs(app: PgQueue, value: Sample) -> None:
     made = app.enqueue_many([app.new_job("a" if n % 3 else "b", {"n": n}, queue="mail") for n in range(3000)])
     assert type(made).__name__ == "Copied"
@@ -184,7 +199,7 @@ async def test_rescued_jobs_are_counted_with_what_was_blamed_on_them(app: PgQueu
         await until(is_rescued)
     assert value("job_errors_total", queue="mail", task="send", error="pgqueue.errors.ProcessCrashed") == 1
     assert value("jobs_processed_total", queue="mail", task="send", outcome="retried") == 1
-    assert value("job_duration_seconds_count", queue="mail", task="send") == 0
+    assert value("job_duration_seconds_count", queue="mail", task="send") is None
 
 
 def test_an_app_has_metrics_once_and_a_registry_those_of_one_app(registry: CollectorRegistry, dsn: str) -> None:
