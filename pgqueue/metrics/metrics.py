@@ -12,6 +12,7 @@ from weakref import WeakSet
 from prometheus_client.core import (
     REGISTRY,
     CollectorRegistry,
+    Counter,
     CounterMetricFamily,
     DuplicateTimeseries,
     GaugeMetricFamily,
@@ -75,6 +76,10 @@ class Metrics:
             raise ConfigurationError(
                 "this registry has the metrics of another app: give each a CollectorRegistry of its own"
             ) from None
+        # Its own multiprocess mode, for web servers that fork, adds up nothing but metrics of prometheus-client itself.
+        self._enqueued = Counter(
+            "pgqueue_jobs_enqueued", "Jobs that this process has enqueued.", LANE, registry=registry
+        )
         app.metrics = self
         app.subscribers.on_made.append(self.made)
 
@@ -82,7 +87,7 @@ class Metrics:
         """So many jobs of each queue and task were enqueued."""
         with self._lock:
             for (queue, task), count in counts.items():
-                self._tally(queue, task).enqueued += count
+                self._tally(queue, task).enqueued.inc(count)
 
     def watch(self, worker: Worker) -> None:
         """Show the slots of this worker, as long as it lives."""
@@ -128,8 +133,14 @@ class Metrics:
     def _tally(self, queue: str, task: str) -> Tally:
         if (found := self._tallies.get((queue, task))) is None:
             key = (queue, task) if len(self._tallies) < MOST_TALLIES else (OTHER, OTHER)
-            found = self._tallies.setdefault(key, Tally(self._bounds))
+            found = self._tallies.get(key) or Tally(self._bounds, self._enqueued.labels(*key))
+            self._tallies[key] = found
         return found
+
+    def _begin_at_zero(self) -> None:
+        """What may come: a rate does not see a series begin."""
+        for task in list(self._app.tasks.values()):
+            self._tally(task.options.queue, task.name)
 
     @staticmethod
     def _count(tally: Tally, outcome: Outcome | None) -> None:
@@ -145,14 +156,12 @@ class Metrics:
         """All that was counted until now, from any thread."""
         found = self._families()
         with self._lock:
-            for task in list(self._app.tasks.values()):
-                self._tally(task.options.queue, task.name)
+            self._begin_at_zero()
             tallies, claims, rescued = list(self._tallies.items()), list(self._claims.items()), dict(self._rescued)
             workers = list(self._workers)
-        # From zero on: a rate does not see a series begin. But no series of what this process never does.
+        # No series of what this process never does.
         served = {queue for worker in workers for queue in list(worker.serving.slots)}
         for lane, tally in tallies:
-            found["jobs_enqueued"].add_metric(lane, tally.enqueued)
             if lane[0] in served or any(tally.outcomes.values()):
                 for outcome, count in tally.outcomes.items():
                     found["jobs_processed"].add_metric((*lane, outcome), count)
@@ -175,9 +184,6 @@ class Metrics:
     @staticmethod
     def _families() -> dict[str, Any]:
         families = {
-            "jobs_enqueued": CounterMetricFamily(
-                "pgqueue_jobs_enqueued", "Jobs that this process has enqueued.", labels=LANE
-            ),
             "jobs_processed": CounterMetricFamily(
                 "pgqueue_jobs_processed", "Runs that have ended, by what they came to.", labels=(*LANE, "outcome")
             ),

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Hashable, Sequence
-from typing import TypeVar
-
-Key = TypeVar("Key", bound=Hashable)
-Value = TypeVar("Value")
+from collections.abc import Sequence
+from typing import Protocol
 
 OUTCOMES = ("completed", "retried", "snoozed", "cancelled", "failed", "released")
 OTHER = "other"
@@ -37,13 +34,19 @@ class Histogram:
         return found
 
 
+class Counted(Protocol):
+    """A counter of prometheus-client."""
+
+    def inc(self, amount: float) -> None: ...
+
+
 class Tally:
     """Of one task in one queue."""
 
     __slots__ = ("duration", "enqueued", "errors", "outcomes", "total", "wait")
 
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self.enqueued = 0
+    def __init__(self, bounds: Sequence[float], enqueued: Counted) -> None:
+        self.enqueued = enqueued
         self.outcomes = dict.fromkeys(OUTCOMES, 0)
         self.errors: dict[str, int] = {}
         self.duration = Histogram(bounds)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections import Counter as Counted
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -318,6 +322,57 @@ def test_what_takes_too_long_is_left_out(app: PgQueue, dsn: str) -> None:
     assert found["up",] == 0
     assert found["queue_depth", "mail", "available"] == 1
     assert not any(name[0] == "failed_jobs" for name in found)
+
+
+def test_behind_a_pooler_each_statement_has_its_timeout_too(app: PgQueue, dsn: str) -> None:
+    app.enqueue("send", queue="mail")
+    pooled = PgQueue(dsn, pooler=True)
+    assert database_values(DatabaseMetrics(pooled))["queue_depth", "mail", "available"] == 1
+    with open_transaction(dsn) as conn:
+        conn.execute("lock table pgqueue.failed_jobs in access exclusive mode")
+        assert database_values(DatabaseMetrics(pooled))["up",] == 0
+
+
+def test_a_web_server_that_forks_counts_its_enqueues_together(dsn: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "PGQUEUE_DSN": dsn, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    code = """
+import os
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from pgqueue import PgQueue
+from pgqueue.metrics import Metrics
+app = PgQueue()
+Metrics(app)
+for _ in range(3):
+    if (child := os.fork()) == 0:
+        app.enqueue("send", queue="mail")
+        os._exit(0)
+    os.waitpid(child, 0)
+registry = CollectorRegistry()
+MultiProcessCollector(registry)
+print(generate_latest(registry).decode())
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert 'pgqueue_jobs_enqueued_total{queue="mail",task="send"} 3.0' in done.stdout, done.stderr
+
+
+def test_without_prometheus_client_the_extra_is_named(dsn: str, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(
+        "from pgqueue import PgQueue\napp = PgQueue()\napp.task(name='a')(lambda: None)\n"
+    )
+    code = """
+import importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *of: None if name == "prometheus_client" else find(name, *of)
+from pgqueue.cli import main
+main(["worker", "shop:app", "--metrics-port", "0"])
+"""
+    environment = {**os.environ, "PGQUEUE_DSN": dsn}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert "install pgqueue with the extra `metrics`" in done.stderr
 
 
 def test_counts_stop_at_the_share_of_the_queue(app: PgQueue, monkeypatch: pytest.MonkeyPatch) -> None:
