@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from pgqueue.database import Using
+    from pgqueue.metrics import Metrics
     from pgqueue.worker import Worker
 
 A = TypeVar("A")
@@ -121,6 +122,8 @@ class PgQueue:
         self.declared_schedules: dict[str, Schedule] = {}
         self.declared_alerts: dict[str, AlertRule] = {}
         self.subscribers = Subscribers()
+        # What `pgqueue.metrics.Metrics(app)` has put here.
+        self.metrics: Metrics | None = None
         # Closes what tasks have opened in an event loop: at a worker's end, and with `aclose`.
         self.at_close: list[Callable[[], Awaitable[Any]]] = []
         self.middleware = Stack()

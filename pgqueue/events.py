@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from pgqueue.errors import ConfigurationError
 from pgqueue.job import Job
@@ -60,6 +61,14 @@ class Event:
 
 
 Callback = Callable[[Event], Any]
+Counts = Counter[tuple[str, str]]
+
+
+@runtime_checkable
+class Bulk(Protocol):
+    """Jobs that are made when they are looked at; it knows how many there are of each queue and task without that."""
+
+    def counts(self) -> Counts: ...
 
 
 def known(name: str) -> str:
@@ -74,6 +83,8 @@ class Subscribers:
     """Callbacks by event. One that raises is logged; it never hurts the job."""
 
     callbacks: dict[str, list[Callback]] = field(default_factory=dict)
+    # Called with how many jobs of each queue and task were made: in a bulk, an event a job costs as much as the job.
+    on_made: list[Callable[[Counts], None]] = field(default_factory=list)
 
     def add(self, name: str, callback: Callback) -> None:
         given: object = callback
@@ -100,6 +111,12 @@ class Subscribers:
 
 def tell_enqueued(subscribers: Subscribers, jobs: Iterable[Job]) -> None:
     """Tell them of the jobs that were made; where a key was held none was."""
+    if subscribers.on_made:
+        counts = (
+            jobs.counts() if isinstance(jobs, Bulk) else Counter((job.queue, job.task) for job in jobs if job.created)
+        )
+        for callback in subscribers.on_made:
+            callback(counts)
     if subscribers.wants("enqueued"):
         for job in jobs:
             if job.created:

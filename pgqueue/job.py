@@ -167,6 +167,7 @@ class ClaimedJob:
         "options",
         "position",
         "queue",
+        "since",
         "suspicions",
         "task",
     )
@@ -175,6 +176,9 @@ class ClaimedJob:
         self.queue = queue
         self.fence = fence
         self.began: float | None = None
+        # Where somebody measures: since when it could run (None: nobody knows), and since when it is there, on the
+        # clock of `began`.
+        self.since: tuple[float | None, float] | None = None
         # When its limit lets it begin, and by how many seconds later it may.
         self.begins_at: float | None = None
         self.late = INFINITY

@@ -14,7 +14,7 @@ from pgqueue.cli.output import Column, Listing, faint, note
 from pgqueue.cli.target import Target
 
 PREFIX = "PGQUEUE_"
-ALSO_READ = {"PGQUEUE_DEBUG", "PGQUEUE_LIFELINE"}
+ALSO_READ = {"PGQUEUE_DEBUG", "PGQUEUE_LIFELINE", "PGQUEUE_LINK"}
 
 
 @dataclass(frozen=True, slots=True)

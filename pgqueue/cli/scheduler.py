@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pgqueue.cli import banner
 from pgqueue.cli.logs import Format, logging_options
 from pgqueue.cli.options import app_option, database_options
+from pgqueue.cli.ports import Ports, port_options
 from pgqueue.cli.target import Target
 
 if TYPE_CHECKING:
@@ -24,11 +25,14 @@ TRY_AGAIN_SECONDS = 2.0
 
 @click.command("scheduler")
 @click.argument("spec", required=False, metavar="[MODULE[:APP]]")
+@port_options
 @logging_options
 @database_options
 @app_option
 @click.pass_obj
-def command(target: Target, spec: str | None, log_format: Format, log_level: str, verbose: bool) -> None:
+def command(
+    target: Target, /, spec: str | None, log_format: Format, log_level: str, verbose: bool, **given: Any
+) -> None:
     """Enqueue the jobs of an app's schedules at their times.
 
     Run as many as you like: each time is enqueued once.
@@ -39,7 +43,7 @@ def command(target: Target, spec: str | None, log_format: Format, log_level: str
     logs.set_up(log_format, log_level, verbose=verbose)
     rules = [f"{name} ({rule_text(loaded.declared_schedules[name])})" for name in sorted(loaded.declared_schedules)]
     banner.show(loaded, "scheduler", [("schedules", f"{len(rules)}: {', '.join(rules)}" if rules else "0 in the code")])
-    sys.exit(signals.run(fire(loaded)))
+    sys.exit(signals.run(fire(loaded, Ports.taken(given))))
 
 
 def rule_text(schedule: Schedule) -> str:
@@ -50,18 +54,21 @@ def rule_text(schedule: Schedule) -> str:
     return rule(schedule.row(datetime.now(UTC)))
 
 
-async def fire(app: PgQueue) -> int:
+async def fire(app: PgQueue, ports: Ports) -> int:
     """Run the scheduler until a signal; the exit code."""
     from pgqueue.cli.signals import Signals
-    from pgqueue.services.scheduler import run_scheduler
+    from pgqueue.services.scheduler import LONGEST, Scheduler, run_scheduler
+    from pgqueue.services.vitals import health_of
 
     stop = asyncio.Event()
     received = Signals(stop.set, lambda: None)
     received.listen()
-    await reachable(app, stop)
-    if not stop.is_set():
-        logger.info("the scheduler runs")
-        await run_scheduler(app, stop)
+    scheduler = Scheduler.of(app)
+    with ports.of_process(app, lambda: health_of(scheduler, LONGEST), database=True):
+        await reachable(app, stop)
+        if not stop.is_set():
+            logger.info("the scheduler runs")
+            await run_scheduler(app, stop, scheduler)
     logger.info("the scheduler stopped")
     return received.exit_code
 

@@ -14,6 +14,7 @@ from pgqueue.cli.errors import DONE, FAILED
 from pgqueue.cli.logs import Format, logging_options
 from pgqueue.cli.options import app_option, database_options
 from pgqueue.cli.output import duration, note
+from pgqueue.cli.ports import Ports, port_options
 from pgqueue.cli.target import Target
 from pgqueue.cli.values import DURATION, SIZE
 from pgqueue.wording import counted
@@ -60,6 +61,7 @@ def span(name: str, *, default: str | None = None, help: str) -> Callable[[Any],
 @click.option("--publish-events", is_flag=True, help="Tell app.watch() elsewhere what happens here.")
 @click.option("--no-listen", is_flag=True, help="Poll only: for poolers that lose LISTEN.")
 @span("--poll-interval", default="1s", help="Look for jobs at least this often.")
+@port_options
 @logging_options
 @database_options
 @app_option
@@ -80,14 +82,26 @@ def command(target: Target, /, spec: str | None, **given: Any) -> None:
     if any(not part.strip() for text in given["queue"] for part in text.split(",")):
         raise click.UsageError("-q has an empty name: give a queue, such as -q email or -q email:10")
     queues, slots, listen = list(given.pop("queue")) or None, given.pop("concurrency"), not given.pop("no_listen")
+    ports = Ports.taken(given)
     options = {**given, "queues": queues, "slots": slots, "listen": listen}
     if processes > 1:
-        from pgqueue.worker.supervisor import supervise
+        sys.exit(work_together(loaded, options, ports, processes))
+    sys.exit(signals.run(work(loaded, options, log_format, ports)))
 
-        greet(loaded, options, processes)
-        command = [sys.executable, "-m", "pgqueue", *sys.argv[1:], "-p", "1"]
-        sys.exit(supervise(command, processes, name=given["name"], notice=stopping_note(given["shutdown_timeout"])))
-    sys.exit(signals.run(work(loaded, options, log_format)))
+
+def work_together(app: PgQueue, options: dict[str, Any], ports: Ports, processes: int) -> int:
+    """Keep so many worker processes; the exit code."""
+    from pgqueue.worker.crew import Crew
+    from pgqueue.worker.supervisor import supervise
+
+    greet(app, options, processes)
+    command = [sys.executable, "-m", "pgqueue", *sys.argv[1:], "-p", "1"]
+    notice = stopping_note(options["shutdown_timeout"])
+    if not ports.asked:
+        return supervise(command, processes, name=options["name"], notice=notice)
+    crew = Crew(processes)
+    with ports.of_crew(app, crew, database=options["with_scheduler"]):
+        return supervise(command, processes, name=options["name"], notice=notice, crew=crew)
 
 
 def greet(app: PgQueue, options: dict[str, Any], processes: int = 1) -> None:
@@ -101,17 +115,26 @@ def greet(app: PgQueue, options: dict[str, Any], processes: int = 1) -> None:
     banner.show(app, "worker", lines)
 
 
-async def work(app: PgQueue, options: dict[str, Any], log_format: Format) -> int:
+async def work(app: PgQueue, options: dict[str, Any], log_format: Format, ports: Ports) -> int:
     """Run a worker to its end; the exit code."""
-    from pgqueue.cli.joblog import JobLog
-    from pgqueue.cli.signals import Signals
     from pgqueue.worker import Worker
-    from pgqueue.worker.supervisor import RECYCLED, is_supervised
+    from pgqueue.worker.supervisor import is_supervised
+    from pgqueue.worker.vitals import health_of
 
     supervised = is_supervised()
     worker = Worker(app, options["queues"], **{name: value for name, value in options.items() if name != "queues"})
     if not supervised:
         greet(app, options)
+    with ports.of_process(app, lambda: health_of(worker), database=options["with_scheduler"]):
+        return await run(app, worker, options, log_format, supervised=supervised)
+
+
+async def run(app: PgQueue, worker: Worker, options: dict[str, Any], log_format: Format, *, supervised: bool) -> int:
+    """As `work`, once the worker is made."""
+    from pgqueue.cli.joblog import JobLog
+    from pgqueue.cli.signals import Signals
+    from pgqueue.worker.supervisor import RECYCLED
+
     joblog = JobLog(log_format)
     joblog.follow(app)
     starting = asyncio.ensure_future(worker.start())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pgqueue.database.database import PLANNER, Database
 from pgqueue.database.lending import alent, lent
 from pgqueue.database.listening import alistening, listening
+from pgqueue.database.looking import Look
 from pgqueue.database.running import NoPartition, abegan, afetch, arun, fetch, run
 from pgqueue.database.using import is_async
 
@@ -17,6 +18,7 @@ __all__ = [
     "PLANNER",
     "AsyncUsing",
     "Database",
+    "Look",
     "NoPartition",
     "SyncUsing",
     "Using",

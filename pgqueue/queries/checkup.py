@@ -14,6 +14,11 @@ from pgqueue.wording import counted, listed, span
 
 Level = Literal["ok", "warning", "problem"]
 
+HOLDS_SNAPSHOT = (
+    "backend_xmin is not null and xact_start is not null and pid <> pg_backend_pid() "
+    "and backend_type = 'client backend' and (datname = current_database() or datname is null)"
+)
+"""Of `pg_stat_activity`: those whose transactions keep dead rows from being removed."""
 SNAPSHOT_OLD, SNAPSHOT_TOO_OLD = 300.0, 3600.0
 DEAD_ROWS = 500_000
 
@@ -84,8 +89,7 @@ def snapshots(schema: str, old: float = SNAPSHOT_OLD, too_old: float = SNAPSHOT_
     rows = yield _ask(
         "select format('server process %%s of %%s (%%s)', pid, coalesce(usename, '?'), coalesce(nullif(application_name, ''), state, '?')), "
         "extract(epoch from clock_timestamp() - xact_start)::float8, format('select pg_terminate_backend(%%s)', pid) "
-        "from pg_stat_activity where backend_xmin is not null and xact_start is not null and pid <> pg_backend_pid() "
-        "and backend_type = 'client backend' and (datname = current_database() or datname is null) "
+        f"from pg_stat_activity where {HOLDS_SNAPSHOT} "
         "union all select format('prepared transaction %%s', gid), extract(epoch from clock_timestamp() - prepared)::float8, "
         "format('rollback prepared %%L', gid) from pg_prepared_xacts where database = current_database() "
         "union all select format('replication slot %%s, which nobody reads', slot_name), null, "

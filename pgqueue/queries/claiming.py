@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
@@ -20,6 +21,13 @@ GUARDED = (
     "where scope = 'queue' and name = %(queue)s and key = 'breaker'))"
 )
 """Those whose breaker is not closed too, as the claim itself sees it: its worker may not have heard."""
+
+NO_AGES = ""
+AGES = (
+    ", case when isfinite(run_at) then date_part('epoch', clock_timestamp() - run_at) end, "
+    "date_part('epoch', clock_timestamp() - created_at)"
+)
+"""Two more columns of what is taken: seconds since it could run, and since it was enqueued."""
 
 MOVING = "exists (select from {schema}.flow_news) or exists (select from {schema}.flow_turns)"
 """Whether the parents of some job of a flow are still to be told of it."""
@@ -67,11 +75,13 @@ def claim(
     limited: Iterable[str] = (),
     guarded: bool = False,
     aliases: Mapping[str, str] = MappingProxyType({}),
+    ages: bool = False,
 ) -> Operation[Scan]:
     """Take up to `count` jobs of one lane above `mark`; those that must not repeat only as far as `slots` can start them.
 
     A scan that sees no position allocated beyond `known` tells no transaction id. Jobs of `limited` tasks are not taken;
-    where it is `guarded`, neither are those that a circuit breaker stops, which knows tasks by what `aliases` say.
+    where it is `guarded`, neither are those that a circuit breaker stops, which knows tasks by what `aliases` say. With
+    `ages` each job knows since when it is there.
     """
     params = {
         "queue": queue,
@@ -87,14 +97,28 @@ def claim(
     }
     if guarded:
         params |= {"aliases": texts(aliases.keys()), "renamed": texts(aliases.values())}
-    claims = text("claim_lifo" if lifo else "claim", schema, limited=GUARDED if guarded else LIMITED)
+    parts = {"limited": GUARDED if guarded else LIMITED, "ages": AGES if ages else NO_AGES}
+    claims = text("claim_lifo" if lifo else "claim", schema, **parts)
     rows: list[tuple[Any, ...]] = yield Statement(claims, params)
     if not rows:
         return Scan([], True, False, None, 0, 0, None)
     xact_id, allocated, xmin, left_from, limits = rows[0][:5]
-    jobs = [] if rows[0][5] is None else [ClaimedJob(queue, fence, row[5:]) for row in rows]
+    jobs = [] if rows[0][5] is None else taken(queue, fence, rows, 5, ages=ages)
     full = len(jobs) == count or left_from is not None
     return Scan(jobs, False, full, xact_id, allocated, xmin, left_from, limits)
+
+
+def taken(queue: str, fence: int, rows: Iterable[tuple[Any, ...]], start: int = 0, *, ages: bool) -> list[ClaimedJob]:
+    """Claimed jobs of rows, from the column `start` on; the last two are those of AGES where there are `ages`."""
+    if not ages:
+        return [ClaimedJob(queue, fence, row[start:]) for row in rows]
+    jobs, now = [], time.perf_counter()
+    for row in rows:
+        job = ClaimedJob(queue, fence, row[start:-2])
+        waited = row[-2]
+        job.since = None if waited is None else now - waited, now - row[-1]
+        jobs.append(job)
+    return jobs
 
 
 class FoundLane(NamedTuple):

@@ -7,6 +7,7 @@ Layout: "Binary Format" of COPY in PostgreSQL's manual; `send` functions of the 
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
@@ -117,6 +118,13 @@ class Copied(Sequence[Job]):
 
     def __len__(self) -> int:
         return len(self._ids)
+
+    def counts(self) -> Counter[tuple[str, str]]:
+        """How many there are of each queue and task."""
+        found: Counter[tuple[str, str]] = Counter()
+        for form, count in Counter(self._forms).items():
+            found[str(form.job.queue), form.job.task] += count
+        return found
 
     @overload
     def __getitem__(self, place: int) -> Job: ...

@@ -14,9 +14,8 @@ from uuid import UUID
 from pgqueue import arguments
 from pgqueue.admission import Candidate, Decision, Gate, decide
 from pgqueue.errors import ArgumentError
-from pgqueue.job import ClaimedJob
 from pgqueue.limit import fill
-from pgqueue.queries.claiming import Scan
+from pgqueue.queries.claiming import AGES, NO_AGES, Scan, taken
 from pgqueue.queries.gates import SERIAL, GateName, let_go, locked
 from pgqueue.queries.limits import Templates
 from pgqueue.queries.statement import Operation, Statement, Together, array, text, texts
@@ -84,13 +83,14 @@ def claim_limited(
     aliases: Mapping[str, str] = MappingProxyType({}),
     lead: float = 0.0,
     clock: Callable[[], float] = time.monotonic,
+    ages: bool = False,
 ) -> Operation[Scan]:
     """As `claiming.claim`, for a queue with limits, in a transaction of its own.
 
     First it takes what limits have let go, then it looks at `count` jobs of the lane, if one is given. It takes no more
     than there are `slots`, and `prefetch` more where nobody would wait for their places, and parks those that a limit
     refuses. Jobs of a rate begin at times of `clock`, in `lead` seconds at the soonest. Limits know tasks by what
-    `aliases` say.
+    `aliases` say. `ages` as there.
     """
     common = {"queue": queue, "tasks": tasks, "worker": worker}
     picks: list[Statement[Any]] = [Statement(text("pick_ready", schema), {**common, "count": slots + prefetch})]
@@ -101,7 +101,9 @@ def claim_limited(
     ready = [_found(row, aliases) for row in let_go]
     if lane is None:
         return (
-            yield from _decide(schema, queue, ready, (), slots, prefetch, fence, worker, templates, lifo, lead, clock)
+            yield from _decide(
+                schema, queue, ready, (), slots, prefetch, fence, worker, templates, lifo, lead, clock, ages
+            )
         )[0]
     [rows] = seen
     if not rows:
@@ -117,7 +119,7 @@ def claim_limited(
     ids = {job.id for job in found}
     first = [job for job in found if job.id not in overtaking]
     scan, left = yield from _decide(
-        schema, queue, ready, first, slots, prefetch, fence, worker, templates, lifo, lead, clock
+        schema, queue, ready, first, slots, prefetch, fence, worker, templates, lifo, lead, clock, ages
     )
     left_from = min((job.place for job in found if job.id in overtaking or job.id in left), default=None)
     return scan._replace(
@@ -197,6 +199,7 @@ def _decide(
     lifo: bool,
     lead: float,
     clock: Callable[[], float],
+    ages: bool,
 ) -> Operation[tuple[Scan, Collection[int]]]:
     """What was taken and what there is to know of it, and the ids of those that were left."""
     found = [*ready, *fresh]
@@ -219,8 +222,8 @@ def _decide(
         for job in _in_turn(ready, fresh, gates.by_name, lifo)
     ]
     decision = decide(candidates, gates.by_name, slots, prefetch, lead=lead)
-    written = yield from let_go(schema, gates, _writes(schema, queue, decision, fence, worker))
-    jobs = [ClaimedJob(queue, fence, row) for row in written.rows[0]] if decision.admitted else []
+    written = yield from let_go(schema, gates, _writes(schema, queue, decision, fence, worker, ages))
+    jobs = taken(queue, fence, written.rows[0], ages=ages) if decision.admitted else []
     by_id = {one.id: one for one in decision.admitted}
     for job in jobs:
         job.limited = bool(by_id[job.id].places)
@@ -263,12 +266,14 @@ def _is_fair(gate: Gate | None) -> bool:
     return gate is not None and gate.rule.fair
 
 
-def _writes(schema: str, queue: str, decision: Decision, fence: int, worker: UUID) -> Iterator[Statement[Any]]:
+def _writes(
+    schema: str, queue: str, decision: Decision, fence: int, worker: UUID, ages: bool
+) -> Iterator[Statement[Any]]:
     """What begins, and what is parked."""
     if decision.admitted:
         admitted = sorted(decision.admitted, key=lambda one: one.id)
         yield Statement(
-            text("admit", schema),
+            text("admit", schema, ages=AGES if ages else NO_AGES),
             {
                 "ids": array(one.id for one in admitted),
                 "places": texts(json.dumps(one.places) for one in admitted),

@@ -28,7 +28,7 @@ _FAILURES = """
         where %(task)s::text is null or p.task = %(task)s limit %(enough)s) f
 """
 # The claim index has running jobs too, at most as many as there are slots; what a limit has parked waits for that.
-_AVAILABLE = """
+AVAILABLE = """
     select w.run_at from {schema}.lanes_of(%(queue)s) l cross join lateral (
         select run_at from {schema}.jobs j
         where j.queue = %(queue)s and j.priority = l.priority and j.position > l.mark and j.position is not null
@@ -42,12 +42,12 @@ _AVAILABLE = """
 """
 _OLDEST = (
     "select coalesce(extract(epoch from clock_timestamp() - min(run_at))::float8, 0), null::text[] from ("
-    + _AVAILABLE.replace("{enough}", "1")
+    + AVAILABLE.replace("{enough}", "1")
     + ") w where isfinite(run_at)"
 )
 _DEPTH = (
     "select count(*), null::text[] from (select from ("
-    + _AVAILABLE.replace("{enough}", "%(enough)s")
+    + AVAILABLE.replace("{enough}", "%(enough)s")
     + ") a limit %(enough)s) w"
 )
 _UNSERVED = (
@@ -64,7 +64,7 @@ _UNSERVED = (
         where not exists (select from {schema}.workers s where s.expires_at > clock_timestamp() and s.state = 'running'
                           and s.queues ? q.queue)
           and exists (select from ("""
-    + _AVAILABLE.replace("{enough}", "1").replace("%(queue)s", "q.queue")
+    + AVAILABLE.replace("{enough}", "1").replace("%(queue)s", "q.queue")
     + """) w))
     select count(*), (array_agg(queue order by queue))[:%(named)s] from unserved
 """

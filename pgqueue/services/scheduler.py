@@ -136,12 +136,12 @@ def due_of(row: ScheduleRow, now: datetime) -> Due:
     return policy.due(rule, expected=expected, last=row.last_run_at, runs=row.runs, now=now)
 
 
-async def run_scheduler(app: PgQueue, stop: asyncio.Event) -> None:
+async def run_scheduler(app: PgQueue, stop: asyncio.Event, scheduler: Scheduler | None = None) -> None:
     """Run the app's scheduler until `stop` is set, and look at its alerts: one may be that no worker runs.
 
     Raises what it cannot go on after, SchemaOutOfDate.
     """
-    services: list[Service] = [Scheduler.of(app)]
+    services: list[Service] = [scheduler or Scheduler.of(app)]
     if app.declared_alerts:
         services.append(Alerter.of(app))
     running = [asyncio.create_task(service.run()) for service in services]

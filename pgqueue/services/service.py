@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -44,6 +45,9 @@ class Service(ABC):
         self.runner = runner
         self.schema = schema
         self._woken = asyncio.Event()
+        # When the last turn began, and when the last one succeeded, on the monotonic clock.
+        self.tried_at = time.monotonic()
+        self.turned_at: float | None = None
 
     @abstractmethod
     async def run_once(self) -> float:
@@ -57,8 +61,10 @@ class Service(ABC):
         failing = False
         while True:
             self._woken.clear()
+            self.tried_at = time.monotonic()
             try:
                 pause = await self.run_once()
+                self.turned_at = time.monotonic()
                 failing = False
             except SchemaOutOfDate:
                 raise

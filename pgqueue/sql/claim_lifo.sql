@@ -17,7 +17,7 @@ chosen as (
 taken as (
     update {schema}.jobs set state = 'running', attempt = attempt + 1, claim_id = %(fence)s
     where id = any (array(select id from chosen)) and state = 'available'
-    returning id, position, task, args::text, attempt, max_attempts, crashes, suspicions, options::text, headers::text),
+    returning id, position, task, args::text, attempt, max_attempts, crashes, suspicions, options::text, headers::text{ages}),
 kept as (
     insert into {schema}.claims (id, worker_id, queue, job_ids)
     select %(fence)s, %(worker)s, %(queue)s, array_agg(id) from taken having count(*) > 0)

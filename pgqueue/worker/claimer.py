@@ -56,6 +56,7 @@ class Claimer:
         claim_failed: Callable[[], None],
         on_parked: Callable[[], None],
         found_nothing: Callable[[str], None],
+        on_claimed: Callable[[str, float], None] | None = None,
     ) -> None:
         self._connection = connection
         self._schema = schema
@@ -71,6 +72,11 @@ class Claimer:
         self.claim_failed = claim_failed
         self._on_parked = on_parked
         self._found_nothing = found_nothing
+        # Called with the queue, and the seconds that a claim took.
+        self._on_claimed = on_claimed
+        self._ages = on_claimed is not None
+        # When a look or a claim last succeeded; for ever while it has no room for jobs, and nothing to look for.
+        self.looked_at = time.monotonic()
         self._woken = asyncio.Event()
         self._sweep_at = 0.0
         self._hinted = False
@@ -135,11 +141,15 @@ class Claimer:
         pause = pauses()
         while True:
             try:
-                await self._slots.room.wait()
+                if not self._slots.room.is_set():
+                    self.looked_at = math.inf
+                    await self._slots.room.wait()
+                    self.looked_at = time.monotonic()
                 self._woken.clear()
                 self.is_empty = False
                 began = time.monotonic()
                 found = await self.run_once()
+                self.looked_at = time.monotonic()
                 if not found or self._held_back is not None:
                     self._slots.found_nothing()
                 if found:
@@ -286,6 +296,7 @@ class Claimer:
                     limited=tasks,
                     guarded=self.guarded,
                     aliases=self._aliases,
+                    ages=self._ages,
                 )
             )
         lane.observe(scan, mark, lifo=lifo)
@@ -314,6 +325,7 @@ class Claimer:
                 templates=self.gated,
                 aliases=self._aliases,
                 lead=self._lead,
+                ages=self._ages,
             ),
             atomic=True,
         )
@@ -340,8 +352,12 @@ class Claimer:
         fence = secrets.randbits(63)
         worker = self._worker()
         self.claiming = fence
+        began = time.perf_counter()
         try:
             scan = await self._connection.run(operation(fence, worker), atomic=atomic)
+            self.looked_at = time.monotonic()
+            if self._on_claimed is not None:
+                self._on_claimed(self._slots.queue, time.perf_counter() - began)
             jobs = [*scan.ready, *scan.jobs] if scan.ready else scan.jobs
             if self._aliases:
                 for job in jobs:

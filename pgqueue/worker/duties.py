@@ -111,6 +111,8 @@ class Duties:
             orphan.worker,
             extra={"fields": {"worker_id": orphan.worker_id}},
         )
+        if self._worker.metrics is not None:
+            self._worker.metrics.rescued(orphan)
         self._worker.reporter.rescued(orphan)
         self._worker.serving.wake(orphan.queue, sweep=True)
         self.gatekeeper.open()

@@ -70,6 +70,8 @@ class Executor:
         self._loop = asyncio.get_running_loop()
         self._runs: dict[ClaimedJob, asyncio.Task[None]] = {}
         self._interrupted: dict[ClaimedJob, Interruption] = {}
+        # How many jobs more than calls are under way: a chunk has many in one.
+        self._beside = 0
         self._changed: asyncio.Future[None] | None = None
 
     async def changed(self) -> None:
@@ -81,6 +83,11 @@ class Executor:
     @property
     def running(self) -> int:
         return len(self._runs)
+
+    @property
+    def jobs_running(self) -> int:
+        """Jobs that run, with all of a chunk; from any thread."""
+        return len(self._runs) + self._beside
 
     @property
     def job_ids(self) -> Collection[int]:
@@ -95,6 +102,7 @@ class Executor:
 
     def start_chunk(self, slots: Slots, jobs: Sequence[ClaimedJob]) -> None:
         """Run these jobs in one call and one slot."""
+        self._beside += len(jobs) - 1
         run = self._run_chunk(slots, jobs)
         self._runs[jobs[0]] = asyncio.Task(run, loop=self._loop, name=jobs[0].task, context=self._context.copy())
 
@@ -187,6 +195,7 @@ class Executor:
                 seconds = time.perf_counter() - first.began
         finally:
             del self._runs[first]
+            self._beside -= len(jobs) - 1
             self._interrupted.pop(first, None)
             slots.ended()
             for job, (outcome, suspected) in zip(jobs, ended, strict=True):

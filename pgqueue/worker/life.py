@@ -35,7 +35,7 @@ class Life:
 
     def __init__(self, worker: Worker, blocked_limit: float) -> None:
         self._worker = worker
-        self._blocked_limit = blocked_limit
+        self.blocked_limit = blocked_limit
         self.id: UUID = uuid4()
         self.registered = asyncio.Event()
         self.heartbeat: Heartbeat | None = None
@@ -84,7 +84,7 @@ class Life:
             ),
             on_registered=lambda: _call(loop, registered.set),
             on_lost=lambda why: _call(loop, self._lost, life, why),
-            blocked_limit=self._blocked_limit,
+            blocked_limit=self.blocked_limit,
         )
         self.heartbeat.start()
         await registered.wait()

@@ -313,6 +313,7 @@ class Serving:
             claim_failed=worker.duties.reconciler.wake,
             on_parked=worker.duties.gatekeeper.freed,
             found_nothing=worker.reporter.look_at,
+            on_claimed=None if worker.metrics is None else worker.metrics.claimed,
         )
         self._start(claimer.run())
 

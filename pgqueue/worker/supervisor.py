@@ -9,6 +9,9 @@ import signal
 import time
 from asyncio.subprocess import Process
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+
+from pgqueue.worker.crew import Crew
 
 logger = logging.getLogger("pgqueue.supervisor")
 
@@ -20,15 +23,18 @@ HOPELESS = (2, 5)
 LIVED_WELL = 60.0
 
 
-def supervise(command: Sequence[str], processes: int, *, name: str | None = None, notice: str = "") -> int:
+def supervise(
+    command: Sequence[str], processes: int, *, name: str | None = None, notice: str = "", crew: Crew | None = None
+) -> int:
     """Run `command` in so many processes until all have ended; the worst of their exit codes.
 
     Each gets a name of its own where `name` is given. SIGINT and SIGTERM go to all of them; `notice` is logged at the
-    first. They hold a pipe: when this process is gone, even by SIGKILL, they see it close, and stop gracefully.
+    first. They hold a pipe: when this process is gone, even by SIGKILL, they see it close, and stop gracefully. Through
+    `crew` they can be asked.
 
         supervise([sys.executable, "-m", "pgqueue", "worker", "shop.tasks:app"], 4)
     """
-    return asyncio.run(Supervisor(command, processes, name, notice).run())
+    return asyncio.run(Supervisor(command, processes, name, notice, crew).run())
 
 
 def is_supervised() -> bool:
@@ -39,11 +45,19 @@ def is_supervised() -> bool:
 class Supervisor:
     """The processes of one command."""
 
-    def __init__(self, command: Sequence[str], processes: int, name: str | None = None, notice: str = "") -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        processes: int,
+        name: str | None = None,
+        notice: str = "",
+        crew: Crew | None = None,
+    ) -> None:
         self._command = list(command)
         self._processes = processes
         self._name = name
         self._notice = notice
+        self._crew = crew
         self._children: set[Process] = set()
         self._stopping: asyncio.Event = asyncio.Event()
         self._sent: set[int] = set()
@@ -63,12 +77,21 @@ class Supervisor:
 
     async def _keep(self, number: int) -> int:
         """One process after the other, until one ends for good; its exit code."""
+        try:
+            return await self._kept(number)
+        finally:
+            if self._crew is not None:
+                self._crew.left(number, for_good=True)
+
+    async def _kept(self, number: int) -> int:
         pauses = backoff()
         while not self._stopping.is_set():
             started = time.monotonic()
             child = await self._start(number)
             code = await child.wait()
             self._children.discard(child)
+            if self._crew is not None:
+                self._crew.left(number)
             if self._stopping.is_set():
                 return 0 if -code in self._sent else shell_code(code)
             if code == 0:
@@ -88,14 +111,16 @@ class Supervisor:
 
     async def _start(self, number: int) -> Process:
         name = [] if self._name is None else ["--name", f"{self._name}-{number}"]
-        child = await asyncio.create_subprocess_exec(
-            *self._command,
-            *name,
-            pass_fds=[self._lifeline],
-            env={**os.environ, LIFELINE: str(self._lifeline)},
-            # Of its own: a Ctrl-C in the terminal reaches this process, which passes it on once.
-            start_new_session=True,
-        )
+        with ExitStack() as passed:
+            link, variables = (None, {}) if self._crew is None else passed.enter_context(self._crew.starting(number))
+            child = await asyncio.create_subprocess_exec(
+                *self._command,
+                *name,
+                pass_fds=[self._lifeline] if link is None else [self._lifeline, link],
+                env={**os.environ, LIFELINE: str(self._lifeline), **variables},
+                # Of its own: a Ctrl-C in the terminal reaches this process, which passes it on once.
+                start_new_session=True,
+            )
         self._children.add(child)
         if self._stopping.is_set():
             child.send_signal(signal.SIGTERM)

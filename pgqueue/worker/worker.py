@@ -139,6 +139,11 @@ class Worker:
         return {name: slots.count for name, slots in self.serving.slots.items()}
 
     @property
+    def started(self) -> bool:
+        """Whether it has registered and begun to claim."""
+        return self._main is not None
+
+    @property
     def stopping(self) -> bool:
         return self._stop.is_set()
 
@@ -231,6 +236,8 @@ class Worker:
             logger.info("behind a pooler there is no LISTEN: jobs are found by polling, every %g s", self.poll_interval)
         self.start_part(self._watch_limits())
         self._main = asyncio.create_task(self._until_stopped())
+        if self.metrics is not None:
+            self.metrics.watch(self)
 
     def _connect(self) -> None:
         app = self.app
@@ -257,7 +264,8 @@ class Worker:
         self.publisher = Publisher(self.services, app.schema, self.name) if self._publish_events else None
         publish = None if self.publisher is None else self.publisher.take
         self.reporter = Reporter(app.subscribers, self.serving.is_empty, publish)
-        on_start = self.reporter.started if self.reporter.wants("started") else None
+        # Told directly: for them no event is built.
+        self.metrics = app.metrics
         self.journals = Journals(self.services, app.schema, lambda: self.id, self.reporter.progressed)
         self.effects = WorkerEffects(WorkerConnection(app.database, "effects", lock_timeout="20ms"), app.schema)
         self.executor = Executor(
@@ -266,11 +274,25 @@ class Worker:
             self.journals,
             self.effects,
             self.serving.timeout_of,
-            on_start,
+            self._on_start(),
             self._finished,
             app.middleware.runs,
         )
         self.quarantine = Quarantine(self)
+
+    def _on_start(self) -> Callable[[ClaimedJob], None] | None:
+        """What to call with each job that begins; None: nobody wants to know."""
+        wanted = [self.reporter.started] if self.reporter.wants("started") else []
+        if self.metrics is not None:
+            wanted.append(self.metrics.started)
+        if len(wanted) < 2:
+            return wanted[0] if wanted else None
+
+        def tell_all(job: ClaimedJob) -> None:
+            for tell in wanted:
+                tell(job)
+
+        return tell_all
 
     def _transaction_database(self) -> Database:
         """Transactional tasks hold a connection each: they must not starve the app's own pool."""
@@ -342,6 +364,8 @@ class Worker:
             self.ended += 1
             if self._limits.was_last(self.ended):
                 self.stop()
+        if self.metrics is not None:
+            self.metrics.ended(job, outcome, seconds)
         if self.app.subscribers.callbacks or self.publisher is not None:
             self.reporter.ended(job, outcome, seconds)
 

@@ -18,8 +18,9 @@ SUFFIXES = {"counter": "_total", "info": "_info"}
 def exported() -> set[str]:
     """Names as Prometheus has them; a histogram's without _bucket, _sum and _count."""
     try:
-        from pgqueue.metrics import DatabaseMetrics, Metrics  # type: ignore[import-not-found, unused-ignore]
         from prometheus_client.core import CollectorRegistry  # type: ignore[import-not-found, unused-ignore]
+
+        from pgqueue.metrics import DatabaseMetrics, Metrics  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
         return set(PLANNED.split())
     from pgqueue import PgQueue

@@ -7,6 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
+
+from pgqueue import PgQueue
+from pgqueue.metrics import DatabaseMetrics, Metrics
 
 ROOT = Path(__file__).parents[2]
 ROWS = [line for line in (ROOT / "docs/features.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
@@ -36,3 +40,20 @@ def test_every_feature_is_shown_by_a_test_or_said_to_be_missing(row: str) -> Non
     for file, function in tests:
         assert (ROOT / file).is_file(), f"there is no {file}"
         assert not function or function in functions(ROOT / file), f"{file} has no {function}"
+
+
+METRIC = re.compile(r"^\| `(\w+)` \| (\w+) \| ([\w, ]*?) ?\|", re.MULTILINE)
+
+
+def test_the_metrics_of_the_docs_are_those_that_there_are() -> None:
+    app = PgQueue("postgresql:///x")
+    families = [*Metrics(app, CollectorRegistry()).describe(), *DatabaseMetrics(app).describe()]
+    # Not described: it is a counter of its own.
+    there = {"pgqueue_jobs_enqueued_total": ("counter", "queue, task")}
+    for family in families:
+        suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+        kind = "gauge" if family.type == "info" else family.type
+        there[family.name + suffix] = kind, ", ".join(getattr(family, "_labelnames"))  # noqa: B009
+    there["pgqueue_build_info"] = "gauge", "version, python"
+    text = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
+    assert {name: (kind, labels) for name, kind, labels in METRIC.findall(text)} == there

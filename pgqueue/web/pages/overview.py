@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from pgqueue.queries import alerting, counting, failures, fleet, running
+from pgqueue.queries import alerting, failures, fleet, overview, running
 from pgqueue.queries.failures import FailureFilter
 from pgqueue.web.routing import page
 from pgqueue.web.visit import Visit
@@ -13,7 +13,7 @@ RUNNING, GROUPS, BUSIEST = 8, 6, 12
 
 
 async def show(visit: Visit) -> Response:
-    queues = await visit.fetch(counting.queues(visit.schema))
+    queues = await visit.fetch(overview.queues(visit.schema))
     workers = [row for row in await visit.fetch(fleet.list_workers(visit.schema)) if row.alive]
     alerts = [
         row for row in await visit.fetch(alerting.list_alerts(visit.schema)) if row.state in ("firing", "pending")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from starlette.responses import Response
 
 from pgqueue.names import data_name
-from pgqueue.queries import browsing, counting, fleet, limits, obliterating, running
+from pgqueue.queries import browsing, fleet, limits, obliterating, overview, running
 from pgqueue.queries.inspecting import JobFilter
 from pgqueue.web.pages.control import control
 from pgqueue.web.routing import action, page
@@ -19,7 +19,7 @@ RUNNING, READ, NEXT = 20, 2_000, 10
 
 async def show(visit: Visit) -> Response:
     name = data_name("queue", visit.path("name"))
-    counts = await visit.fetch(counting.queues(visit.schema, name))
+    counts = await visit.fetch(overview.queues(visit.schema, name))
     if not counts:
         raise NotFound(f"There is no queue {name}: no job, no worker and no setting has this name.")
     workers = [row for row in await visit.fetch(fleet.list_workers(visit.schema)) if name in row.queues and row.alive]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from pgqueue.names import data_name
-from pgqueue.queries import counting, limits
+from pgqueue.queries import limits, overview
 from pgqueue.web.routing import action, page
 from pgqueue.web.visit import Visit
 
 
 async def show(visit: Visit) -> Response:
-    return visit.render("queues.html", queues=await visit.fetch(counting.queues(visit.schema)))
+    return visit.render("queues.html", queues=await visit.fetch(overview.queues(visit.schema)))
 
 
 async def pause(visit: Visit) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from pgqueue.names import data_name
-from pgqueue.queries import browsing, counting, failures
+from pgqueue.queries import browsing, failures, overview
 from pgqueue.queries.failures import FailureFilter
 from pgqueue.queries.inspecting import JobFilter
 from pgqueue.web.fields import json_object, optional, whole
@@ -18,13 +18,13 @@ NEWEST, GROUPS = 15, 10
 
 
 async def show(visit: Visit) -> Response:
-    return visit.render("tasks.html", tasks=await visit.fetch(counting.tasks(visit.schema)))
+    return visit.render("tasks.html", tasks=await visit.fetch(overview.tasks(visit.schema)))
 
 
 async def one(visit: Visit) -> Response:
     name = data_name("task", visit.path("name"))
     known = visit.app.tasks.named(name)
-    counts = await visit.fetch(counting.tasks(visit.schema, name))
+    counts = await visit.fetch(overview.tasks(visit.schema, name))
     if not counts and known is None:
         raise NotFound(f"There is no task {name}: no worker has registered it, and no job of it waits.")
     which = JobFilter(task=name)
