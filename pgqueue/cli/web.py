@@ -33,8 +33,8 @@ EXTRA = "the dashboard needs starlette, jinja2 and uvicorn: install pgqueue[web]
     show_default=True,
     help="Role of those whom the header names.",
 )
-@click.option("--proxy", "proxies", multiple=True, metavar="ADDRESS", help="Address or network of a proxy; repeatable.")
-@click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="Name by which it is reached; repeatable.")
+@click.option("--proxy", multiple=True, metavar="ADDRESS", help="Address or network of a proxy; repeatable.")
+@click.option("--allow-host", multiple=True, metavar="NAME", help="Name by which it is reached; repeatable.")
 @click.option(
     "--secret-file", type=click.Path(path_type=Path), metavar="FILE", help="Signs the sessions; random without."
 )
@@ -51,8 +51,8 @@ def command(
     new_user: str | None,
     header: str | None,
     header_role: str,
-    proxies: tuple[str, ...],
-    hosts: tuple[str, ...],
+    proxy: tuple[str, ...],
+    allow_host: tuple[str, ...],
     secret_file: Path | None,
     redact: tuple[str, ...],
     log_format: Format,
@@ -79,21 +79,21 @@ def command(
     if new_user is not None:
         print(user_line(new_user))
         return
-    if (header is None) is bool(proxies and users is None):
-        raise click.UsageError("--header names who a proxy has let in, and --proxy says which is believed: give both")
+    if header is not None and not proxy:
+        raise click.UsageError("--header would be believed of anybody: name the proxy that sends it with --proxy")
     app = target.optional_app() if target.has_app() else None
     app = app or target.unconnected_app()
     logs.set_up(log_format, log_level, verbose=verbose)
     dashboard = Dashboard(
         app,
         users=read_users(users) if users else (),
-        header=ProxyHeader(header, proxies, role=header_role) if header else None,  # type: ignore[arg-type]
-        hosts=(*hosts, *([host] if host not in ("0.0.0.0", "::") else [])),  # noqa: S104
+        header=ProxyHeader(header, proxy, role=header_role) if header else None,  # type: ignore[arg-type]
+        hosts=(*allow_host, *([host] if host not in ("0.0.0.0", "::") else [])),  # noqa: S104
         secret=secret_of(secret_file),
         redact=redact,
     )
     note(greeting(app, host, port, asks=dashboard.is_closed))
-    serve(dashboard, host, port, proxies=",".join(proxies) or None)
+    serve(dashboard, host, port, proxies=proxy)
 
 
 def user_line(given: str) -> str:

@@ -24,6 +24,7 @@ from pgqueue.errors import ConfigurationError
 Role = Literal["viewer", "operator", "admin"]
 # Each may do what those before it may.
 ROLES: tuple[Role, ...] = get_args(Role)
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 NAME = re.compile(r"[^\s:]{1,100}")
 
 # RFC 7914; with n = 2^15, r = 8, p = 1 a guess costs 32 MiB and some 50 ms.
@@ -121,29 +122,20 @@ class ProxyHeader:
     proxies: Iterable[str]
     roles: Mapping[str, Role] = field(default_factory=dict)
     role: Role | None = "viewer"
+    _networks: tuple[Network, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        try:
-            networks = tuple(ipaddress.ip_network(one) for one in self.proxies)
-        except ValueError as error:
-            raise ConfigurationError(f"header {self.name}: {error}; give addresses such as 10.0.0.0/8") from error
-        if not networks:
+        found = networks(self.proxies, f"header {self.name}")
+        if not found:
             raise ConfigurationError(f"header {self.name}: anybody could send it, say which proxies are believed")
         for role in (*self.roles.values(), *([] if self.role is None else [self.role])):
             if role not in ROLES:
                 raise ConfigurationError(f"header {self.name} gives no role {role!r}: use one of {', '.join(ROLES)}")
-        object.__setattr__(self, "proxies", networks)
+        object.__setattr__(self, "_networks", found)
 
     async def visitor(self, connection: HTTPConnection) -> Visitor | None:
         named = connection.headers.getlist(self.name)
-        client = connection.client
-        if client is None or len(named) != 1 or not named[0].strip():
-            return None
-        try:
-            address = ipaddress.ip_address(client.host)
-        except ValueError:
-            return None
-        if not any(address in network for network in self.proxies):  # type: ignore[operator]
+        if len(named) != 1 or not named[0].strip() or not is_among(connection, self._networks):
             return None
         name = named[0].strip()
         role = self.roles.get(name, self.role)
@@ -246,6 +238,23 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def networks(given: Iterable[str], what: str) -> tuple[Network, ...]:
+    """Addresses and networks. Raises ConfigurationError."""
+    try:
+        return tuple(ipaddress.ip_network(one) for one in given)
+    except ValueError as error:
+        raise ConfigurationError(f"{what}: {error}; give addresses such as 10.0.0.0/8") from error
+
+
+def is_among(connection: HTTPConnection, known: Iterable[Network]) -> bool:
+    """Whether who is connected has an address in one of these networks."""
+    try:
+        address = ipaddress.ip_address(connection.client.host if connection.client else "")
+    except ValueError:
+        return False
+    return any(address in network for network in known)
 
 
 def _scrypt(password: str, salt: bytes, cost: int, block: int, parallel: int) -> bytes:

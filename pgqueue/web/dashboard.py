@@ -24,6 +24,7 @@ from pgqueue.web.reading import Reader
 from pgqueue.web.redaction import NAMES, Redaction
 from pgqueue.web.rendering import Renderer
 from pgqueue.web.routing import route
+from pgqueue.web.scraping import scraping
 from pgqueue.web.session import Session, Sessions
 from pgqueue.web.visit import Visit
 
@@ -138,6 +139,7 @@ class Dashboard:
             *(route(self, endpoint) for endpoint in ENDPOINTS),
             *login.routes(self),
             Route("/live", self._live, methods=["GET"], name="live"),
+            Route("/metrics", scraping(self), methods=["GET"], name="metrics"),
             Mount("/static", static, name="static"),
         ]
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 from pgqueue.errors import ConfigurationError
-from pgqueue.web.access import is_loopback
+from pgqueue.web.access import Network, is_among, is_loopback, networks
 
 if TYPE_CHECKING:
     from pgqueue.web.dashboard import Dashboard
@@ -17,8 +20,8 @@ STOP_SECONDS = 3
 CONNECTIONS = 500
 
 
-def serve(dashboard: Dashboard, host: str, port: int, *, proxies: str | None = None) -> None:
-    """Serve until a signal. `proxies` are the addresses whose X-Forwarded headers are believed, parted by commas.
+def serve(dashboard: Dashboard, host: str, port: int, *, proxies: Iterable[str] = ()) -> None:
+    """Serve until a signal. `proxies` are the addresses or networks of those that end TLS.
 
     Raises ConfigurationError where it would be open to others.
     """
@@ -30,18 +33,34 @@ def serve(dashboard: Dashboard, host: str, port: int, *, proxies: str | None = N
             "(lines of `pgqueue web --new-user NAME:ROLE`) or --header NAME with --proxy ADDRESS, or stay on 127.0.0.1"
         )
     uvicorn.run(
-        dashboard,
+        Behind(dashboard, networks(proxies, "--proxy")),
         host=host,
         port=port,
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=proxies is not None,
-        forwarded_allow_ips=proxies or "",
+        # It would put the client's address in the place of the proxy's, by which that is known.
+        proxy_headers=False,
         timeout_graceful_shutdown=STOP_SECONDS,
         limit_concurrency=CONNECTIONS,
         lifespan="on",
     )
+
+
+class Behind:
+    """Believes a proxy that a browser came by HTTPS: its cookies are for that alone, then."""
+
+    def __init__(self, app: ASGIApp, proxies: Sequence[Network]) -> None:
+        self._app = app
+        self._proxies = proxies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            connection = HTTPConnection(scope)
+            said = connection.headers.get("x-forwarded-proto", "")
+            if said in ("http", "https") and is_among(connection, self._proxies):
+                scope["scheme"] = said
+        await self._app(scope, receive, send)
 
 
 def wsgi(dashboard: Dashboard) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ import click
 from pgqueue.cli import pgqueue as root
 
 # Built beside this: while the CLI has not got them, nobody looks; once it has, they are checked as all others.
-PENDING_COMMANDS = {("web",), ("top",), ("workers", "drain"), ("workers", "stop")}
+PENDING_COMMANDS = {("top",), ("workers", "drain"), ("workers", "stop")}
 PENDING_OPTIONS = {
     f"PGQUEUE_{command}_{option}"
     for command in ("WORKER", "SCHEDULER")

@@ -14,10 +14,11 @@ from starlette.routing import Mount
 
 from pgqueue import ConfigurationError, PgQueue
 from pgqueue.web import Dashboard, ProxyHeader, Visitor
+from pgqueue.web.access import networks
 from pgqueue.web.guard import HEADERS, LARGEST
 from pgqueue.web.pages import ENDPOINTS
-from pgqueue.web.serving import serve, wsgi
-from tests.web.conftest import ORIGIN, Browser, browser
+from pgqueue.web.serving import Behind, serve, wsgi
+from tests.web.conftest import ORIGIN, PASSWORD, Browser, browser
 
 NEAR, FAR = ("127.0.0.1", 50000), ("203.0.113.7", 50000)
 
@@ -282,3 +283,29 @@ def test_it_works_below_a_wsgi_application(app: PgQueue) -> None:
 def test_it_is_not_served_to_others_without_a_door(app: PgQueue) -> None:
     with pytest.raises(ConfigurationError, match="nobody is asked who they are"):
         serve(Dashboard(app), "0.0.0.0", 0)
+
+
+async def test_a_proxy_says_that_a_browser_came_by_https(dashboard: Dashboard) -> None:
+    behind = Behind(dashboard, networks(["10.0.0.0/8"], "--proxy"))
+    for client, secure in ((("10.1.2.3", 1), True), (FAR, False)):
+        async with browser(behind, client=client) as somebody:  # type: ignore[arg-type]
+            answer = await somebody.get("/login", headers={"X-Forwarded-Proto": "https"})
+            assert ("secure" in answer.headers["set-cookie"].lower()) is secure
+
+
+# What Prometheus scrapes
+
+
+async def test_metrics_are_behind_the_same_door(app: PgQueue, dashboard: Dashboard, viewer: Browser) -> None:
+    app.enqueue("count", queue="email")
+    async with browser(dashboard) as somebody:
+        refused = await somebody.get("/metrics")
+        assert (refused.status_code, refused.headers["www-authenticate"][:5]) == (401, "Basic")
+        for name, given in (("vera", "wrong"), ("nobody", PASSWORD)):
+            assert (await somebody.get("/metrics", auth=(name, given))).status_code == 401
+        for odd in ("Basic", "Basic %%%", "Basic dmVyYQ==", "Bearer x"):
+            assert (await somebody.get("/metrics", headers={"Authorization": odd})).status_code == 401
+        scraped = await somebody.get("/metrics", auth=("vera", PASSWORD))
+        assert scraped.headers["content-type"].startswith("text/plain")
+        assert 'pgqueue_queue_depth{queue="email",state="available"} 1.0' in scraped.text
+    assert (await viewer.get("/metrics")).status_code == 200
