@@ -37,7 +37,7 @@ def served(host: str, port: int, routes: Routes) -> Iterator[str]:
 
     Raises ConfigurationError for an address that cannot be had.
 
-        with served("127.0.0.1", 9187, {"/healthz": lambda: Answer(200, "text/plain", b"ok")}) as url: ...
+        with served("127.0.0.1", 9464, {"/healthz": lambda: Answer(200, "text/plain", b"ok")}) as url: ...
     """
     try:
         # As a socket chooses among the addresses of a name.

@@ -111,10 +111,11 @@ def workers(schema: str) -> Statement[Any]:
 
 
 def last_runs(schema: str) -> Statement[Any]:
-    """(schedule, the nominal time that it fired for last, in seconds since 1970) of those that have fired."""
+    """(schedule, the nominal time that it fired for last, in seconds since 1970) of those that have fired and will again."""
     return Statement(
         inline(
-            "select name, date_part('epoch', last_run_at) from {schema}.schedules where enabled and last_run_at is not null",
+            "select name, date_part('epoch', last_run_at) from {schema}.schedules where enabled and last_run_at is not null "
+            "and (next_run_at is null or isfinite(next_run_at))",
             schema,
         )
     )
