@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from psycopg.conninfo import conninfo_to_dict
 from starlette.applications import Starlette
@@ -110,7 +110,9 @@ class Dashboard:
         return str(connection.scope["path"]).removeprefix(self.prefix(connection)) or START
 
     def url(self, connection: HTTPConnection, name: str, /, **path: Any) -> str:
-        return self.prefix(connection) + str(self._site.url_path_for(name, **path))
+        # SQL may have stored any text as a name.
+        quoted = {key: one if key == "path" else quote(str(one), safe="") for key, one in path.items()}
+        return self.prefix(connection) + str(self._site.url_path_for(name, **quoted))
 
     def login_url(self, connection: HTTPConnection, asked: str) -> str:
         return f"{self.url(connection, 'login')}?{urlencode({'next': asked})}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 
 from starlette.responses import Response, StreamingResponse
 
@@ -45,10 +44,9 @@ class Pulse:
         finally:
             self._open -= 1
             if not self._open and self._task is not None:
-                self._task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await self._task
-                self._task = None
+                # Whoever comes while it ends begins another.
+                ends, self._task = self._task, None
+                ends.cancel()
 
     async def _run(self) -> None:
         pause = SOONEST
