@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from pgqueue.cli.values import PORT
 from pgqueue.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pgqueue.probes")
 F = TypeVar("F", bound=Callable[..., Any])
 
-PORT = click.IntRange(0, 65535)
 LOOPBACK = "127.0.0.1"
 
 
@@ -93,6 +93,7 @@ class Ports:
         """Answer for the processes of a crew, asked through it."""
         registry: CollectorRegistry | None = None
         if self.metrics_port is not None:
+            # Says what is missing before a process starts.
             registry_of(app)
             from prometheus_client import CollectorRegistry
 

@@ -56,7 +56,23 @@ class Moment(click.ParamType[datetime]):
             self.fail(str(error), param, ctx)
 
 
-DURATION, SIZE, MOMENT = Duration(), Size(), Moment()
+class Port(click.ParamType[int | None]):
+    """A port to listen on; None for `tcp://10.0.0.1:9187`.
+
+    Kubernetes sets PGQUEUE_WORKER_METRICS_PORT to that where a Service is named pgqueue-worker-metrics.
+    """
+
+    name = "port"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if str(value).startswith("tcp://"):
+            return None
+        if not (str(value).isdecimal() and int(value) <= 65_535):
+            self.fail(f"{str(value)!r} is no port: write a number up to 65535, or 0 for any that is free", param, ctx)
+        return int(value)
+
+
+DURATION, SIZE, MOMENT, PORT = Duration(), Size(), Moment(), Port()
 
 
 def parse_arguments(pairs: Iterable[str], texts: frozenset[str] = frozenset()) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pgqueue.queries.measuring import AVAILABLE
 from pgqueue.queries.statement import Operation, Statement, inline, texts
 
 # Rows that all queues together are counted to, and each at least.
-COUNTED, COUNTED_EACH = 500_000, 1_000
+COUNTED, COUNTED_EACH = 100_000, 100
 
 # What runs is bounded by the slots of the fleet. What is parked has no index by queue: all together it is.
 _DEPTHS = """

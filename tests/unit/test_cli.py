@@ -21,7 +21,7 @@ from pgqueue.cli.joblog import explained
 from pgqueue.cli.naming import full_name
 from pgqueue.cli.output import duration, printable, relative, shrink, stamp
 from pgqueue.cli.run import declared_timeout
-from pgqueue.cli.values import DURATION, MOMENT, SIZE, parse_arguments
+from pgqueue.cli.values import DURATION, MOMENT, PORT, SIZE, parse_arguments
 from pgqueue.context import find_job
 from pgqueue.errors import ConfigurationError
 from pgqueue.events import Event
@@ -118,6 +118,21 @@ def test_the_public_names_are_imported_when_they_are_asked_for() -> None:
         "import pgqueue, sys; assert 'psycopg' not in sys.modules\nfor name in pgqueue.__all__: getattr(pgqueue, name)"
     )
     subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "port"),
+    [("9187", 9187), ("0", 0), ("tcp://10.96.0.12:9187", None)],
+    ids=["a number", "any", "Kubernetes names a Service"],
+)
+def test_ports_are_read(text: str, port: int | None) -> None:
+    assert PORT.convert(text, None, None) == port
+
+
+@pytest.mark.parametrize("text", ["http", "-1", "65536", ""])
+def test_what_is_no_port_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="write a number up to 65535"):
+        PORT.convert(text, None, None)
 
 
 @pytest.mark.parametrize(
