@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Literal
 
+import playwright.sync_api as playwright
 import pytest
 
 from pgqueue import Breaker, CancelJob, Context, Limit, PgQueue
@@ -25,9 +27,9 @@ from pgqueue.testing import adrain
 from pgqueue.web import Dashboard
 from tests.conftest import Server
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-SCHEMES = ("light", "dark")
+Scheme = Literal["light", "dark"]
+SCHEMES: tuple[Scheme, ...] = ("light", "dark")
 WIDE, PHONE = 1280, 390
 
 
@@ -170,7 +172,7 @@ def look(chromium: playwright.Browser) -> Iterator[Look]:
     said: list[str] = []
     contexts = []
 
-    def open_(address: str, scheme: str = "light", width: int = WIDE) -> playwright.Page:
+    def open_(address: str, scheme: Scheme = "light", width: int = WIDE) -> playwright.Page:
         context = chromium.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
         contexts.append(context)
         page = context.new_page()

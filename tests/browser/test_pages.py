@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import re
 
+import playwright.sync_api as playwright
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 from pgqueue.queries import auditing
-from tests.browser.conftest import PHONE, SCHEMES, WIDE, Look, Site, settled
+from tests.browser.conftest import PHONE, SCHEMES, WIDE, Look, Scheme, Site, settled
 
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
 SERIOUS = ("serious", "critical")
 
 
 @pytest.mark.parametrize("width", [WIDE, PHONE])
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_no_page_has_an_error_on_its_console_or_hinders_anybody(
-    site: Site, look: Look, scheme: str, width: int
+    site: Site, look: Look, scheme: Scheme, width: int
 ) -> None:
-    checker, found = axe.Axe(), []
+    checker, found = Axe(), []
     page = look(site.address, scheme, width)
     for path in site.paths:
         if path == "/queues/nowhere":
@@ -88,9 +89,9 @@ def test_the_keyboard_goes_to_pages_and_to_the_search(site: Site, look: Look) ->
     page.keyboard.press("Control+A")
 
 
-def test_it_can_be_used_without_a_script(site: Site, chromium: object) -> None:
+def test_it_can_be_used_without_a_script(site: Site, chromium: playwright.Browser) -> None:
     site.app.enqueue("plain", queue="plain")
-    context = chromium.new_context(java_script_enabled=False)  # type: ignore[attr-defined]
+    context = chromium.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(f"{site.address}/queues/plain")
     page.click("text=Pause >> nth=0")
