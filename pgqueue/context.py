@@ -31,6 +31,7 @@ class Context:
     a `transactional=True` task: the transaction in which the job completes, a psycopg connection, or SQLAlchemy's for
     PgQueue(engine=…), except in a coroutine beside a sync engine. Its end is the worker's: a commit by the task is
     refused, and a run that ended the transaction all the same, in SQL, fails; what it committed so is kept.
+    `trace_id` is that of the run's trace, in hexadecimal digits, where pgqueue.tracing is in use, else None.
 
         @app.task(bind=True)
         def report(ctx: Context) -> str:
@@ -44,6 +45,7 @@ class Context:
     max_attempts: int
     headers: Mapping[str, Any] = field(default_factory=dict)
     connection: Any = None
+    trace_id: str | None = None
     found: tuple[Child, ...] = field(default=(), repr=False)
     open_journal: Callable[[ClaimedJob], Journal] | None = field(default=None, repr=False)
     journal: Journal | None = field(default=None, repr=False)

@@ -168,6 +168,7 @@ class ClaimedJob:
         "queue",
         "suspicions",
         "task",
+        "trace_id",
     )
 
     def __init__(self, queue: str, fence: int, row: tuple[Any, ...]) -> None:
@@ -180,6 +181,8 @@ class ClaimedJob:
         # What those came to that it has waited for.
         self.children: tuple[Any, ...] = ()
         self.limited = False
+        # Of the trace that its run belongs to, where somebody traces.
+        self.trace_id: str | None = None
         (
             self.id,
             self.position,

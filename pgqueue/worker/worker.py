@@ -269,6 +269,7 @@ class Worker:
             on_start,
             self._finished,
             app.middleware.runs,
+            app.middleware.calls,
         )
         self.quarantine = Quarantine(self)
 
