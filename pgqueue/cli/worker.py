@@ -76,7 +76,9 @@ def command(target: Target, /, spec: str | None, **given: Any) -> None:
 
     loaded = target.load_app(spec)
     log_format, processes = given.pop("log_format"), given.pop("processes")
-    logs.set_up(log_format, given.pop("log_level"), verbose=given.pop("verbose"))
+    level, verbose = given.pop("log_level"), given.pop("verbose")
+    logs.set_up(log_format, level, verbose=verbose)
+    logs.set_up_processes(log_format, level, verbose=verbose)
     if any(not part.strip() for text in given["queue"] for part in text.split(",")):
         raise click.UsageError("-q has an empty name: give a queue, such as -q email or -q email:10")
     queues, slots, listen = list(given.pop("queue")) or None, given.pop("concurrency"), not given.pop("no_listen")
@@ -84,13 +86,13 @@ def command(target: Target, /, spec: str | None, **given: Any) -> None:
     if processes > 1:
         from pgqueue.worker.supervisor import supervise
 
-        greet(loaded, options, processes)
+        greet(loaded, options, log_format, processes)
         command = [sys.executable, "-m", "pgqueue", *sys.argv[1:], "-p", "1"]
         sys.exit(supervise(command, processes, name=given["name"], notice=stopping_note(given["shutdown_timeout"])))
     sys.exit(signals.run(work(loaded, options, log_format)))
 
 
-def greet(app: PgQueue, options: dict[str, Any], processes: int = 1) -> None:
+def greet(app: PgQueue, options: dict[str, Any], log_format: Format, processes: int = 1) -> None:
     lines = [
         ("queues", banner.queues(app, options["queues"], options["slots"])),
         ("tasks", banner.tasks(app)),
@@ -98,7 +100,7 @@ def greet(app: PgQueue, options: dict[str, Any], processes: int = 1) -> None:
     ]
     if options["with_scheduler"]:
         lines.append(("schedules", str(len(app.declared_schedules))))
-    banner.show(app, "worker", lines)
+    banner.show(app, "worker", lines, log_format)
 
 
 async def work(app: PgQueue, options: dict[str, Any], log_format: Format) -> int:
@@ -111,7 +113,7 @@ async def work(app: PgQueue, options: dict[str, Any], log_format: Format) -> int
     supervised = is_supervised()
     worker = Worker(app, options["queues"], **{name: value for name, value in options.items() if name != "queues"})
     if not supervised:
-        greet(app, options)
+        greet(app, options, log_format)
     joblog = JobLog(log_format)
     joblog.follow(app)
     starting = asyncio.ensure_future(worker.start())
@@ -119,7 +121,8 @@ async def work(app: PgQueue, options: dict[str, Any], log_format: Format) -> int
     def stop() -> None:
         if starting.done():
             if not supervised:
-                note(stopping_note(worker.shutdown_timeout))
+                say = logger.info if log_format == "json" else note
+                say(stopping_note(worker.shutdown_timeout))
             worker.stop()
         else:
             starting.cancel()
