@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sentry_sdk
 from sentry_sdk.envelope import Envelope
@@ -17,7 +18,7 @@ from sentry_sdk.transport import Transport
 
 from pgqueue import Backoff, CancelJob, ChunkJob, FailJob, PgQueue, RetryJob, SnoozeJob, Task, current_job
 from pgqueue.cli.joblog import JobLog
-from pgqueue.testing import adrain
+from pgqueue.testing import adrain, aenqueued
 from pgqueue.tracing import OpenTelemetry, Sentry
 from tests.integration import process_app, traced_app
 from tests.integration.test_chunks import NEVER
@@ -277,6 +278,23 @@ async def test_request_job_and_child_job_are_one_trace(app: PgQueue, sentry: Any
         assert traces[child]["parent_span_id"] == sent["span_id"]
     assert (traces["work"]["op"], traces["work"]["status"]) == ("queue.process", "ok")
     assert traces["work"]["data"]["messaging.message.id"] == str(job.id)
+
+
+async def test_jobs_that_nobody_traced_begin_a_trace_each(app: PgQueue, dsn: str, sentry: Any) -> None:
+    sentry()
+    app.add_middleware(Sentry())
+
+    @app.task(name="report")
+    async def report() -> str | None:
+        return current_job().trace_id
+
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        await connection.execute("select pgqueue.enqueue('report') from generate_series(1, 2)")
+    await adrain(app)
+    first, second = [job.value for job in await aenqueued(app)]
+    assert first
+    assert second
+    assert first != second
 
 
 async def test_a_run_that_is_cancelled_is_no_error(app: PgQueue, sentry: Any) -> None:

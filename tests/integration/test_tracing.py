@@ -41,7 +41,7 @@ from pgqueue.queries.copying import COPY_FROM
 from pgqueue.services.scheduler import Scheduler
 from pgqueue.testing import adrain, aenqueued
 from pgqueue.tracing import OpenTelemetry
-from tests.integration import traced_app
+from tests.integration import process_app, traced_app
 from tests.integration.conftest import AJoined, Joined
 from tests.integration.waiting import Gate, until
 
@@ -330,6 +330,17 @@ async def test_a_schedules_job_begins_a_trace(traced: Any, app: PgQueue, dsn: st
     sent, ran = kept.span("send default"), kept.span("process default")
     assert sent.parent is None
     assert_path(sent, ran)
+
+
+async def test_sql_passes_a_trace_on_in_the_headers(traced: Any, app: PgQueue, dsn: str) -> None:
+    kept = traced()
+    app.task(name="report")(process_app.nothing)
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        await connection.execute(
+            "select pgqueue.enqueue('report', headers => jsonb_build_object('traceparent', %s::text))", [OTHERS]
+        )
+    await adrain(app)
+    assert hexadecimal(kept.span("process default")) == OTHERS.split("-")[1]
 
 
 async def test_a_job_that_sql_enqueued_begins_a_trace_whatever_the_worker_was_started_in(
