@@ -12,17 +12,22 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenTelemetry", "Sentry"]
 
-# Each by its module, which is also the name of its extra, and by what that needs.
-_NEEDS = {"OpenTelemetry": ("otel", "opentelemetry-api"), "Sentry": ("sentry", "sentry-sdk")}
+# Each by its module, which is also the name of its extra, and by what that needs: its name, and as it is imported.
+_NEEDS = {
+    "OpenTelemetry": ("otel", "opentelemetry-api", "opentelemetry"),
+    "Sentry": ("sentry", "sentry-sdk", "sentry_sdk"),
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _NEEDS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    extra, library = _NEEDS[name]
+    extra, library, package = _NEEDS[name]
     try:
         module = import_module(f"{__name__}.{extra}")
     except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != package:
+            raise
         raise ImportError(
             f"pgqueue.tracing.{name} needs {library}: install pgqueue with the extra `{extra}`, "
             f"as in pip install '.[{extra}]'"

@@ -87,8 +87,7 @@ class OpenTelemetry(Middleware):
             f"process {context.queue}", parent, SpanKind.CONSUMER, {**about, **of.of_run(context)}, _links(producer)
         )
         began = time.perf_counter()
-        within = trace.set_span_in_context(span, parent)
-        self._hand_on(context, span, within)
+        within = self._handed_on(context, span, parent)
         outcome: Outcome | None = None
         try:
             with _current(within):
@@ -127,15 +126,19 @@ class OpenTelemetry(Middleware):
         texts = {name: value for name, value in headers.items() if isinstance(value, str)}
         return self._text.extract(texts, current.Context())
 
-    def _hand_on(self, context: Context, span: Span, within: current.Context) -> None:
-        """To the process that makes the call, to what the task reads of its headers, and to log lines."""
+    def _handed_on(self, context: Context, span: Span, parent: current.Context) -> current.Context:
+        """What is current in the run; its headers have it for the process that makes the call, and log lines its id."""
+        if not span.get_span_context().is_valid:
+            # There is no SDK: a context that comes by goes on.
+            return parent
+        within = trace.set_span_in_context(span, parent)
         own: dict[str, str] = {}
         self._text.inject(own, within)
         fields = self._text.fields
         others = {name: value for name, value in context.headers.items() if name not in fields}
         context.headers = {**others, **own}
-        if span.get_span_context().is_valid:
-            context.trace_id = trace.format_trace_id(span.get_span_context().trace_id)
+        context.trace_id = trace.format_trace_id(span.get_span_context().trace_id)
+        return within
 
     def _carried_already(self, jobs: Sequence[NewJob]) -> tuple[set[str], list[Link]]:
         """The headers' texts that bring a context of their own, which stays, and links to those contexts."""

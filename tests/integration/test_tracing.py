@@ -578,12 +578,15 @@ async def test_without_an_sdk_nothing_is_traced_and_a_context_passes_through(app
 
     @app.task(name="work")
     async def work() -> dict[str, Any]:
+        await app.aenqueue("other", queue="elsewhere")
         return dict(current_job().headers)
 
     plain, passing = await work.aenqueue(), await work.using(headers={"traceparent": OTHERS}).aenqueue()
-    await adrain(app)
+    await adrain(app, ["default"], slots=1)
     assert await plain.aresult() == {}
     assert await passing.aresult() == {"traceparent": OTHERS}
+    others = [job.headers for job in await aenqueued(app) if job.task == "other"]
+    assert others == [{}, {"traceparent": OTHERS}]
 
 
 def test_arguments_that_are_refused_are_refused_as_ever(traced: Any, app: PgQueue) -> None:
