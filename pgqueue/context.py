@@ -45,7 +45,6 @@ class Context:
     max_attempts: int
     headers: Mapping[str, Any] = field(default_factory=dict)
     connection: Any = None
-    trace_id: str | None = None
     found: tuple[Child, ...] = field(default=(), repr=False)
     open_journal: Callable[[ClaimedJob], Journal] | None = field(default=None, repr=False)
     journal: Journal | None = field(default=None, repr=False)
@@ -55,6 +54,7 @@ class Context:
     stopped: bool = field(default=False, repr=False)
     # What the run has raised: for middleware.
     error: BaseException | None = field(default=None, repr=False)
+    trace_id: str | None = field(default=None, repr=False)
 
     @property
     def scheduled_for(self) -> datetime | None:
