@@ -31,6 +31,7 @@ class Context:
     a `transactional=True` task: the transaction in which the job completes, a psycopg connection, or SQLAlchemy's for
     PgQueue(engine=…), except in a coroutine beside a sync engine. Its end is the worker's: a commit by the task is
     refused, and a run that ended the transaction all the same, in SQL, fails; what it committed so is kept.
+    `trace_id` is that of the run's trace, in hexadecimal digits, where pgqueue.tracing is in use, else None.
 
         @app.task(bind=True)
         def report(ctx: Context) -> str:
@@ -53,6 +54,7 @@ class Context:
     stopped: bool = field(default=False, repr=False)
     # What the run has raised: for middleware.
     error: BaseException | None = field(default=None, repr=False)
+    trace_id: str | None = field(default=None, repr=False)
 
     @property
     def scheduled_for(self) -> datetime | None:

@@ -47,7 +47,8 @@ class Event:
 
     The last three are of a queue: their `job_id` is 0 and their `task` empty. What happens in the database alone has no
     event: an enqueue or a cancellation of a waiting job by SQL. `worker` is the worker's name where another process
-    is watched, and `detail` is a text or a number there.
+    is watched, and `detail` is a text or a number there. `trace_id` is that of a run which has ended here, where
+    pgqueue.tracing is in use.
     """
 
     name: EventName
@@ -58,6 +59,7 @@ class Event:
     duration: float | None = None
     detail: Any = None
     worker: str | None = None
+    trace_id: str | None = None
 
 
 Callback = Callable[[Event], Any]

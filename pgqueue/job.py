@@ -170,6 +170,7 @@ class ClaimedJob:
         "since",
         "suspicions",
         "task",
+        "trace_id",
     )
 
     def __init__(self, queue: str, fence: int, row: tuple[Any, ...]) -> None:
@@ -185,6 +186,8 @@ class ClaimedJob:
         # What those came to that it has waited for.
         self.children: tuple[Any, ...] = ()
         self.limited = False
+        # Of the trace that its run belongs to, where somebody traces.
+        self.trace_id: str | None = None
         (
             self.id,
             self.position,

@@ -10,12 +10,14 @@ from typing import Any
 
 from pgqueue.context import Context, find_job
 
+OWN = ("job_id", "task", "queue", "attempt", "trace_id")
 STANDARD = frozenset({*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName", "fields"})
 
 
 class JobLogFilter(logging.Filter):
-    """Gives every record the attributes `job_id`, `task`, `queue` and `attempt` of the job that it was logged in, and
-    those of `headers`. Outside of a job they are None; what a record has already stays.
+    """Gives every record the attributes `job_id`, `task`, `queue`, `attempt` and `trace_id` of the job that it was
+    logged in, and those of `headers`. Outside of a job they are None, and so is `trace_id` where nobody traces; what a
+    record has already stays.
 
     It lets every record pass. It belongs on handlers: what is on a logger sees nothing of the loggers below it. Works
     in coroutines and in the threads of tasks; a task in a process of its own has the logging that its module sets up.
@@ -37,8 +39,8 @@ class JobLogFilter(logging.Filter):
     def fields(self, context: Context | None) -> dict[str, Any]:
         """The attributes of a record that is logged in the job, None: outside of any."""
         if context is None:
-            return dict.fromkeys(("job_id", "task", "queue", "attempt", *self.headers))
-        own = {"job_id": context.job_id, "task": context.task, "queue": context.queue, "attempt": context.attempt}
+            return dict.fromkeys((*OWN, *self.headers))
+        own = {name: getattr(context, name) for name in OWN}
         return {**{name: context.headers.get(name) for name in self.headers}, **own}
 
 

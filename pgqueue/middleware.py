@@ -16,7 +16,7 @@ from pgqueue.outcome import Outcome
 
 
 class Middleware:
-    """Wraps every run and every enqueue of an app: override `run`, `enqueue`, or both. Each yields exactly once.
+    """Wraps every run and every enqueue of an app: override `run`, `enqueue`, `call`. Each yields exactly once.
 
     What stands before the `yield` is done first by the middleware that was added first, what stands after it last.
 
@@ -37,16 +37,16 @@ class Middleware:
 
         It runs on the worker's event loop, whatever the task is, and must not block that. Context variables that are
         set here are seen by a coroutine and in a task's thread; a task in a process of its own gets `context.headers`,
-        which may be replaced here for the run. The timeout of the task is not that of its middleware, and a
-        transactional task begins and commits inside.
+        which may be replaced here for the run, and what `call` does there. The timeout of the task is not that of its
+        middleware, and a transactional task begins and commits inside.
 
         What is raised before the `yield` counts as the task's own error, and the task does not run. What is raised
         after it replaces the outcome, as the task's own; but the task's own failure stays where this is an error too,
         and so does a transactional task's completion. RetryJob, SnoozeJob, CancelJob and FailJob mean what they mean
         in a task. A run that is interrupted raises asyncio.CancelledError at the `yield`, and stays interrupted.
 
-        Each job of a chunk is wrapped by itself. The call has them all, and does not see what is set for one of them; a
-        job that is ended before the `yield` is not in it.
+        Each job of a chunk is wrapped by itself. The call has them all, and does not see what is set for one of them,
+        but what `call` sets; a job that is ended before the `yield` is not in it.
 
         `context.error` is what the run raised; None where it completed, and for an error in a process of its own, of
         which the outcome has the text.
@@ -62,13 +62,27 @@ class Middleware:
         """
         yield jobs
 
+    def call(self, contexts: Sequence[Context]) -> Generator[None, None]:
+        """Around a call that context variables of `run` do not reach: of a task in a process of its own, there, and of
+        a chunk with the contexts of all its jobs, wherever that runs.
+
+        The headers are those that `run` has left. What is raised here counts as the task's own error; it must not
+        block the event loop. A process has the middleware that the import of the task's module adds.
+
+            def call(self, contexts: Sequence[Context]) -> Generator[None, None]:
+                with bound(request_id=contexts[0].headers.get("request_id") if len(contexts) == 1 else None):
+                    yield
+        """
+        yield
+
 
 @dataclass(slots=True)
 class Stack:
-    """The middleware of an app, outermost first: those that wrap runs, and those that wrap enqueues."""
+    """The middleware of an app, outermost first: those that wrap runs, those that wrap enqueues, and calls."""
 
     runs: list[Middleware] = field(default_factory=list)
     enqueues: list[Middleware] = field(default_factory=list)
+    calls: list[Middleware] = field(default_factory=list)
 
     def add(self, middleware: Middleware) -> None:
         """Raises ConfigurationError for what cannot wrap anything, or is there already."""
@@ -77,19 +91,25 @@ class Stack:
             fix = "add an instance, with ()" if isinstance(given, type) else "derive it from pgqueue.Middleware"
             raise ConfigurationError(f"add_middleware was given {given!r}: {fix}")
         name, kind = name_of(middleware), type(middleware)
-        if any(one is middleware for one in (*self.runs, *self.enqueues)):
+        if any(one is middleware for one in (*self.runs, *self.enqueues, *self.calls)):
             raise ConfigurationError(f"middleware {name} was added before: each wraps once")
         runs, enqueues = kind.run is not Middleware.run, kind.enqueue is not Middleware.enqueue
-        if not (runs or enqueues):
-            raise ConfigurationError(f"middleware {name} wraps nothing: give it a method run, enqueue, or both")
+        calls = kind.call is not Middleware.call
+        if not (runs or enqueues or calls):
+            raise ConfigurationError(f"middleware {name} wraps nothing: give it a method run, enqueue or call")
         if not inspect.isasyncgenfunction(kind.run):
             raise ConfigurationError(f"middleware {name}: run must be `async def` and have a `yield`")
-        if not inspect.isgeneratorfunction(kind.enqueue):
-            raise ConfigurationError(f"middleware {name}: enqueue must be `def`, not `async def`, and have a `yield`")
+        for method in (kind.enqueue, kind.call):
+            if not inspect.isgeneratorfunction(method):
+                raise ConfigurationError(
+                    f"middleware {name}: {method.__name__} must be `def`, not `async def`, and have a `yield`"
+                )
         if runs:
             self.runs.append(middleware)
         if enqueues:
             self.enqueues.append(middleware)
+        if calls:
+            self.calls.append(middleware)
 
 
 def name_of(middleware: Middleware) -> str:
@@ -147,6 +167,15 @@ def around_enqueue(layers: Sequence[Middleware], jobs: Sequence[NewJob]) -> Abst
     """
     enqueue = Enqueue(jobs)
     return _wrapped(layers, enqueue) if layers and jobs else nullcontext(enqueue)
+
+
+@contextmanager
+def around_call(layers: Sequence[Middleware], contexts: Sequence[Context]) -> Iterator[None]:
+    """Wrap a call of a task, outermost layer first. Raises what they raise, and the call."""
+    with ExitStack() as around:
+        for layer in layers:
+            around.enter_context(contextmanager(layer.call)(contexts))
+        yield
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pgqueue import __version__
-from pgqueue.cli.logs import coloured
+from pgqueue.cli.logs import Format, coloured
 
 if TYPE_CHECKING:
     from pgqueue.app import PgQueue
@@ -19,14 +20,20 @@ if TYPE_CHECKING:
 TASKS_SHOWN = 12
 
 
-def show(app: PgQueue, role: str, lines: list[tuple[str, str]]) -> None:
-    """Name, database and `lines` on stderr."""
+logger = logging.getLogger("pgqueue.worker")
+
+
+def show(app: PgQueue, role: str, lines: list[tuple[str, str]], form: Format = "pretty") -> None:
+    """Name, database and `lines` on stderr; in JSON one record."""
     from pgqueue import config
 
     schema = "" if app.schema == "pgqueue" else f"  schema {app.schema}"
     facts = [("database", config.masked(app.database.dsn) + schema), *lines]
-    strong = coloured()
     title = f"pgqueue {__version__} {role}"
+    if form == "json":
+        logger.info(title, extra={"fields": {"pid": os.getpid(), **dict(facts)}})
+        return
+    strong = coloured()
     click.echo(f"{click.style(title, bold=True) if strong else title}  pid {os.getpid()}", err=True)
     width = max(len(name) for name, _ in facts)
     room = max(shutil.get_terminal_size().columns, 60) if sys.stderr.isatty() else 10_000

@@ -57,16 +57,17 @@ def command(
             code = signals.run(wait())
         else:
             logging = ["--log-format", log_format, "--log-level", log_level, *["--verbose"] * verbose]
-            code = work(target, spec, concurrency, logging)
+            code = work(target, spec, concurrency, log_format, logging)
     sys.exit(code)
 
 
-def work(target: Target, spec: str | None, concurrency: int, logging: list[str]) -> int:
+def work(target: Target, spec: str | None, concurrency: int, log_format: Format, logging: list[str]) -> int:
     """Run worker and scheduler in a process that is replaced when a task crashes it; the exit code."""
     from pgqueue.cli.worker import greet, stopping_note
     from pgqueue.worker.supervisor import supervise
 
-    greet(target.load_app(spec), {"queues": None, "slots": concurrency, "lease": LEASE, "with_scheduler": True})
+    options = {"queues": None, "slots": concurrency, "lease": LEASE, "with_scheduler": True}
+    greet(target.load_app(spec), options, log_format)
     given = {"--dsn": target.dsn, "--schema": target.schema, "--app": target.app}
     places = [part for name, value in given.items() if value is not None for part in (name, value)]
     times = ["--lease", f"{LEASE}s", "--shutdown-timeout", f"{LEASE}s"]

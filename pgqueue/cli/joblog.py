@@ -106,6 +106,7 @@ def fields(event: Event) -> dict[str, Any]:
         "task": event.task,
         "queue": event.queue,
         "attempt": event.attempt,
+        "trace_id": event.trace_id,
         "duration": event.duration,
         "delay": getattr(outcome, "delay", None),
         "reason": getattr(outcome, "reason", None),

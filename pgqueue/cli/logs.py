@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Literal, TypeVar
@@ -12,6 +14,8 @@ from typing import Any, Literal, TypeVar
 import click
 
 from pgqueue.logs import JobLogFilter, JsonLines
+
+logger = logging.getLogger("pgqueue.worker")
 
 F = TypeVar("F", bound=Callable[..., Any])
 Format = Literal["pretty", "json"]
@@ -41,6 +45,8 @@ def logging_options(command: F) -> F:
 
 def set_up(form: Format, level: str, *, verbose: bool = False) -> None:
     """Send pgqueue's records to stderr, and those of tasks too unless the app has set up logging itself."""
+    if form == "json":
+        catch_what_is_no_record()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if form == "json" else Lines(colours=coloured()))
     handler.addFilter(JobLogFilter())
@@ -52,6 +58,29 @@ def set_up(form: Format, level: str, *, verbose: bool = False) -> None:
     if not root.handlers:
         root.addHandler(handler)
         root.setLevel(max(logging.INFO, own.level))
+
+
+def catch_what_is_no_record() -> None:
+    """Warnings, and errors that nobody catches, would be lines of text. Hooks that the app has set stay."""
+    logging.captureWarnings(True)
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = lambda *error: logger.critical("uncaught", exc_info=error)
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = _log_uncaught
+
+
+def _log_uncaught(hook: threading.ExceptHookArgs) -> None:
+    if hook.exc_type is SystemExit:
+        return
+    name = "" if hook.thread is None else hook.thread.name
+    logger.critical("uncaught in thread %s", name, exc_info=hook.exc_value)
+
+
+def set_up_processes(form: Format, level: str, *, verbose: bool = False) -> None:
+    """Have the processes of tasks log as this one does."""
+    from pgqueue.worker.child import SET_UP
+
+    os.environ[SET_UP] = json.dumps([__name__, set_up.__name__, form, "debug" if verbose else level])
 
 
 def coloured() -> bool:

@@ -42,7 +42,12 @@ def command(
     loaded = target.load_app(spec)
     logs.set_up(log_format, log_level, verbose=verbose)
     rules = [f"{name} ({rule_text(loaded.declared_schedules[name])})" for name in sorted(loaded.declared_schedules)]
-    banner.show(loaded, "scheduler", [("schedules", f"{len(rules)}: {', '.join(rules)}" if rules else "0 in the code")])
+    banner.show(
+        loaded,
+        "scheduler",
+        [("schedules", f"{len(rules)}: {', '.join(rules)}" if rules else "0 in the code")],
+        log_format,
+    )
     sys.exit(signals.run(fire(loaded, Ports.taken(given))))
 
 

@@ -78,23 +78,25 @@ def command(target: Target, /, spec: str | None, **given: Any) -> None:
 
     loaded = target.load_app(spec)
     log_format, processes = given.pop("log_format"), given.pop("processes")
-    logs.set_up(log_format, given.pop("log_level"), verbose=given.pop("verbose"))
+    level, verbose = given.pop("log_level"), given.pop("verbose")
+    logs.set_up(log_format, level, verbose=verbose)
+    logs.set_up_processes(log_format, level, verbose=verbose)
     if any(not part.strip() for text in given["queue"] for part in text.split(",")):
         raise click.UsageError("-q has an empty name: give a queue, such as -q email or -q email:10")
     queues, slots, listen = list(given.pop("queue")) or None, given.pop("concurrency"), not given.pop("no_listen")
     ports = Ports.taken(given)
     options = {**given, "queues": queues, "slots": slots, "listen": listen}
     if processes > 1:
-        sys.exit(work_together(loaded, options, ports, processes))
+        sys.exit(work_together(loaded, options, log_format, ports, processes))
     sys.exit(signals.run(work(loaded, options, log_format, ports)))
 
 
-def work_together(app: PgQueue, options: dict[str, Any], ports: Ports, processes: int) -> int:
+def work_together(app: PgQueue, options: dict[str, Any], log_format: Format, ports: Ports, processes: int) -> int:
     """Keep so many worker processes; the exit code."""
     from pgqueue.worker.crew import Crew
     from pgqueue.worker.supervisor import supervise
 
-    greet(app, options, processes)
+    greet(app, options, log_format, processes)
     command = [sys.executable, "-m", "pgqueue", *sys.argv[1:], "-p", "1"]
     notice = stopping_note(options["shutdown_timeout"])
     if not ports.asked:
@@ -104,7 +106,7 @@ def work_together(app: PgQueue, options: dict[str, Any], ports: Ports, processes
         return supervise(command, processes, name=options["name"], notice=notice, crew=crew)
 
 
-def greet(app: PgQueue, options: dict[str, Any], processes: int = 1) -> None:
+def greet(app: PgQueue, options: dict[str, Any], log_format: Format, processes: int = 1) -> None:
     lines = [
         ("queues", banner.queues(app, options["queues"], options["slots"])),
         ("tasks", banner.tasks(app)),
@@ -112,7 +114,7 @@ def greet(app: PgQueue, options: dict[str, Any], processes: int = 1) -> None:
     ]
     if options["with_scheduler"]:
         lines.append(("schedules", str(len(app.declared_schedules))))
-    banner.show(app, "worker", lines)
+    banner.show(app, "worker", lines, log_format)
 
 
 async def work(app: PgQueue, options: dict[str, Any], log_format: Format, ports: Ports) -> int:
@@ -124,7 +126,7 @@ async def work(app: PgQueue, options: dict[str, Any], log_format: Format, ports:
     supervised = is_supervised()
     worker = Worker(app, options["queues"], **{name: value for name, value in options.items() if name != "queues"})
     if not supervised:
-        greet(app, options)
+        greet(app, options, log_format)
     with ports.of_process(app, lambda: health_of(worker), database=options["with_scheduler"]):
         return await run(app, worker, options, log_format, supervised=supervised)
 
@@ -142,7 +144,8 @@ async def run(app: PgQueue, worker: Worker, options: dict[str, Any], log_format:
     def stop() -> None:
         if starting.done():
             if not supervised:
-                note(stopping_note(worker.shutdown_timeout))
+                say = logger.info if log_format == "json" else note
+                say(stopping_note(worker.shutdown_timeout))
             worker.stop()
         else:
             starting.cancel()

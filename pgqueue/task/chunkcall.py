@@ -43,6 +43,10 @@ class ChunkCall:
                 run.set_mark(error)
         return jobs
 
+    def contexts(self) -> list[Context]:
+        """Of the jobs that the task gets."""
+        return [run.context for run in self._passed]
+
     def returned(self, value: Any) -> None:
         """Give each job that is not marked its result, or its error. Raises ConfigurationError for what is neither."""
         results = _results(self.task, [run.context.job_id for run in self._passed], value)

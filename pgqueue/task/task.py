@@ -17,7 +17,7 @@ from pgqueue.errors import ArgumentError, ConfigurationError
 from pgqueue.flow import After, Child, OnFailure, WaitForChildren, after_of
 from pgqueue.job import Job, NewJob
 from pgqueue.journal import Journal
-from pgqueue.middleware import Stack, around_enqueue
+from pgqueue.middleware import Stack, around_call, around_enqueue
 from pgqueue.names import data_name
 from pgqueue.outcome import AttemptError, Completed, Failed, Outcome, Wait, decide
 from pgqueue.task import chunking
@@ -167,7 +167,8 @@ class Task(Generic[P, R]):
         held = Context(**fields, journal=journal, open_effects=open_effects)
         enter(held)
         try:
-            return Completed(self.dump_result(self.function(**self.load(args, held))))  # type: ignore[call-arg]
+            with around_call(self.app.middleware.calls, [held]):
+                return Completed(self.dump_result(self.function(**self.load(args, held))))  # type: ignore[call-arg]
         except BaseException as error:
             return self.decide(error, held.attempt, held.max_attempts, crashes)
 

@@ -13,6 +13,7 @@ import faulthandler
 import importlib
 import importlib.util
 import io
+import json
 import os
 import signal
 import socket
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from pgqueue.effects import RunEffects
 
 MAIN = "__pgqueue_main__"
+# What sets up logging here as in the worker: a JSON array of a module, its function, and what that is called with.
+SET_UP = "PGQUEUE_TASK_LOGGING"
 PR_SET_PDEATHSIG = 1
 
 
@@ -94,6 +97,7 @@ def look_like(worker: dict[str, Any]) -> None:
 def answer_chunk(call: dict[str, Any], worker: dict[str, Any], line: Line) -> bytes:
     try:
         task = find(call["module"], call["qualname"], worker)
+        log_like_the_worker()
     except BaseException:
         return pack({"import_error": traceback.format_exc()})
     # Only now: a process whose tasks take no chunks needs none of it.
@@ -105,10 +109,18 @@ def answer_chunk(call: dict[str, Any], worker: dict[str, Any], line: Line) -> by
 def answer(call: dict[str, Any], worker: dict[str, Any], teller: Teller, questions: Questions) -> bytes:
     try:
         run = find(call["module"], call["qualname"], worker).run_in_child
+        log_like_the_worker()
     except BaseException:
         return pack({"import_error": traceback.format_exc()})
     effects = partial(effects_of, call, questions)
     return concluded(lambda: pack_outcome(run(call["context"], call["args"], teller.journal, effects)))
+
+
+def log_like_the_worker() -> None:
+    """Once, when the task's module has been imported: logging that it sets up goes before, there as here."""
+    if (given := os.environ.pop(SET_UP, None)) is not None:
+        module, function, *options = json.loads(given)
+        getattr(importlib.import_module(module), function)(*options)
 
 
 def concluded(run: Callable[[], bytes]) -> bytes:

@@ -9,9 +9,10 @@ import contextvars
 from functools import partial
 from typing import Any
 
-from pgqueue.chunk import JobRun
+from pgqueue.chunk import ChunkJob, JobRun
 from pgqueue.context import Context
 from pgqueue.flow import Child
+from pgqueue.middleware import around_call
 from pgqueue.task import Task
 from pgqueue.task.chunkcall import ChunkCall, decided_by
 from pgqueue.worker.call import outcome_fields, pack
@@ -33,7 +34,7 @@ def run(task: Task[..., Any], jobs: list[dict[str, Any]], line: Line) -> bytes:
     try:
         if given := call.read(job["args"] for job in jobs):
             # This process may have run a single job before, whose Context is still the current one here.
-            value = contextvars.Context().run(task.function, given)
+            value = contextvars.Context().run(_called, task, given, call.contexts())
             for one in runs:
                 one.heard = None
             call.returned(value)
@@ -46,6 +47,11 @@ def run(task: Task[..., Any], jobs: list[dict[str, Any]], line: Line) -> bytes:
         teller.close()
     line.stopped.clear()
     return pack({"ended": [_ended(one) for one in runs]})
+
+
+def _called(task: Task[..., Any], given: list[ChunkJob[Any]], contexts: list[Context]) -> Any:
+    with around_call(task.app.middleware.calls, contexts):
+        return task.function(given)
 
 
 def _say(line: Line, run: JobRun) -> None:

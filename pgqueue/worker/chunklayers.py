@@ -58,6 +58,8 @@ class JobLayers:
         except asyncio.CancelledError as error:
             return None if self._interrupted else self._decide(error)
         finally:
+            if self.run.context.claimed is not None:
+                self.run.context.claimed.trace_id = self.run.context.trace_id
             # Its frames hold the context.
             self.run.context.error = None
 

@@ -10,12 +10,12 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from pgqueue import arguments
-from pgqueue.chunk import JobRun
+from pgqueue.chunk import ChunkJob, JobRun
 from pgqueue.context import Context
 from pgqueue.effects import refuse_in_a_chunk
 from pgqueue.errors import ArgumentError, ProcessCrashed
 from pgqueue.job import ClaimedJob
-from pgqueue.middleware import Middleware
+from pgqueue.middleware import Middleware, around_call
 from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome
 from pgqueue.task import Task
 from pgqueue.task.chunkcall import ChunkCall, decided_by
@@ -48,11 +48,13 @@ class ChunkRuns:
         journals: Journals,
         timeout_of: Callable[[Task[..., Any], ClaimedJob], float | None],
         layers: Sequence[Middleware] = (),
+        around_calls: Sequence[Middleware] = (),
     ) -> None:
         self._transactions = transactions
         self._journals = journals
         self._timeout_of = timeout_of
         self._layers = layers
+        self._around_calls = around_calls
         self._running: dict[int, ChunkRun] = {}
 
     @property
@@ -114,6 +116,18 @@ class ChunkRuns:
         call, jobs = run.call, run.call.read(job.args for job in run.jobs)
         if not jobs:
             return
+        with around_call(self._around_calls, call.contexts()):
+            await self._call_here(slots, run, jobs, timeout, interruption)
+
+    async def _call_here(
+        self,
+        slots: Slots,
+        run: ChunkRun,
+        jobs: list[ChunkJob[Any]],
+        timeout: float | None,
+        interruption: Callable[[], Interruption | None],
+    ) -> None:
+        task, call = run.task, run.call
         if task.run_in == "thread":
 
             def called() -> None:

@@ -54,6 +54,7 @@ class Executor:
         on_start: Callable[[ClaimedJob], None] | None,
         on_finish: Finish,
         layers: Sequence[Middleware] = (),
+        around_chunks: Sequence[Middleware] = (),
     ) -> None:
         self._tasks = tasks
         self._transactions = transactions
@@ -64,7 +65,7 @@ class Executor:
         self._on_start = on_start
         self._on_finish = on_finish
         self._layers = tuple(layers)
-        self._chunks = ChunkRuns(transactions, journals, timeout_of, self._layers)
+        self._chunks = ChunkRuns(transactions, journals, timeout_of, self._layers, tuple(around_chunks))
         # A run starts inside the run that freed its slot: what that one set in its context is none of its business.
         self._context = contextvars.copy_context()
         self._loop = asyncio.get_running_loop()
@@ -239,6 +240,7 @@ class Executor:
         try:
             return await run.within(self._layers)
         finally:
+            job.trace_id = context.trace_id
             # Its frames hold the context.
             context.error = None
 

@@ -48,7 +48,7 @@ class Reporter:
         """A run has ended; None: it is given back."""
         name = NAMES[type(outcome)]
         if self.wants(name):
-            self._tell(Event(name, job.id, job.task, job.queue, job.attempt, seconds, outcome))
+            self._tell(Event(name, job.id, job.task, job.queue, job.attempt, seconds, outcome, trace_id=job.trace_id))
         if self.wants("drained"):
             self._worked.add(job.queue)
             self.look_at(job.queue)

@@ -277,6 +277,7 @@ class Worker:
             self._on_start(),
             self._finished,
             app.middleware.runs,
+            app.middleware.calls,
         )
         self.quarantine = Quarantine(self)
 

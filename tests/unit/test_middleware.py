@@ -25,7 +25,7 @@ from pgqueue import (
     with_headers,
     with_tags,
 )
-from pgqueue.middleware import around_enqueue
+from pgqueue.middleware import around_call, around_enqueue
 from pgqueue.outcome import Cancelled, Completed, Failed, Outcome, Retry, Snooze, decide
 from pgqueue.worker.wrapping import Wrapped
 
@@ -43,6 +43,26 @@ class AsyncEnqueue(Middleware):
 
 class PlainRun(Middleware):
     async def run(self, context: Context) -> Any: ...  # type: ignore[override]
+
+
+class AsyncCall(Middleware):
+    async def call(self, contexts: Any) -> Any:
+        yield
+
+
+class Called(Middleware):
+    """Writes down the calls that pass, and what they raise."""
+
+    def __init__(self, name: str, seen: list[Any]) -> None:
+        self.name, self.seen = name, seen
+
+    def call(self, contexts: Sequence[Context]) -> Generator[None, None]:
+        self.seen.append((self.name, [context.job_id for context in contexts]))
+        try:
+            yield
+        except ValueError as error:
+            self.seen.append((self.name, str(error)))
+            raise
 
 
 class Recorder(Middleware):
@@ -99,11 +119,12 @@ async def run(*layers: Middleware, raises: BaseException | None = None, commits:
     [
         (Nothing, r"was given <class .*Nothing.*: add an instance, with \(\)"),
         (print, r"was given <built-in.*: derive it from pgqueue.Middleware"),
-        (Nothing(), "middleware Nothing wraps nothing: give it a method run, enqueue, or both"),
+        (Nothing(), "middleware Nothing wraps nothing: give it a method run, enqueue or call"),
         (AsyncEnqueue(), "middleware AsyncEnqueue: enqueue must be `def`, not `async def`, and have a `yield`"),
+        (AsyncCall(), "middleware AsyncCall: call must be `def`, not `async def`, and have a `yield`"),
         (PlainRun(), "middleware PlainRun: run must be `async def` and have a `yield`"),
     ],
-    ids=["class", "function", "nothing", "async enqueue", "no yield"],
+    ids=["class", "function", "nothing", "async enqueue", "async call", "no yield"],
 )
 def test_what_cannot_wrap_anything_is_refused_at_once(wrong: Any, fix: str) -> None:
     with pytest.raises(ConfigurationError, match=fix):
@@ -116,6 +137,16 @@ def test_one_is_added_once(seen: list[Any]) -> None:
     app.add_middleware(Recorder("a", seen))
     with pytest.raises(ConfigurationError, match="middleware Recorder was added before"):
         app.add_middleware(recorder)
+
+
+def test_a_call_is_wrapped_by_those_that_wrap_calls_the_first_outermost(seen: list[Any]) -> None:
+    app = PgQueue()
+    for layer in (Called("a", seen), Recorder("b", seen), Called("c", seen)):
+        app.add_middleware(layer)
+    contexts = [Context(job_id, "send", "default", 1, 5) for job_id in (7, 8)]
+    with pytest.raises(ValueError, match="no"), around_call(app.middleware.calls, contexts):
+        raise ValueError("no")
+    assert seen == [("a", [7, 8]), ("c", [7, 8]), ("c", "no"), ("a", "no")]
 
 
 def test_headers_and_tags_are_added_to_those_that_a_job_has() -> None:
