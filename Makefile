@@ -5,7 +5,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: .venv demo test lint format bench bench-full bench-report chaos lock clean
+.PHONY: .venv demo test lint format bench bench-full bench-report screenshots chaos lock clean
 
 .venv: .venv/installed
 
@@ -43,6 +43,10 @@ bench-full: .venv
 
 bench-report: .venv
 	$(BIN)/python -m benchmarks report $(ARGS)
+
+# The pictures in the README, of chromium.
+screenshots: .venv
+	$(BIN)/python -m docs.dashboard.screenshots
 
 chaos: .venv
 	PGQUEUE_CHAOS=long $(BIN)/pytest tests/crash $(ARGS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 # Compared without case, - and _; a name that contains one of them is meant too.
@@ -27,8 +28,13 @@ NAMES = (
 MASK = "•••"
 # What is shorter stands in every text by chance.
 SHORTEST = 4
-_VALUE = r"""(?P<between>["']?\s*[:=]\s*)(?P<value>"[^"\n]*"|'[^'\n]*'|[^\s,;)}\]]+)"""
-_DSN = re.compile(r"(?P<before>[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s@]+(?=@)", re.IGNORECASE)
+# Of the values that are looked for in a text.
+MOST = 1000
+# What may be looked through in vain is bounded: a text of others must not make a search go over it again and again.
+_VALUE = r"""(?P<between>["']?\s{0,4}[:=]\s{0,4})(?P<value>"[^"\n]*"|'[^'\n]*'|[^\s,;)}\]]+)"""
+_DSN = re.compile(
+    r"(?P<before>(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,30}://[^\s:/@]{0,200}:)[^\s@]{1,1000}(?=@)", re.IGNORECASE
+)
 
 
 class Redaction:
@@ -41,7 +47,7 @@ class Redaction:
         self._names = tuple(_plain(name) for name in names if _plain(name))
         # Each as it may be written: api_key, API-Key, apikey.
         either = "|".join("[-_]?".join(map(re.escape, name)) for name in self._names) or "(?!)"
-        self._pair = re.compile(rf"(?P<name>[\w-]*(?:{either})[\w-]*){_VALUE}", re.IGNORECASE)
+        self._pair = re.compile(rf"(?P<name>(?:{either})[\w-]{{0,40}}){_VALUE}", re.IGNORECASE)
 
     def hides(self, name: str) -> bool:
         plain = _plain(name)
@@ -57,7 +63,8 @@ class Redaction:
 
     def text(self, text: str, *told: Any) -> str:
         """`text` without the values that `told` hides, and without those that it names itself."""
-        for secret in sorted({one for value in told for one in self._secrets(value)}, key=len, reverse=True):
+        found = islice((one for value in told for one in self._secrets(value)), MOST)
+        for secret in sorted(set(found), key=len, reverse=True):
             text = text.replace(secret, MASK)
         text = _DSN.sub(rf"\g<before>{MASK}", text)
         return self._pair.sub(rf"\g<name>\g<between>{MASK}", text)

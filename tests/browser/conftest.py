@@ -59,7 +59,7 @@ async def fill(app: PgQueue) -> tuple[str, ...]:
         ctx.log("rendering")
 
     app.cron("0 9 * * MON-FRI", tz="Europe/Paris", name="weekday-digest", to="all@shop.example")(send_email)
-    app.queue("email", breaker=Breaker(failures=5, within=60))
+    app.queue("email", breaker=Breaker(failures=50, within=60))
     app.enqueue_many([send_email.job(f"{n}@shop.example", "hunter22") for n in range(30)])
     app.enqueue_many([send_email.job(f"customer {n}") for n in range(5)])
     send_email.enqueue("no@shop.example")
