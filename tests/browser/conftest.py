@@ -147,7 +147,8 @@ def site(server: Server, template: str) -> Iterator[Site]:
         yield Site(app, served(Dashboard(app), stack), paths)
 
 
-@pytest.fixture(scope="session")
+# As long as it is there an event loop runs in this thread: no test of another file may come in between.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[playwright.Browser]:
     if CHROMIUM is None:
         pytest.skip("no chromium is installed")
