@@ -8,7 +8,6 @@
       : matchMedia("(prefers-color-scheme: dark)").matches;
     root.dataset.theme = dark ? "light" : "dark";
     localStorage.setItem("pgqueue-theme", root.dataset.theme);
-    document.dispatchEvent(new Event("pgqueue:theme"));
   }
 
   async function copy(button) {
@@ -42,7 +41,6 @@
       for (const one of box.closest("form").querySelectorAll("input[name=id]")) one.checked = box.checked;
     }
     if (box.matches("[data-tick-all], input[name=id]")) count(box.closest("form"));
-    if (box.matches("[data-submits]")) box.form.requestSubmit();
   });
 
   // "/" goes to the search field; "g" and a letter to a page, as its link in the rail begins.

@@ -1,0 +1,86 @@
+"""What open pages of the dashboard cost: `python -m benchmarks.tabs DSN [JOBS] [ROUNDS]`.
+
+Drains JOBS (200,000) no-op jobs with one worker, in turns beside nothing and beside a dashboard in another process,
+on which five pages are open: each holds its stream, and asks for what is new at each tick, as htmx does. Prints both
+rates of each round and the median of their ratios; what is promised is 0.98.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import socket
+import sys
+import time
+from statistics import median
+from typing import Any
+
+import httpx
+
+from benchmarks.drain import SCHEMA, measure
+from pgqueue import PgQueue
+from pgqueue.web import Dashboard
+
+PAGES = ("/", "/queues", "/jobs", "/failed", "/workers")
+
+
+def serve(dsn: str, listener: socket.socket) -> None:
+    import uvicorn
+
+    app = PgQueue(dsn, schema=SCHEMA)
+    config = uvicorn.Config(Dashboard(app), log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+    asyncio.run(uvicorn.Server(config).serve([listener]))
+
+
+async def follow(client: httpx.AsyncClient, path: str) -> None:
+    async with client.stream("GET", "/live") as stream:
+        async for line in stream.aiter_lines():
+            if line == "event: tick":
+                await client.get(path, headers={"HX-Request": "true"})
+
+
+async def look(address: str) -> None:
+    async with httpx.AsyncClient(base_url=address, timeout=60) as client:
+        await asyncio.gather(*(follow(client, path) for path in PAGES))
+
+
+def tabs(address: str) -> None:
+    asyncio.run(look(address))
+
+
+def beside(dsn: str, jobs: int) -> float:
+    """The rate beside five open pages."""
+    context = multiprocessing.get_context("fork")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"http://localhost:{listener.getsockname()[1]}"
+        processes: list[Any] = [
+            context.Process(target=serve, args=(dsn, listener), daemon=True),
+            context.Process(target=tabs, args=(address,), daemon=True),
+        ]
+        for process in processes:
+            process.start()
+        try:
+            time.sleep(2)
+            return measure("worker", dsn, jobs, "history")
+        finally:
+            for process in processes:
+                process.kill()
+                process.join()
+
+
+def main(dsn: str, jobs: str = "200000", rounds: str = "5") -> None:
+    ratios = []
+    for number in range(int(rounds)):
+        if number % 2:
+            alone, with_tabs = measure("worker", dsn, int(jobs), "history"), beside(dsn, int(jobs))
+        else:
+            with_tabs, alone = beside(dsn, int(jobs)), measure("worker", dsn, int(jobs), "history")
+        ratios.append(with_tabs / alone)
+        found = {"alone": round(alone), "beside_five_tabs": round(with_tabs), "ratio": round(ratios[-1], 3)}
+        print(json.dumps(found), flush=True)
+    print(json.dumps({"median_ratio": round(median(ratios), 3), "bound": 0.98}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
