@@ -18,6 +18,7 @@ from pgqueue.client import (
     Breakers,
     Doctor,
     FailedJobs,
+    Figures,
     Flows,
     Inserter,
     Jobs,
@@ -135,6 +136,7 @@ class PgQueue:
         self.workers = Workers(self.database, self.schema)
         self.alerts = Alerts(self.database, self.schema)
         self.doctor = Doctor(self.database, self.schema)
+        self.figures = Figures(self.database, self.schema)
         self.inserter = Inserter(
             self.database,
             self.schema,

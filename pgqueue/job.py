@@ -158,28 +158,28 @@ class ClaimedJob:
         "begins_at",
         "children",
         "crashes",
+        "due",
         "fence",
         "headers",
         "id",
         "late",
         "limited",
+        "made",
         "max_attempts",
         "options",
         "position",
         "queue",
-        "since",
         "suspicions",
         "task",
         "trace_id",
     )
 
-    def __init__(self, queue: str, fence: int, row: tuple[Any, ...]) -> None:
+    def __init__(self, queue: str, fence: int, row: tuple[Any, ...], now: float) -> None:
         self.queue = queue
         self.fence = fence
         self.began: float | None = None
-        # Where somebody measures: since when it could run (None: nobody knows), and since when it is there, on the
-        # clock of `began`.
-        self.since: tuple[float | None, float] | None = None
+        # Where somebody measures: since when it is there, on the clock of `began`.
+        self.made: float | None = None
         # When its limit lets it begin, and by how many seconds later it may.
         self.begins_at: float | None = None
         self.late = INFINITY
@@ -199,7 +199,10 @@ class ClaimedJob:
             self.suspicions,
             self.options,
             self.headers,
+            waited,
         ) = row
+        # Since when it could run, on the clock of `began`, which says `now`; None: nobody knows.
+        self.due: float | None = None if waited is None else now - waited
 
     def option(self, name: str) -> Any:
         """One of its own options; None where it has none of that name, which most are told without reading them."""

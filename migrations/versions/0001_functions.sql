@@ -1071,3 +1071,13 @@ create function {schema}.lanes_of(queue text) returns table (priority smallint, 
     order by lane.priority;
 $function$;
 comment on function {schema}.lanes_of is 'The priorities of a queue, and for each the position up to which nothing is available.';
+
+create function {schema}.add_counts(counts integer[], more integer[]) returns integer[] language plpgsql immutable as $function$
+begin
+    for n in coalesce(array_lower(more, 1), 0) .. coalesce(array_upper(more, 1), -1) loop
+        counts[n] := coalesce(counts[n], 0) + more[n];
+    end loop;
+    return counts;
+end
+$function$;
+comment on function {schema}.add_counts is 'The sum of two histograms of task_minutes, subscript by subscript.';

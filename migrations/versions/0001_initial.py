@@ -50,6 +50,7 @@ FUNCTIONS = (
     "settle_flows",
     "release_waiting",
     "comes_with_a_child",
+    "add_counts",
 )
 VIEWS = ("queue_stats", "running_jobs", "all_jobs", "all_flows")
 TABLES = (
@@ -77,6 +78,7 @@ TABLES = (
     "alerts",
     "rescues",
     "audit_log",
+    "task_minutes",
     "flows",
     "flow_jobs",
     "flow_edges",

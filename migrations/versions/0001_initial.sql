@@ -682,3 +682,32 @@ comment on column {schema}.audit_log.action is 'What was done, such as pause_que
 comment on column {schema}.audit_log.target is 'To what: a name, an id, or how many.';
 comment on column {schema}.audit_log.detail is 'What else was said, such as a filter.';
 comment on column {schema}.audit_log.outcome is 'done; of what takes several transactions begun, and then done or failed.';
+
+create table {schema}.task_minutes (
+    minute timestamptz not null,
+    run_seconds double precision not null,
+    wait_seconds double precision not null,
+    completed bigint not null,
+    failed bigint not null,
+    retried bigint not null,
+    snoozed bigint not null,
+    cancelled bigint not null,
+    queue text not null,
+    task text not null,
+    runs integer[] not null,
+    waits integer[] not null,
+    constraint task_minutes_pkey primary key (minute, queue, task)
+) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+comment on table {schema}.task_minutes is 'What runs came to in each minute of the last three days, by queue and task. Workers count in memory and add to it every few seconds: figures, not a ledger. What a worker had not added when it was killed is lost; what ends without a worker (cancelled while it waits, failed for a child) is not counted.';
+comment on column {schema}.task_minutes.minute is 'Its begin, by the database''s clock.';
+comment on column {schema}.task_minutes.run_seconds is 'Seconds that the runs in `runs` took together.';
+comment on column {schema}.task_minutes.wait_seconds is 'Seconds that those in `waits` had waited together.';
+comment on column {schema}.task_minutes.completed is 'Jobs that completed.';
+comment on column {schema}.task_minutes.failed is 'Jobs that went to failed_jobs from a run, or with a worker that died of them.';
+comment on column {schema}.task_minutes.retried is 'Runs after which the job is to run again, an attempt used.';
+comment on column {schema}.task_minutes.snoozed is 'Runs after which it is to run again, or waits for others, without using an attempt.';
+comment on column {schema}.task_minutes.cancelled is 'Jobs that were cancelled while a worker held them.';
+comment on column {schema}.task_minutes.queue is 'As in jobs.';
+comment on column {schema}.task_minutes.task is 'As in jobs.';
+comment on column {schema}.task_minutes.runs is 'How long runs took, in buckets: the element with subscript n counts those from 2^(n-1) microseconds on and below 2^n, that with subscript 0 those below one.';
+comment on column {schema}.task_minutes.waits is 'How long jobs had waited when they ran, from when they could, in buckets: the element with subscript n counts those from 2^(n-1) microseconds on and below 2^n, that with subscript 0 those below one.';

@@ -4,6 +4,7 @@ from pgqueue.client.alerts import Alerts
 from pgqueue.client.breakers import Breakers
 from pgqueue.client.doctor import Doctor
 from pgqueue.client.failed import FailedJobs
+from pgqueue.client.figures import Figures
 from pgqueue.client.fleet import Queue, Queues, Workers
 from pgqueue.client.flows import Flows
 from pgqueue.client.inserter import Inserter, staggered
@@ -17,6 +18,7 @@ __all__ = [
     "Breakers",
     "Doctor",
     "FailedJobs",
+    "Figures",
     "Flows",
     "Inserter",
     "Jobs",

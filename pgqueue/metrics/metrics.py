@@ -105,8 +105,8 @@ class Metrics:
         """A run begins."""
         with self._lock:
             tally = self._tally(job.queue, job.task)
-            if job.since is not None and job.since[0] is not None:
-                tally.wait.observe(max(0.0, time.perf_counter() - job.since[0]))
+            if job.due is not None:
+                tally.wait.observe(max(0.0, time.perf_counter() - job.due))
 
     def ended(self, job: ClaimedJob, outcome: Outcome | None, seconds: float) -> None:
         """A run has ended; None: it is given back."""
@@ -115,8 +115,8 @@ class Metrics:
             self._count(tally, outcome)
             if job.began is not None:
                 tally.duration.observe(seconds)
-            if job.since is not None and isinstance(outcome, ENDED):
-                tally.total.observe(max(0.0, time.perf_counter() - job.since[1]))
+            if job.made is not None and isinstance(outcome, ENDED):
+                tally.total.observe(max(0.0, time.perf_counter() - job.made))
 
     def rescued(self, orphan: Orphan) -> None:
         """A job was taken back from a dead worker; with an outcome where the death was blamed on it."""

@@ -22,12 +22,10 @@ GUARDED = (
 )
 """Those whose breaker is not closed too, as the claim itself sees it: its worker may not have heard."""
 
-NO_AGES = ""
-AGES = (
-    ", case when isfinite(run_at) then date_part('epoch', clock_timestamp() - run_at) end, "
-    "date_part('epoch', clock_timestamp() - created_at)"
-)
-"""Two more columns of what is taken: seconds since it could run, and since it was enqueued."""
+WAITED = ", case when isfinite(run_at) then date_part('epoch', clock_timestamp() - run_at) end"
+"""The last column of what is taken: seconds since it could run."""
+AGED = WAITED + ", date_part('epoch', clock_timestamp() - created_at)"
+"""And one more: seconds since it was enqueued."""
 
 MOVING = "exists (select from {schema}.flow_news) or exists (select from {schema}.flow_turns)"
 """Whether the parents of some job of a flow are still to be told of it."""
@@ -97,7 +95,7 @@ def claim(
     }
     if guarded:
         params |= {"aliases": texts(aliases.keys()), "renamed": texts(aliases.values())}
-    parts = {"limited": GUARDED if guarded else LIMITED, "ages": AGES if ages else NO_AGES}
+    parts = {"limited": GUARDED if guarded else LIMITED, "ages": AGED if ages else WAITED}
     claims = text("claim_lifo" if lifo else "claim", schema, **parts)
     rows: list[tuple[Any, ...]] = yield Statement(claims, params)
     if not rows:
@@ -109,14 +107,14 @@ def claim(
 
 
 def taken(queue: str, fence: int, rows: Iterable[tuple[Any, ...]], start: int = 0, *, ages: bool) -> list[ClaimedJob]:
-    """Claimed jobs of rows, from the column `start` on; the last two are those of AGES where there are `ages`."""
+    """Claimed jobs of rows, from the column `start` on; the last ones are those of AGED where there are `ages`."""
+    now = time.perf_counter()
     if not ages:
-        return [ClaimedJob(queue, fence, row[start:]) for row in rows]
-    jobs, now = [], time.perf_counter()
+        return [ClaimedJob(queue, fence, row[start:], now) for row in rows]
+    jobs = []
     for row in rows:
-        job = ClaimedJob(queue, fence, row[start:-2])
-        waited = row[-2]
-        job.since = None if waited is None else now - waited, now - row[-1]
+        job = ClaimedJob(queue, fence, row[start:-1], now)
+        job.made = now - row[-1]
         jobs.append(job)
     return jobs
 

@@ -24,7 +24,8 @@ class Finished:
     """One attempt's outcome, on its way to the database. `duration` is in seconds; `kept` says whether history is.
 
     `limited`: the job may have places at gates, which are freed with it, or `failed`: the breakers that count it. `hit`:
-    gates that its outcome closes. `tried`: it may be the one that a breaker tries.
+    gates that its outcome closes. `tried`: it may be the one that a breaker tries. `waited`: seconds from when it could
+    run until it ran; None for one that has not run.
     `suspected`: it is given back since its process crashed, and that may have been its fault.
     `own_retention`: its task says how long its history is kept.
     """
@@ -39,6 +40,8 @@ class Finished:
     hit: tuple[GateName, ...] = ()
     tried: bool = False
     failed: tuple[Of, ...] = ()
+    queue: str = ""
+    waited: float | None = None
     suspected: bool = False
     own_retention: bool = False
 

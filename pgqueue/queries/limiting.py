@@ -15,7 +15,7 @@ from pgqueue import arguments
 from pgqueue.admission import Candidate, Decision, Gate, decide
 from pgqueue.errors import ArgumentError
 from pgqueue.limit import fill
-from pgqueue.queries.claiming import AGES, NO_AGES, Scan, taken
+from pgqueue.queries.claiming import AGED, WAITED, Scan, taken
 from pgqueue.queries.gates import SERIAL, GateName, let_go, locked
 from pgqueue.queries.limits import Templates
 from pgqueue.queries.statement import Operation, Statement, Together, array, text, texts
@@ -273,7 +273,7 @@ def _writes(
     if decision.admitted:
         admitted = sorted(decision.admitted, key=lambda one: one.id)
         yield Statement(
-            text("admit", schema, ages=AGES if ages else NO_AGES),
+            text("admit", schema, ages=AGED if ages else WAITED),
             {
                 "ids": array(one.id for one in admitted),
                 "places": texts(json.dumps(one.places) for one in admitted),

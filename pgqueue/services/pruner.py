@@ -14,7 +14,8 @@ import psycopg
 
 from pgqueue.effects import KEEP_EFFECTS
 from pgqueue.errors import SchemaOutOfDate
-from pgqueue.queries import alerting, effects, flows, pruning, retaining, steps, waiting
+from pgqueue.queries import alerting, effects, figures, flows, pruning, retaining, steps, waiting
+from pgqueue.queries.figures import KEEP_MINUTES
 from pgqueue.queries.retaining import Rule
 from pgqueue.queries.statement import Statement
 from pgqueue.retention import DAY, Retention
@@ -85,6 +86,7 @@ class Pruner(Service):
             pass
         await self._prune_flows()
         await self._forget(waiting.forget_waiters(self.schema, BATCH))
+        await self._forget(figures.forget_minutes(self.schema, KEEP_MINUTES, BATCH))
         await self._forget(effects.forget_effects(self.schema, self._keep_effects, BATCH))
         if self._clock() >= self._steps_at:
             self._steps_at = self._clock() + STEPS_INTERVAL * random.uniform(0.8, 1.2)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import BIGINT, BOOLEAN, INTERVAL, TEXT
 
 from pgqueue.names import schema_name
-from pgqueue.tables import alerts, audit, breakers, doing, ended, flows, live, settings
+from pgqueue.tables import alerts, audit, breakers, doing, ended, figures, flows, live, settings
 from pgqueue.tables.columns import TIME
 
 _ALL_JOBS = """
@@ -53,6 +53,7 @@ class Tables:
     alerts: sa.Table
     rescues: sa.Table
     audit_log: sa.Table
+    task_minutes: sa.Table
     job_steps: sa.Table
     effects: sa.Table
     flows: sa.Table
@@ -124,6 +125,7 @@ def _of(schema: str) -> Tables:
         alerts=alerts.alerts(made),
         rescues=alerts.rescues(made),
         audit_log=audit.audit_log(made),
+        task_minutes=figures.task_minutes(made),
         job_steps=doing.job_steps(made),
         effects=doing.effects(made),
         flows=flows.flows(made),

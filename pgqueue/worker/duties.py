@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from pgqueue.queries.finishing import Finished
 from pgqueue.queries.rescuing import Orphan
 from pgqueue.services.ageing import Ageing
 from pgqueue.services.alerter import Alerter
@@ -17,6 +18,7 @@ from pgqueue.services.rescuer import Rescuer
 from pgqueue.services.scheduler import Scheduler
 from pgqueue.services.service import Runner, Service
 from pgqueue.worker.latecomers import Latecomers
+from pgqueue.worker.minutes import MinuteKeeper
 from pgqueue.worker.upkeep import Cancellations, MarkKeeper, Reconciler, SettingsReader, UnknownTasks
 
 if TYPE_CHECKING:
@@ -66,6 +68,8 @@ class Duties:
         self.settings = SettingsReader(
             runner, schema, globs=globs, interval=SETTINGS_INTERVAL, on_read=serving.read_settings
         )
+        # Not among `all`: it goes on while the worker stops.
+        self.minutes = MinuteKeeper(runner, schema, worker.minutes)
         # Detaching a partition waits for old snapshots: on a connection that nobody else needs.
         pruner = Pruner(
             Runner(worker.pruning.fetch, worker.pruning.run),
@@ -113,6 +117,10 @@ class Duties:
         )
         if self._worker.metrics is not None:
             self._worker.metrics.rescued(orphan)
+        if orphan.outcome is not None:
+            self._worker.minutes.count(
+                [Finished(orphan.job_id or 0, orphan.fence, orphan.task, orphan.outcome, queue=orphan.queue)]
+            )
         self._worker.reporter.rescued(orphan)
         self._worker.serving.wake(orphan.queue, sweep=True)
         self.gatekeeper.open()

@@ -191,9 +191,11 @@ class Executor:
                 if self._on_start is not None:
                     for job in jobs:
                         self._on_start(job)
-                first.began = time.perf_counter()
+                began = time.perf_counter()
+                for job in jobs:
+                    job.began = began
                 ended = await self._chunks.run(slots, task, jobs, lambda: self._interrupted.get(first))
-                seconds = time.perf_counter() - first.began
+                seconds = time.perf_counter() - began
         finally:
             del self._runs[first]
             self._beside -= len(jobs) - 1

@@ -30,6 +30,7 @@ DROP_BATCH = 20
 DROP_SECONDS = 0.2
 LOCK_TIMEOUT = "200ms"
 REFUSED_SECONDS = 30.0
+AGAIN = (Retry, Snooze)
 CONTENDED = (pg_errors.SerializationFailure, pg_errors.DeadlockDetected)
 
 
@@ -45,6 +46,7 @@ class Finisher:
         on_later: Callable[[float], None],
         on_freed: Callable[[], None],
         on_flows: Callable[[], None],
+        on_written: Callable[[list[Finished]], None],
     ) -> None:
         self._connection = connection
         self._schema = schema
@@ -53,6 +55,7 @@ class Finisher:
         self._on_later = on_later
         self._on_freed = on_freed
         self._on_flows = on_flows
+        self._on_written = on_written
         self._waiting: list[Finished] = []
         self._locked: list[Finished] = []
         # What could not be written in any form. Its jobs have begun, and are not given back.
@@ -240,11 +243,12 @@ class Finisher:
     def _wrote(self, outcomes: list[Finished]) -> None:
         for fence, count in Counter(one.fence for one in outcomes).items():
             self._count(fence, count)
-        delays = [one.outcome.delay for one in outcomes if isinstance(one.outcome, Retry | Snooze)]
+        delays = [one.outcome.delay for one in outcomes if isinstance(one.outcome, AGAIN)]
         if delays:
             self._on_later(min(delays))
         if any(one.limited for one in outcomes):
             self._on_freed()
+        self._on_written(outcomes)
 
     def _count(self, fence: int, count: int = 1) -> None:
         left = self.held.get(fence, 0) - count

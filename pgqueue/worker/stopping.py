@@ -21,6 +21,7 @@ INTERRUPT_SECONDS = 5.0
 WRITE_SECONDS = 10.0
 CANCEL_SECONDS = 1.0
 RECONCILE_SECONDS = 2.0
+MINUTES_SECONDS = 1.0
 
 
 async def stop_gracefully(
@@ -41,6 +42,8 @@ async def stop_gracefully(
         await asyncio.wait_for(worker.finisher.flushed(), WRITE_SECONDS)
         # A claim whose end PostgreSQL had not seen then.
         await asyncio.wait_for(worker.duties.reconciler.run_once(), WRITE_SECONDS)
+        with suppress(psycopg.Error, PgQueueError, TimeoutError):
+            await asyncio.wait_for(worker.duties.minutes.run_once(), MINUTES_SECONDS)
         await asyncio.wait_for(
             worker.services.fetch(fleet.unregister_worker(worker.app.schema, worker.id)), WRITE_SECONDS
         )

@@ -34,6 +34,7 @@ from pgqueue.worker.heartbeat import BLOCKED_LIMIT
 from pgqueue.worker.journals import Journals
 from pgqueue.worker.life import Life
 from pgqueue.worker.listener import Listener
+from pgqueue.worker.minutes import Minutes
 from pgqueue.worker.publishing import Publisher
 from pgqueue.worker.quarantine import Quarantine
 from pgqueue.worker.queues import QueueSpec, parse_queues
@@ -227,6 +228,7 @@ class Worker:
         if self.publisher is not None:
             self.start_part(self.publisher.run(), lasting=True)
         self.start_part(self.effects.run(), lasting=True)
+        self.start_part(self.duties.minutes.run(), lasting=True)
         for service in self.duties.all:
             self.start_part(service.run())
         if self._listen:
@@ -253,8 +255,16 @@ class Worker:
         )
         self.listening = WorkerConnection(app.database, "listener")
         self.pruning = WorkerConnection(app.database, "pruner", lock_timeout="2s")
+        self.minutes = Minutes()
         self.finisher = Finisher(
-            self.finishing, app.schema, lambda: self.id, self._stale, self._later, self._freed, self._flows_went_on
+            self.finishing,
+            app.schema,
+            lambda: self.id,
+            self._stale,
+            self._later,
+            self._freed,
+            self._flows_went_on,
+            self.minutes.count,
         )
         # A transactional task may run in a thread.
         on_flows: Callable[[], Any] = partial(asyncio.get_running_loop().call_soon_threadsafe, self._flows_went_on)
@@ -346,8 +356,13 @@ class Worker:
         self, task: Task[..., Any], job: ClaimedJob, outcome: Outcome | None, seconds: float, *, suspected: bool = False
     ) -> None:
         failed = self.breakers.note(job, outcome) if self.breakers.watched else ()
+        began, due = job.began, job.due
+        waited = None if began is None or due is None else began - due if began > due else 0.0
         if task.options.transactional and isinstance(outcome, Completed):
             self.finisher.settled(job.id, job.fence)
+            self.minutes.count(
+                [Finished(job.id, job.fence, job.task, outcome, seconds, queue=job.queue, waited=waited)]
+            )
             if job.limited:
                 self._freed()
         else:
@@ -355,7 +370,9 @@ class Worker:
             hit = self.serving.gates_hit(job, outcome.hit) if type(outcome) is Snooze else ()
             limited = job.limited or bool(hit) or bool(failed)
             tried = job.limited and self.breakers.busy
-            finished = Finished(job.id, job.fence, job.task, outcome, seconds, kept, limited, hit, tried, failed)
+            finished = Finished(
+                job.id, job.fence, job.task, outcome, seconds, kept, limited, hit, tried, failed, job.queue, waited
+            )
             if own_retention:
                 finished.own_retention = True
             if suspected:

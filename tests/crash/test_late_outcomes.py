@@ -94,6 +94,7 @@ async def held(fleet: Fleet) -> AsyncIterator[Held]:
         on_later=lambda delay: None,
         on_freed=lambda: None,
         on_flows=lambda: None,
+        on_written=lambda outcomes: None,
     )
     yield Held(database, finisher, worker, stale)
     await connection.close()

@@ -119,6 +119,7 @@ async def test_each_job_of_a_chunk_is_counted(app: PgQueue, value: Sample) -> No
     app.enqueue_many([many.job(n=n) for n in range(10)])
     await adrain(app)
     assert value("jobs_processed_total", queue="default", task="many", outcome="completed") == 10
+    assert value("job_duration_seconds_count", queue="default", task="many") == 10
     assert value("jobs_in_flight") == 0
 
 

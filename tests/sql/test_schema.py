@@ -48,6 +48,7 @@ TABLES = (
     "alerts",
     "rescues",
     "audit_log",
+    "task_minutes",
     "flows",
     "flow_jobs",
     "flow_edges",
