@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 # Compared without case, - and _; a name that contains one of them is meant too.
 NAMES = (
@@ -30,11 +34,17 @@ MASK = "•••"
 SHORTEST = 4
 # Of the values that are looked for in a text.
 MOST = 1000
+# Places at which what is left of one may begin, where a text was cut.
+LOOKED_AT = 50
 # What may be looked through in vain is bounded: a text of others must not make a search go over it again and again.
 _VALUE = r"""(?P<between>["']?\s{0,4}[:=]\s{0,4})(?P<value>"[^"\n]*"|'[^'\n]*'|[^\s,;)}\]]+)"""
 _DSN = re.compile(
     r"(?P<before>(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,30}://[^\s:/@]{0,200}:)[^\s@]{1,1000}(?=@)", re.IGNORECASE
 )
+
+
+# As `outcome.storable` and a page cut.
+_CUT = re.compile(r"(\n… \d+ characters left out …\n|…\Z)")
 
 
 class Redaction:
@@ -54,20 +64,30 @@ class Redaction:
         return any(one in plain for one in self._names)
 
     def value(self, value: Any) -> Any:
-        """`value` without what stands under a telling name, at any depth."""
+        """`value` without what stands under a telling name, at any depth, and what its texts name themselves."""
         if isinstance(value, Mapping):
             return {key: MASK if self.hides(str(key)) else self.value(one) for key, one in value.items()}
         if isinstance(value, list | tuple):
             return [self.value(one) for one in value]
-        return value
+        return self.named(value) if isinstance(value, str) else value
+
+    def named(self, text: str) -> str:
+        """`text` without what it names itself: `token=…`, the password of an address."""
+        return self._pair.sub(rf"\g<name>\g<between>{MASK}", _DSN.sub(rf"\g<before>{MASK}", text))
+
+    def knowing(self, *told: Any) -> Known:
+        """What knows the values that `told` hides, each as texts may write it. What knows already can be told too."""
+        values: set[str] = set()
+        for one in told:
+            if isinstance(one, Known):
+                values.update(one.secrets)
+            else:
+                values.update(form for secret in islice(self._secrets(one), MOST) for form in _forms(secret))
+        return Known(self, tuple(sorted(values, key=lambda one: (-len(one), one))))
 
     def text(self, text: str, *told: Any) -> str:
         """`text` without the values that `told` hides, and without those that it names itself."""
-        found = islice((one for value in told for one in self._secrets(value)), MOST)
-        for secret in sorted(set(found), key=len, reverse=True):
-            text = text.replace(secret, MASK)
-        text = _DSN.sub(rf"\g<before>{MASK}", text)
-        return self._pair.sub(rf"\g<name>\g<between>{MASK}", text)
+        return self.knowing(*told).text(text)
 
     def _secrets(self, value: Any, hidden: bool = False) -> Iterator[str]:
         if isinstance(value, Mapping):
@@ -78,6 +98,64 @@ class Redaction:
                 yield from self._secrets(one, hidden)
         elif hidden and value is not None and not isinstance(value, bool) and len(str(value)) >= SHORTEST:
             yield str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A redaction that knows some values, the longest first: found once, for all texts of a page."""
+
+    redaction: Redaction
+    secrets: tuple[str, ...]
+
+    def text(self, text: str) -> str:
+        """`text` without these values, and without those that it names itself."""
+        return self.redaction.named(self.repeated(text))
+
+    def json(self, value: Any, indent: int | None = None) -> str:
+        """A value as JSON for people: without what it hides, wherever it stands in it."""
+        text = json.dumps(self.redaction.value(value), indent=indent, ensure_ascii=False, default=str)
+        return self.redaction.knowing(self, value).repeated(text)
+
+    def hides(self, text: str) -> bool:
+        """Whether `text` is not to be shown as it is."""
+        return self.text(text) != text
+
+    def repeated(self, text: str) -> str:
+        """`text` without these values, and without what is left of one where the text was cut."""
+        for secret in self.secrets:
+            text = text.replace(secret, MASK)
+        parts = _CUT.split(text)
+        for n in range(0, len(parts), 2):
+            for secret in self.secrets:
+                parts[n] = _without_start(parts[n], secret)
+                if n:
+                    parts[n] = _without_start(parts[n][::-1], secret[::-1])[::-1]
+        return "".join(parts)
+
+
+def _without_start(text: str, secret: str) -> str:
+    """`text` without the beginning of a secret with which it ends."""
+    begins = secret[:SHORTEST]
+    place = text.find(begins, max(len(text) - len(secret) + 1, 0))
+    for _ in range(LOOKED_AT):
+        if place < 0:
+            break
+        if secret.startswith(text[place:]):
+            return text[:place] + MASK
+        place = text.find(begins, place + 1)
+    return text
+
+
+def _forms(secret: str) -> set[str]:
+    """A text as it stands in another: as it is, and as Python, JSON and addresses write it."""
+    if secret.isascii() and secret.isalnum():
+        return {secret}
+    quoted = {repr(secret)[1:-1], ascii(secret)[1:-1], json.dumps(secret)[1:-1]}
+    quoted |= {json.dumps(secret, ensure_ascii=False)[1:-1]}
+    # A lone surrogate is in no address.
+    with suppress(UnicodeEncodeError):
+        quoted |= {quote(secret), quote(secret, safe=""), quote_plus(secret)}
+    return {secret, *quoted}
 
 
 def _plain(name: str) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pgqueue.version import VERSION
-from pgqueue.web.redaction import Redaction
+from pgqueue.web.redaction import MASK, Known, Redaction
 from pgqueue.wording import counted, span
 
 if TYPE_CHECKING:
@@ -52,8 +51,9 @@ class Renderer:
             duration=duration,
             exact=exact,
             figure=figure,
-            line=lambda value: line(redaction.value(value)),
-            pretty=lambda value: pretty(redaction.value(value)),
+            cut=cut,
+            line=lambda value, *told: line(value, redaction.knowing(value, *told)),
+            pretty=lambda value, *told: pretty(value, redaction.knowing(value, *told)),
             redacted=redaction.text,
         )
         self._environment.globals.update(cap=CAP, navigation=NAVIGATION, version=VERSION)
@@ -130,14 +130,24 @@ def compact(value: float | None) -> str:
     return figure(value)
 
 
-def line(value: Any) -> str:
+def line(value: Any, known: Known) -> str:
     """JSON in one line, as a Python call has it: `to="a@b.c", copies=2`."""
     if not isinstance(value, Mapping):
-        return json.dumps(value, ensure_ascii=False, default=str)[:300]
-    return ", ".join(f"{name}={json.dumps(one, ensure_ascii=False, default=str)}" for name, one in value.items())[:300]
+        return cut(known.json(value), 300)
+    return cut(", ".join(f"{known.text(str(name))}={text}" for name, text in _written(value, known)), 300)
 
 
-def pretty(value: Any) -> str:
+def _written(value: Mapping[str, Any], known: Known) -> Iterator[tuple[str, str]]:
+    for name, one in value.items():
+        yield name, f'"{MASK}"' if known.redaction.hides(str(name)) else known.json(one)
+
+
+def pretty(value: Any, known: Known) -> str:
     """JSON for people; what is longer than they read ends in an ellipsis."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    text = known.json(value, indent=2)
     return text if len(text) <= 20_000 else f"{text[:20_000]}\n… {len(text):,} characters in all"
+
+
+def cut(text: str, length: int) -> str:
+    """The beginning of a text. After what is secret is taken out of it, of which a part would not be known again."""
+    return text if len(text) <= length else f"{text[:length]}…"

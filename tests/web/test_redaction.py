@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from urllib.parse import quote
+
 import pytest
 
 from pgqueue.web.redaction import MASK, Redaction
@@ -56,3 +60,41 @@ def test_names_can_be_added() -> None:
 def test_a_long_text_is_read_once(text: str) -> None:
     """What goes over it again and again does not come to an end here."""
     assert len(Redaction().text(text * (300_000 // len(text)))) > 0
+
+
+@pytest.mark.parametrize("write", [repr, json.dumps, ascii, str, quote, lambda text: json.dumps({"n": text})])
+def test_a_secret_is_known_again_as_texts_write_it(write: Callable[[str], str]) -> None:
+    for secret in ('it\'s\n"quoted"', "päss wörd", "a\\b/c&d", "x" * 50):
+        shown = Redaction().text(f"no login: {write(secret)} was refused", {"password": secret})
+        assert MASK in shown
+        assert not any(part in shown for part in ("quoted", "rd was", "wörd", "b/c", "c&d", "xxxx"))
+
+
+@pytest.mark.parametrize("end", ["", "\n… 900 characters left out …\n"])
+def test_what_is_left_of_a_secret_where_a_text_was_cut_is_hidden(end: str) -> None:
+    secret = "".join(map(str, range(1000)))
+    shown = Redaction().text(f"no login with {secret[:500]}{end}", {"token": secret})
+    assert shown == f"no login with {MASK}{end}"
+
+
+def test_what_a_cut_text_goes_on_with_is_hidden() -> None:
+    secret = "".join(map(str, range(1000)))
+    cut = f"no login with {secret[:500]}\n… 900 characters left out …\n{secret[-500:]}: refused"
+    shown = Redaction().text(cut, {"token": secret})
+    assert shown == f"no login with {MASK}\n… 900 characters left out …\n{MASK}: refused"
+
+
+def test_a_value_that_repeats_a_secret_or_names_one_itself_is_hidden_where_it_does() -> None:
+    args = {"token": "abcdef12", "url": "https://x.example/?t=abcdef12", "dsn": "postgresql://ann:hunter22@db/shop"}
+    shown = Redaction().knowing().json(args)
+    assert json.loads(shown) == {
+        "token": MASK,
+        "url": f"https://x.example/?t={MASK}",
+        "dsn": f"postgresql://ann:{MASK}@db/shop",
+    }
+    assert json.loads(Redaction().knowing(args).json({"sent": "with abcdef12"})) == {"sent": f"with {MASK}"}
+    assert json.loads(Redaction().knowing(args).json({"abcdef12": 1})) == {MASK: 1}
+
+
+def test_numbers_that_are_secrets_are_hidden_wherever_they_stand() -> None:
+    assert "987654" not in Redaction().knowing().json({"cvv": 987654, "n": 987654})

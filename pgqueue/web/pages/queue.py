@@ -7,7 +7,7 @@ from dataclasses import replace
 from starlette.responses import Response
 
 from pgqueue.names import data_name
-from pgqueue.queries import browsing, fleet, limits, obliterating, overview, running
+from pgqueue.queries import browsing, failures, fleet, limits, obliterating, overview, running
 from pgqueue.queries.inspecting import JobFilter
 from pgqueue.web.pages.control import control
 from pgqueue.web.routing import action, page
@@ -27,6 +27,7 @@ async def show(visit: Visit) -> Response:
     waiting = JobFilter(queue=name, state="available")
     newest = await visit.read(("next", waiting), lambda: browsing.browse(visit.schema, waiting, NEXT))
     halted = [key for key in await visit.fetch(limits.halted(visit.schema)) if key.queue == name]
+    args = dict(await visit.fetch(failures.args_of(visit.schema, [key.job_id for key in halted])))
     return visit.render(
         "queue.html",
         queue=counts[0],
@@ -35,6 +36,7 @@ async def show(visit: Visit) -> Response:
         jobs=jobs[:RUNNING],
         newest=newest.jobs,
         halted=halted,
+        args=args,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, get_args
@@ -18,7 +19,6 @@ from pgqueue.queries.scheduling import ScheduleRow
 from pgqueue.queries.statement import Operation
 from pgqueue.schedules import Schedule, job_of, policy_of, rule_given, rule_of, upcoming
 from pgqueue.web.fields import json_object, optional, whole
-from pgqueue.web.rendering import pretty
 from pgqueue.web.routing import action, page
 from pgqueue.web.visit import NotFound, Visit
 from pgqueue.wording import duration_of, moment_of
@@ -173,7 +173,7 @@ def _written(row: ScheduleRow) -> dict[str, str]:
         "task": row.task,
         "cron": row.cron or "",
         "tz": row.tz,
-        "arguments": pretty(row.args) if row.args else "",
+        "arguments": json.dumps(row.args, indent=2, ensure_ascii=False) if row.args else "",
         "queue": row.queue or "",
         "catch_up": row.catch_up,
         "overlap": row.overlap,
