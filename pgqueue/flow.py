@@ -360,12 +360,17 @@ class Child:
 
     @property
     def result(self) -> Any:
-        """What its task returned, as JSON gives it back. Raises ChildFailed where it has not completed.
+        """What its task returned, as JSON gives it back.
+
+        Raises ChildFailed where it has not completed, or what it returned could not be stored.
 
         total = sum(child.result for child in ctx.children() if child.state == "completed")
         """
+        error = self.error or {}
+        if self.state == "completed" and error:
+            why = error.get("message")
+            raise ChildFailed(f"job {self.job_id} ({self.task}) completed, and its result is not stored: {why}")
         if self.state != "completed":
-            error = self.error or {}
             why = ": ".join(filter(None, (error.get("type"), error.get("message")))) or "nothing more is known"
             state = "has not ended" if self.state is None else f"is {self.state}"
             raise ChildFailed(f"job {self.job_id} ({self.task}) {state}, and has no result: {why}")

@@ -63,7 +63,8 @@ class Job:
 
     `created` is False when an enqueue found a job that holds the same key and returned that one, changed if that was
     asked for.
-    Times are aware; `started_at` and `ended_at` belong to the last attempt. `unreadable` tells why `args`, `headers`,
+    Times are aware; `started_at` and `ended_at` belong to the last attempt. `reason` says why it failed or was
+    cancelled; of a completed job, why its result is not stored. `unreadable` tells why `args`, `headers`,
     `errors` or the `result` could not be read, where SQL stored what this pgqueue does not take; they are empty then.
     """
 
@@ -116,8 +117,8 @@ class Job:
         """What the task returned, as JSON gives it back; waits up to `timeout` seconds, for ever when None.
 
         Raises JobFailed and JobCancelled, whose `job` is the one that ended, ResultTimeout, JobNotFound when no history
-        is kept or the enqueue has not committed, JobEnded when what is stored cannot be read, and ConfigurationError
-        inside a running event loop.
+        is kept or the enqueue has not committed, JobEnded when what was returned could not be stored (as what is larger
+        than 64 KiB) or cannot be read, and ConfigurationError inside a running event loop.
 
             send_email.enqueue("a@b.c").result(timeout=5)
         """
@@ -137,6 +138,8 @@ class Job:
             raise JobFailed(f"job {self.id} ({self.task}) failed {after}: {why}", self)
         if self.state == "cancelled":
             raise JobCancelled(f"job {self.id} ({self.task}) was cancelled: {self.reason}", self)
+        if self.reason is not None:
+            raise JobEnded(f"job {self.id} ({self.task}) completed, and its result is not stored: {self.reason}", self)
         if self.unreadable and "result" in self.unreadable:
             why = self.unreadable["result"]
             raise JobEnded(f"the result of job {self.id} ({self.task}) cannot be read: {why}", self)

@@ -117,7 +117,8 @@ def _ended(job: Job, flow: int | None) -> Iterator[Reason]:
     last = job.errors[-1] if job.errors else {}
     error = ": ".join(filter(None, (str(last.get("type") or ""), str(last.get("message") or ""))))
     if job.state == "completed":
-        yield Reason("completed", f"it completed at {_at(job.ended_at)}, in attempt {job.attempt}")
+        lost = "" if job.reason is None else f"; its result is not stored: {job.reason}"
+        yield Reason("completed", f"it completed at {_at(job.ended_at)}, in attempt {job.attempt}{lost}")
     elif job.state == "cancelled":
         yield Reason("cancelled", f"it was cancelled at {_at(job.ended_at)}: {job.reason}")
     elif job.reason == "child_failed":

@@ -19,7 +19,7 @@ from pgqueue.job import Job, NewJob
 from pgqueue.journal import Journal
 from pgqueue.middleware import Stack, around_call, around_enqueue
 from pgqueue.names import data_name
-from pgqueue.outcome import AttemptError, Completed, Failed, Outcome, Wait, decide
+from pgqueue.outcome import AttemptError, Completed, Failed, Outcome, Wait, decide, storable
 from pgqueue.task import chunking
 from pgqueue.task.declaring import aliases_of, check, how_to_run, name_of
 from pgqueue.task.options import RunIn, TaskOptions, Unique, filled, new_job
@@ -168,7 +168,7 @@ class Task(Generic[P, R]):
         enter(held)
         try:
             with around_call(self.app.middleware.calls, [held]):
-                return Completed(self.dump_result(self.function(**self.load(args, held))))  # type: ignore[call-arg]
+                return self.completed(self.function(**self.load(args, held)))  # type: ignore[call-arg]
         except BaseException as error:
             return self.decide(error, held.attempt, held.max_attempts, crashes)
 
@@ -208,15 +208,16 @@ class Task(Generic[P, R]):
             jobs = tuple(enqueue.jobs)
         return Wait(signal.plan._replace(jobs=jobs), signal.on_failure, self.app.max_attempts)
 
-    def dump_result(self, value: Any) -> str | None:
-        """A result as JSON text; one that cannot be stored is dropped with a warning: the job has done its work."""
+    def completed(self, value: Any) -> Completed:
+        """What a run that returned `value` came to; one that cannot be stored fails nothing: the work is done."""
         if value is None:
-            return None
+            return Completed()
         try:
-            return arguments.dumps(value, what=f"result of task {self.name}", limit=RESULT_LIMIT, returned=True)
+            what = f"the result of task {self.name}"
+            return Completed(arguments.dumps(value, what=what, limit=RESULT_LIMIT, returned=True))
         except ArgumentError as error:
-            logger.warning("%s; the job completes without a result", error)
-            return None
+            logger.warning("%s; the job completes without it", error)
+            return Completed(unstored=storable(str(error)))
 
 
 class ArgumentsDoNotFit(ArgumentError):

@@ -160,7 +160,7 @@ class Executor:
             elif timeout is None and task.run_in == "coroutine" and not task.options.transactional:
                 enter(context)
                 value = await task.function(**task.load(job.args, context))
-                outcome = COMPLETED if value is None else Completed(task.dump_result(value))
+                outcome = COMPLETED if value is None else task.completed(value)
             else:
                 outcome = await self._execute(slots, task, job, context, timeout)
         except asyncio.CancelledError as error:
@@ -259,7 +259,7 @@ class Executor:
         if task.options.transactional:
             return await bounded(self._transactions.arun(task, job, context, kwargs), timeout, task.name)
         value = await bounded(task.function(**kwargs), timeout, task.name)
-        return COMPLETED if value is None else Completed(task.dump_result(value))
+        return COMPLETED if value is None else task.completed(value)
 
     async def _in_thread(
         self,
@@ -274,7 +274,7 @@ class Executor:
             if task.options.transactional:
                 return self._transactions.run(task, job, context, kwargs)
             value = task.function(**kwargs)
-            return Completed(None if value is None else task.dump_result(value))
+            return COMPLETED if value is None else task.completed(value)
 
         def outlasts() -> bool:
             return job.limited and self._interrupted.get(job) != "released"
