@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from psycopg.conninfo import conninfo_to_dict
 from rich.console import Console
 
-from pgqueue import Limit, PgQueue
+from pgqueue import Limit, PgQueue, SnoozeJob
 from pgqueue.cli import pgqueue
 from pgqueue.cli.config import SETTINGS, Shown
 from pgqueue.cli.listings import TASKS
@@ -344,7 +344,30 @@ def test_promote_lets_a_scheduled_job_run_now(invoke: Invoke, app: PgQueue) -> N
     job = app.enqueue("shop.send", delay=3600)
     invoke("jobs", "promote", job.id)
     assert app.jobs.get(job.id).state == "available"
-    invoke("jobs", "promote", job.id + 1000, exit_code=3)
+    missing = invoke("jobs", "promote", job.id + 1000, exit_code=3).stderr
+    assert f"nothing was promoted: there is no job {job.id + 1000}" in missing
+
+
+def test_promote_says_of_each_job_that_waits_for_something_else_what_that_is(invoke: Invoke, app: PgQueue) -> None:
+    @app.task(name="shop.ship", queue="orders", serial_key="{order_id}")
+    def ship(order_id: int) -> None:
+        raise SnoozeJob(3600)
+
+    child = app.enqueue("shop.pack").id
+    parent = ship.using(after=[child]).enqueue(0).id
+    first, second = app.enqueue_many([ship.job(7), ship.job(7)])
+    drain(app, queues=["orders"])
+    later = app.enqueue("shop.send", delay=3600)
+    before = app.jobs.get(second.id)
+    said = invoke("jobs", "promote", parent, child, second.id, later.id, 10**9).stderr
+    assert "Promoted 1 job of 5: the rest were not waiting for their time: " in said
+    assert f"job {parent} is blocked, and not by its time (`pgqueue why {parent}`)" in said
+    assert f"job {second.id} is blocked, and not by its time" in said
+    assert f"job {child} is available already" in said
+    assert f"there is no job {10**9}" in said
+    assert app.jobs.get(second.id) == before
+    assert f"nothing was promoted: job {parent} is blocked" in invoke("jobs", "promote", parent, exit_code=3).stderr
+    assert "Promoted 1 job." in invoke("jobs", "promote", first.id).stderr
 
 
 def test_failed_jobs_are_listed_counted_and_shown(invoke: Invoke, app: PgQueue, dsn: str) -> None:
