@@ -791,8 +791,9 @@ begin
         where (l.scope, l.name, l.key) = (of_scope, task, '') and l.paused;
         was_paused := found;
     else
+        -- One that was closed for a time is not paused once that is over.
+        was_paused := exists (select from {schema}.gates g where g.name = gate and g.closed_until > clock_timestamp());
         update {schema}.gates g set closed_until = null where g.name = gate and g.closed_until is not null;
-        was_paused := found;
         -- A failed job that halts the key lets it go.
         with held as (update {schema}.failed_jobs f set places = null where f.places is not null and f.places @> array[gate] returning 1)
         insert into {schema}.freed_places (gate, loose) select gate, false from held;

@@ -547,6 +547,40 @@ def test_a_task_is_paused_by_the_name_that_people_type(invoke: Invoke, app: PgQu
     assert records(invoke("limits", "list", "--json")) == []
 
 
+def test_what_is_paused_of_a_key_is_listed_until_it_is_resumed(invoke: Invoke, app: PgQueue, dsn: str) -> None:
+    assert "paused" not in invoke("limits", "list").stderr
+    app.enqueue("shop.charge", {"customer": 7}, queue="cards")
+    invoke("limits", "set", "--queue", "cards", "--key", "{customer}", "--concurrency", 2)
+    value = ["--queue", "cards", "--key", "{customer}", "--value", "a:7"]
+    serial = ["--queue", "cards", "--serial-key", "order:7"]
+    assert "No limit" not in invoke("limits", "pause", *value).stderr
+    assert "1 key is paused by hand: `pgqueue limits paused`" in invoke("limits", "list").stderr
+    invoke("limits", "pause", *serial)
+    assert records(invoke("limits", "paused", "--json")) == [
+        {"scope": "queue", "name": "cards", "key": None, "value": "order:7", "blocked": 0},
+        {"scope": "queue", "name": "cards", "key": "{customer}", "value": "a:7", "blocked": 0},
+    ]
+    assert re.search(r"queue cards +serial key +order:7", invoke("limits", "paused").stdout)
+    invoke("limits", "resume", *value)
+    invoke("limits", "resume", *serial)
+    assert "No value and no serial key is paused" in invoke("limits", "paused").stderr
+    # A Retry-After of a minute ago.
+    with psycopg.connect(dsn) as connection:
+        connection.execute("update pgqueue.gates set closed_until = now() - interval '1 minute'")
+    assert "Nothing was paused of" in invoke("limits", "resume", *value).stderr
+
+
+def test_a_pause_by_a_key_that_no_limit_has_says_so(invoke: Invoke, app: PgQueue, code: str) -> None:
+    app.enqueue("shop.charge", {"customer": 7}, queue="cards")
+    of = ["limits", "pause", "--queue", "cards", "--value", "7", "--key"]
+    assert "No limit of queue cards has the key {custmer}. It holds" in invoke(*of, "{custmer}").stderr
+    invoke("limits", "set", "--queue", "cards", "--key", "{customer}", "--concurrency", 2)
+    said = invoke(*of, "{cust}").stderr
+    assert "No limit of queue cards has the key {cust}: the keys there are {custmer}, {customer}." in said
+    by = ["limits", "pause", "--task", "send", "-a", code, "--value", 7, "--key"]
+    assert "names nope, which is no parameter" in invoke(*by, "{nope}", exit_code=2).stderr
+
+
 def test_a_limit_by_an_argument_that_the_task_has_not_is_refused(invoke: Invoke, app: PgQueue, code: str) -> None:
     by = ["--task", "send", "-a", code, "--concurrency", 1, "--key"]
     assert "names nope, which is no parameter" in invoke("limits", "set", *by, "{nope}", exit_code=2).stderr
