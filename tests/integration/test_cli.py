@@ -469,6 +469,33 @@ def test_config_shows_the_database_of_the_app_that_is_named(invoke: Invoke, engi
         assert found is None or str(conninfo_to_dict(found)["dbname"]) in row["value"]
 
 
+def test_beside_a_dsn_the_schema_is_that_of_the_app_that_is_named(
+    invoke: Invoke, code: str, tmp_path: Path, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cli_mail" / "tasks.py").write_text(CODE.replace("PgQueue()", "PgQueue(schema='mail')"))
+    monkeypatch.setenv("PGQUEUE_APP", code)
+    for options in ([], ["--dsn", dsn]):
+        assert "schema mail: no tables" in invoke("migrate", "status", *options, exit_code=5).stdout
+        assert "CREATE TABLE mail." in invoke("migrate", "--sql", *options).stdout
+        rows = {row["name"]: row for row in records(invoke("config", "--json", *options))}
+        assert (rows["schema"]["value"], rows["schema"]["source"]) == ("mail", "the app")
+        assert (rows["dsn"]["value"], rows["dsn"]["source"]) == (masked(dsn), "--dsn" if options else "PGQUEUE_DSN")
+    assert invoke("ping", "--schema", "pgqueue").stderr == ""
+    monkeypatch.setenv("PGQUEUE_APP", "cli_mail.nowhere")
+    said = invoke("ping").stderr
+    assert "App cli_mail.nowhere cannot be asked for its schema (there is no module 'cli_mail.nowhere'" in said
+
+
+def test_config_shows_a_database_of_the_app_that_is_not_the_one_that_is_set(
+    invoke: Invoke, engine_code: str, empty_dsn: str, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGQUEUE_APP", engine_code)
+    rows = {row["name"]: row for row in records(invoke("config", "--json"))}
+    assert (rows["dsn"]["value"], rows["dsn"]["source"]) == (masked(dsn), "PGQUEUE_DSN")
+    assert str(conninfo_to_dict(empty_dsn)["dbname"]) in rows["app dsn"]["value"]
+    assert "app schema" not in rows
+
+
 def test_a_dsn_is_shown_whole_on_a_narrow_terminal() -> None:
     shown = rendered(SETTINGS, [Shown("dsn", f"postgresql://shop@{'h' * 60}/shop", "PGQUEUE_DSN", "PGQUEUE_DSN")])
     assert f"postgresql://shop@{'h' * 60}/shop" in re.sub(r"[\s]", "", "".join(shown[2:]).replace("PGQUEUE_DSN", ""))
