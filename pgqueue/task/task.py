@@ -14,7 +14,7 @@ from pgqueue.backoff import Backoff
 from pgqueue.context import Context, enter
 from pgqueue.effects import RunEffects
 from pgqueue.errors import ArgumentError, ConfigurationError
-from pgqueue.flow import After, Child, OnFailure, WaitForChildren, after_of
+from pgqueue.flow import NOT_GIVEN, After, Child, OnFailure, WaitForChildren, after_of
 from pgqueue.job import Job, NewJob
 from pgqueue.journal import Journal
 from pgqueue.middleware import Stack, around_call, around_enqueue
@@ -123,7 +123,7 @@ class Task(Generic[P, R]):
         timeout: float | timedelta | None = None,
         tags: Sequence[str] | None = None,
         headers: Mapping[str, Any] | None = None,
-        after: After = (),
+        after: After = NOT_GIVEN,
         on_failure: OnFailure = "fail_parent",
     ) -> BoundTask[P, R]:
         """The task with options of one enqueue, and the connection whose transaction it joins.
@@ -153,7 +153,7 @@ class Task(Generic[P, R]):
             tags=tags,
             headers=headers,
         )
-        if after != () or on_failure != "fail_parent":
+        if after is not NOT_GIVEN or on_failure != "fail_parent":
             template = template._replace(after=after_of(self.name, after, on_failure))
         return BoundTask(self, connection, template, unique)
 
@@ -200,9 +200,14 @@ class Task(Generic[P, R]):
             gives_up=self.options.gives_up,
         )
 
-    def _wait(self, signal: WaitForChildren) -> Wait:
+    def _wait(self, signal: WaitForChildren) -> Wait | Failed:
         if self.chunk is not None:
-            raise ConfigurationError(f"task {self.name} takes chunks: a chunk cannot wait for children")
+            refused = ConfigurationError(
+                f"task {self.name} takes chunks: a chunk cannot wait for children; leave out chunk=, or enqueue a flow "
+                "whose last job does what was to follow"
+            )
+            # The next attempt would come to the same.
+            return Failed("fail_job", AttemptError.of(refused))
         # They are enqueued when the outcome is written: what wraps the enqueue is given them, and is told of no jobs.
         with around_enqueue(self.app.middleware.enqueues, signal.plan.jobs) as enqueue:
             jobs = tuple(enqueue.jobs)
