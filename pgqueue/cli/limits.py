@@ -13,7 +13,7 @@ from pgqueue.cli.naming import require, task_itself
 from pgqueue.cli.options import operates, target_options, watch_option
 from pgqueue.cli.output import note
 from pgqueue.cli.target import Target
-from pgqueue.wording import counted, listed
+from pgqueue.wording import agreeing, counted, listed
 
 if TYPE_CHECKING:
     from pgqueue.app import PgQueue
@@ -216,7 +216,7 @@ def _check_which(queue: str | None, key: str | None, value: str | None, serial_k
 
 
 def _are(number: int, noun: str) -> str:
-    return f"{counted(number, noun)} {'is' if number == 1 else 'are'}"
+    return f"{counted(number, noun)} {agreeing(number, 'is', 'are')}"
 
 
 def _limited(app: PgQueue) -> Iterable[str]:
