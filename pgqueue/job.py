@@ -228,11 +228,13 @@ def checked_tag(tag: object, task: str) -> None:
         raise ArgumentError(f"{task}: tag {shown} is not valid: use text of 1 to 500 characters")
 
 
-def checked_id(job_id: object) -> int:
-    """A job's id. Raises ArgumentError, also for text: "12" would be the jobs 1 and 2 where several may be given."""
-    if type(job_id) is not int or not -(2**63) <= job_id < 2**63:
-        raise ArgumentError(f"{job_id!r} is no job id: give a whole number below 2**63, such as job.id or int(text)")
-    return job_id
+def checked_id(given: object, what: str = "job") -> int:
+    """The id of a job, or `what` it is of. Raises ArgumentError, also for text: "12" would be 1 and 2 among several."""
+    if type(given) is not int or not -(2**63) <= given < 2**63:
+        raise ArgumentError(
+            f"{given!r} is no {what} id: give a whole number below 2**63, such as {what}.id or int(text)"
+        )
+    return given
 
 
 def checked_ids(job_ids: object) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from psycopg.conninfo import conninfo_to_dict
 from rich.console import Console
 
-from pgqueue import Limit, PgQueue, SnoozeJob
+from pgqueue import JobNotFound, Limit, PgQueue, SnoozeJob
 from pgqueue.cli import pgqueue
 from pgqueue.cli.config import SETTINGS, Shown
 from pgqueue.cli.listings import TASKS
@@ -370,6 +370,33 @@ def test_promote_says_of_each_job_that_waits_for_something_else_what_that_is(inv
     assert "Promoted 1 job." in invoke("jobs", "promote", first.id).stderr
 
 
+def test_a_redrive_by_id_says_what_became_of_each_job_that_stays(invoke: Invoke, app: PgQueue, dsn: str) -> None:
+    done = app.enqueue("shop.send", queue="mail").id
+    held, locked, free = failed(app, dsn, 3)
+    with psycopg.connect(dsn) as connection:
+        connection.execute("update pgqueue.failed_jobs set unique_key = 'order 7' where id = %s", [held])
+    holder = app.enqueue("shop.charge", queue="cards", key="order 7").id
+    with psycopg.connect(dsn) as connection:
+        connection.execute("select from pgqueue.failed_jobs where id = %s for update", [locked])
+        said = invoke("failed", "redrive", held, locked, free).stderr
+    assert "Redrove 1 failed job; " in said
+    assert f"job {held} stayed, since live job {holder} holds its key" in said
+    assert f"job {locked} stayed, since another transaction has locked its row: try again" in said
+    missing = invoke("failed", "redrive", locked, free, done, 10**9, exit_code=3).stderr
+    assert f"nothing was done: job {done} is available, not failed, there is no job {10**9}" in missing.replace(
+        f"job {free} is available, not failed, ", ""
+    )
+    assert f"job {done} is available, not failed" in invoke("failed", "show", done, exit_code=3).stderr
+    assert "it never was" in invoke("failed", "show", 10**9, exit_code=3).stderr
+    with pytest.raises(JobNotFound, match=f"job {done} is available, not failed"):
+        app.failed.get(done)
+
+
+def test_an_id_that_no_flow_can_have_is_called_a_flow_id(invoke: Invoke) -> None:
+    for verb in ("show", "cancel", "retry"):
+        assert f"{2**63} is no flow id" in invoke("flows", verb, 2**63, exit_code=2).stderr
+
+
 def test_failed_jobs_are_listed_counted_and_shown(invoke: Invoke, app: PgQueue, dsn: str) -> None:
     ids = failed(app, dsn, 3)
     assert [row["id"] for row in records(invoke("failed", "list", "--json", "-e", "Declined"))] == ids[::-1]
@@ -400,7 +427,7 @@ def test_redrive_works_in_batches_and_leaves_what_a_live_job_blocks(invoke: Invo
     app.enqueue("shop.charge", queue="cards", key="only one")
     assert "1,204 failed jobs" in invoke("failed", "redrive", "-q", "cards", exit_code=2).stderr
     result = invoke("failed", "redrive", "-e", "f00d", "--yes")
-    assert "Redrove 1,203 failed jobs; 1 job stayed" in result.stderr
+    assert f"Redrove 1,203 failed jobs; job {blocked} stayed, since live job" in result.stderr
     assert app.failed.count() == 1
     assert app.jobs.count(state="available") == 1204
 
