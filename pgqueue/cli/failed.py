@@ -95,7 +95,7 @@ def bulk(*options: Callable[[Any], Any]) -> Callable[[Callable[..., None]], clic
     def made(verb: Callable[..., None]) -> click.Command:
         @click.argument("job_ids", type=int, nargs=-1)
         @filters
-        @click.option("--all", "everything", is_flag=True, help="All failed jobs.")
+        @click.option("--all", is_flag=True, help="All failed jobs.")
         @click.option("-n", "--limit", type=click.IntRange(min=1), help="At most so many, the oldest.")
         @click.option("--dry-run", is_flag=True, help="Only say how many.")
         @yes_option
@@ -104,7 +104,7 @@ def bulk(*options: Callable[[Any], Any]) -> Callable[[Callable[..., None]], clic
         def act(target: Target, job_ids: tuple[int, ...], yes: bool, dry_run: bool, **given: Any) -> None:
             app = target.database_app()
             where = full_names(app, {name: given.pop(name) for name in FILTERS})
-            ids = chosen(app, job_ids, everything=given.pop("everything"), limit=given.pop("limit"), **where)
+            ids = chosen(app, job_ids, everything=given.pop("all"), limit=given.pop("limit"), **where)
             if dry_run:
                 note(f"{counted(len(ids), 'failed job')} would be meant.")
             elif ids:

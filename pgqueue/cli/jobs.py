@@ -125,14 +125,14 @@ def promote(target: Target, job_ids: tuple[int, ...], yes: bool, **where: Any) -
 
 
 @command.command()
-@click.option("-s", "--state", "states", type=click.Choice(PURGED), multiple=True, required=True, help="Repeatable.")
+@click.option("-s", "--state", type=click.Choice(PURGED), multiple=True, required=True, help="Repeatable.")
 @click.option("--older-than", type=DURATION, help="Enqueued, or ended, longer ago: 12h, 30d.")
 @click.option("-q", "--queue", help="In this queue.")
 @click.option("-t", "--task", help="Of this task.")
 @click.option("--dry-run", is_flag=True, help="Only say how many.")
 @yes_option
 @operates
-def purge(target: Target, states: tuple[Any, ...], dry_run: bool, yes: bool, **where: Any) -> None:
+def purge(target: Target, state: tuple[Any, ...], dry_run: bool, yes: bool, **where: Any) -> None:
     """Delete jobs in a state for good; no history is left.
 
     Waiting jobs of which a history is to be kept are cancelled instead, and running ones cannot be purged.
@@ -146,12 +146,12 @@ def purge(target: Target, states: tuple[Any, ...], dry_run: bool, yes: bool, **w
 
     app = target.database_app()
     where = full_names(app, where)
-    number = sum(app.database.fetch(purging.count(app.schema, one))[0] for one in purging_of(states, **where))
+    number = sum(app.database.fetch(purging.count(app.schema, one))[0] for one in purging_of(state, **where))
     if dry_run or not number:
         note(f"{counted(number, 'job')} would be meant." if dry_run else "No job matches: nothing was done.")
         return
     confirm(f"Delete {counted(number, 'job')} for good?", yes=yes)
-    note(f"Purged {counted(app.jobs.purge(states, **where), 'job')}.")
+    note(f"Purged {counted(app.jobs.purge(state, **where), 'job')}.")
 
 
 def chosen(app: PgQueue, job_ids: Sequence[int], states: Sequence[str], where: dict[str, Any]) -> Sequence[int]:

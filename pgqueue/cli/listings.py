@@ -20,6 +20,7 @@ from pgqueue.cli.output import (
     stamp,
     state,
     styled,
+    zoned,
 )
 
 if TYPE_CHECKING:
@@ -264,14 +265,15 @@ SCHEDULES: Listing[ScheduleRow] = Listing(
     "No schedules: declare them with @app.cron or @app.every, and start `pgqueue scheduler`.",
 )
 
-UPCOMING: Listing[tuple[str, datetime]] = Listing(
+UPCOMING: Listing[tuple[str, datetime, str | None]] = Listing(
     [
         Column("Schedule", lambda row: row[0], shrinks=True),
         Column("Day", lambda row: f"{row[1].astimezone():%a}"),
         Column("Time", lambda row: stamp(row[1])),
+        Column("In its zone", lambda row: None if row[2] is None else zoned(row[1], row[2])),
         Column("", lambda row: faint(relative(row[1]))),
     ],
-    lambda row: {"schedule": row[0], "run_at": row[1]},
+    lambda row: {"schedule": row[0], "run_at": row[1], "tz": row[2]},
     "Nothing is scheduled.",
 )
 
