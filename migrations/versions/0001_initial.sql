@@ -322,6 +322,9 @@ comment on column {schema}.used_keys.queue is 'Its queue.';
 create sequence {schema}.waited_until as bigint;
 comment on sequence {schema}.waited_until is 'The second, as Unix counts them, up to which somebody may wait for a result: until then, ends look for those who do.';
 
+create sequence {schema}.scheduler_seen as bigint;
+comment on sequence {schema}.scheduler_seen is 'The second, as Unix counts them, in which a scheduler last looked for what is due; 1: none ever did.';
+
 create table {schema}.waiters (
     job_id bigint not null,
     expires_at timestamptz not null,
