@@ -137,8 +137,14 @@ class Slots:
             self.fill()
 
     def ended(self) -> None:
-        self.running -= 1
+        """A run has ended: the next begins."""
         self._ended += 1
+        # Most often one takes the place of another, and enough of them are left: nothing else has changed.
+        if len(self.buffer) > (self.target + 1) // 2 and self.running == self.count and self.open:
+            self.moved_at = self._clock()
+            self._start(self, self.buffer.popleft())
+            return
+        self.running -= 1
         self.fill()
 
     def give_back(self, which: Callable[[ClaimedJob], bool] = lambda job: True) -> list[ClaimedJob]:
