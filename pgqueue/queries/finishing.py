@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -72,9 +73,9 @@ class Grouped(NamedTuple):
 def grouped(batch: Sequence[Finished]) -> Grouped:
     """A job of which the batch holds two outcomes counts with the later one: it was claimed again in between."""
     latest = {one.id: one for one in batch}
-    groups: dict[str, list[Finished]] = {}
+    groups: defaultdict[str, list[Finished]] = defaultdict(list)
     for one in latest.values():
-        groups.setdefault(_group(one), []).append(one)
+        groups[_group(one)].append(one)
     # What completes frees its places in the same statement, but for that which a breaker tries.
     limited = [one for one in latest.values() if one.limited and (one.tried or type(one.outcome) is not Completed)]
     return Grouped(latest, groups, limited)

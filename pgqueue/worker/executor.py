@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pgqueue import arguments
 from pgqueue.backoff import DEFAULT
@@ -26,6 +26,9 @@ from pgqueue.worker.threads import in_thread
 from pgqueue.worker.timeouts import bounded
 from pgqueue.worker.transactional import Transactions
 from pgqueue.worker.wrapping import Wrapped
+
+if TYPE_CHECKING:
+    from pgqueue.worker.serving import RuleBook
 
 logger = logging.getLogger("pgqueue.worker")
 
@@ -50,7 +53,7 @@ class Executor:
         transactions: Transactions,
         journals: Journals,
         effects: WorkerEffects,
-        timeout_of: Callable[[Task[..., Any], ClaimedJob], float | None],
+        rules: RuleBook,
         on_start: Callable[[ClaimedJob], None] | None,
         on_finish: Finish,
         layers: Sequence[Middleware] = (),
@@ -61,11 +64,11 @@ class Executor:
         self._journals = journals
         self._effects = effects
         self._open_journal, self._open_effects = journals.open, effects.open
-        self._timeout_of = timeout_of
+        self._rules = rules
         self._on_start = on_start
         self._on_finish = on_finish
         self._layers = tuple(layers)
-        self._chunks = ChunkRuns(transactions, journals, timeout_of, self._layers, tuple(around_chunks))
+        self._chunks = ChunkRuns(transactions, journals, self._timeout_of, self._layers, tuple(around_chunks))
         # A run starts inside the run that freed its slot: what that one set in its context is none of its business.
         self._context = contextvars.copy_context()
         self._context.run(make_contexts_with, self._make_context)
@@ -140,7 +143,8 @@ class Executor:
             self._on_start(job)
         job.began = time.perf_counter()
         try:
-            timeout = self._timeout_of(task, job)
+            # Most jobs have no timeout of their own: what is the same for all is looked up without a call.
+            timeout = self._timeout_of(task, job) if job.options else self._rules[task.name, job.queue].timeout
             if timeout is None and task.is_plain and not self._layers and not job.headers:
                 # Its context costs as much as to load its arguments, and most tasks never ask for it.
                 enter(job)
@@ -166,6 +170,11 @@ class Executor:
         if job.context is not None:
             await self._close(job, outcome)
         self._end(slots, task, job, outcome)
+
+    def _timeout_of(self, task: Task[..., Any], job: ClaimedJob) -> float | None:
+        """Seconds that this run may take: the job's own, else what its rules say."""
+        own = job.option("timeout")
+        return self._rules[task.name, job.queue].timeout if own is None else float(own)
 
     def _make_context(self, job: ClaimedJob) -> Context:
         job.context = context = Context(

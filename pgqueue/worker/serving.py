@@ -16,7 +16,6 @@ from pgqueue.queries.finishing import Finished
 from pgqueue.queries.gates import GateName
 from pgqueue.queries.limiting import gates_of
 from pgqueue.queries.limits import Templates
-from pgqueue.task import Task
 from pgqueue.task.options import PRIORITIES
 from pgqueue.worker.chunks import GatheringSlots
 from pgqueue.worker.claimer import Claimer
@@ -194,12 +193,6 @@ class Serving:
         return (
             slots is not None and claimer is not None and claimer.has_nothing and not (slots.running or slots.waiting)
         )
-
-    def timeout_of(self, task: Task[..., Any], job: ClaimedJob) -> float | None:
-        """Seconds that this run may take: the job's own, else what its rules say."""
-        if job.options and (own := job.option("timeout")) is not None:
-            return float(own)
-        return self.rules[task.name, job.queue].timeout
 
     def known_claims(self) -> set[int]:
         """Fences of the claims that are held or under way."""

@@ -283,7 +283,7 @@ class Worker:
             self.transactions,
             self.journals,
             self.effects,
-            self.serving.timeout_of,
+            self.serving.rules,
             self._on_start(),
             self._finished,
             app.middleware.runs,
