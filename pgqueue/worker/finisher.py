@@ -95,10 +95,12 @@ class Finisher:
 
     def add(self, finished: Finished) -> None:
         """Take an outcome; one of a claim that no longer holds the job is refused here already."""
-        if self._fences.get(finished.id) != finished.fence:
+        fence = self._fences.pop(finished.id, None)
+        if fence != finished.fence:
+            if fence is not None:
+                self._fences[finished.id] = fence
             self._on_stale(1)
             return
-        del self._fences[finished.id]
         if not self._waiting:
             self._arrived.set()
         self._waiting.append(finished)

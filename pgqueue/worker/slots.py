@@ -91,10 +91,9 @@ class Slots:
 
         Jobs that must not repeat go first: they count as started.
         """
-        if any(job.begins_at is not None for job in jobs):
-            for job in jobs:
-                if job.begins_at is not None:
-                    self._begin_later(job, job.begins_at)
+        if timed := [(job, due) for job in jobs if (due := job.begins_at) is not None]:
+            for job, due in timed:
+                self._begin_later(job, due)
             jobs = [job for job in jobs if job.begins_at is None]
         once = [job for job in jobs if job.max_attempts == 1]
         self.buffer.extendleft(reversed(once))
