@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
+
+from psycopg import errors as pg_errors
 
 from pgqueue.database import Database, afetch, arun
 from pgqueue.queries.statement import Operation, Statement
@@ -16,6 +19,9 @@ Result = TypeVar("Result")
 
 CONNECTIONS = 4
 READ_SECONDS = 2
+# Figures of minutes do not change faster than people look.
+KEPT_SECONDS = 10.0
+MOST_KEPT = 200
 # An action may meet a lock: longer than any statement of a worker holds one.
 ACT_SECONDS = 10
 
@@ -23,12 +29,15 @@ ACT_SECONDS = 10
 class Reader:
     """Reads for the pages of one dashboard, and acts for them. `spent` is the time that it has taken, in seconds."""
 
-    def __init__(self, database: Database, schema: str) -> None:
+    def __init__(self, database: Database, schema: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database.for_tasks(CONNECTIONS)
         self.schema = schema
         self.spent = 0.0
         self._shared: dict[Any, asyncio.Task[Any]] = {}
         self._beat = -1
+        # By key, the oldest first: when it was asked for, and what is found.
+        self._kept: dict[Any, tuple[float, asyncio.Task[Any]]] = {}
+        self._clock = clock
 
     async def fetch(self, statement: Statement[Row]) -> list[Row]:
         """The rows of one statement."""
@@ -50,6 +59,18 @@ class Reader:
         # Whose tab closes does not take it from the others.
         return await asyncio.shield(task)
 
+    async def kept(self, key: Any, read: Callable[[], Awaitable[Result]]) -> Result:
+        """What `read` finds, once in KEPT_SECONDS for all who ask for `key`."""
+        now = self._clock()
+        at, task = self._kept.get(key, (-math.inf, None))
+        if task is None or now - at >= KEPT_SECONDS or _went_wrong(task):
+            task = asyncio.ensure_future(_awaited(read))
+            self._kept.pop(key, None)
+            self._kept[key] = now, task
+            if len(self._kept) > MOST_KEPT:
+                del self._kept[next(iter(self._kept))]
+        return await asyncio.shield(task)
+
     @asynccontextmanager
     async def acting(self) -> AsyncIterator[Any]:
         """A connection in a transaction, for what changes something."""
@@ -69,6 +90,13 @@ class Reader:
                 yield conn
             finally:
                 self.spent += time.monotonic() - began
+
+
+def _went_wrong(task: asyncio.Task[Any]) -> bool:
+    """Whether to try again at once. What took too long would do so again."""
+    if not task.done():
+        return False
+    return task.cancelled() or not isinstance(task.exception(), pg_errors.QueryCanceled | None)
 
 
 async def _awaited(read: Callable[[], Awaitable[Result]]) -> Result:

@@ -109,6 +109,11 @@ class Visit:
             return await read()
         return await self.dashboard.reader.shared(self.dashboard.pulse.count, key, read)
 
+    async def fetch_kept(self, statement: Statement[Row]) -> list[Row]:
+        """As `fetch`, of what may be some seconds old: read once for all who ask within them."""
+        key = statement.text, repr(sorted(statement.params.items()))
+        return await self.dashboard.reader.kept(key, lambda: self.dashboard.reader.fetch(statement))
+
     async def run(self, operation: Operation[Result]) -> Result:
         """What an operation finds, in one read-only transaction."""
         return await self.dashboard.reader.run(operation)
