@@ -26,6 +26,7 @@ from pgqueue.web.rendering import Renderer
 from pgqueue.web.routing import route
 from pgqueue.web.scraping import scraping
 from pgqueue.web.session import Session, Sessions
+from pgqueue.web.traces import PLACE, checked_trace_url
 from pgqueue.web.visit import Visit
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ class Dashboard:
     `authenticate` is given the request and returns a `Visitor`, or None for nobody (a function, or a coroutine).
     `hosts` are the names by which it is reached, beside localhost; "*" where a proxy checks them. Processes that share
     a `secret` (16 characters at least) share who has entered. `redact` adds to the names of arguments whose values are
-    not shown. Raises ConfigurationError.
+    not shown. `trace_url` is where traces are looked at, with {trace_id} in its path, query or fragment. Raises
+    ConfigurationError.
 
         site.mount("/jobs", Dashboard(app, users=[User("ann", "admin", hash)], hosts=["jobs.example.com"]))
     """
@@ -58,6 +60,7 @@ class Dashboard:
         hosts: Iterable[str] = (),
         secret: str | None = None,
         redact: Iterable[str] = (),
+        trace_url: str | None = None,
     ) -> None:
         self.app = app
         self.passwords = Passwords(users)
@@ -66,6 +69,7 @@ class Dashboard:
         self.pulse = Pulse(lambda: self.reader.spent)
         self.redaction = Redaction((*NAMES, *redact))
         self._renderer = Renderer(self.redaction)
+        self._trace_url = checked_trace_url(trace_url)
         doors: list[Door] = []
         if header is not None:
             doors.append(header)
@@ -116,6 +120,10 @@ class Dashboard:
 
     def login_url(self, connection: HTTPConnection, asked: str) -> str:
         return f"{self.url(connection, 'login')}?{urlencode({'next': asked})}"
+
+    def trace_url(self, trace: str) -> str | None:
+        """Where a trace is looked at; None where nobody has said it."""
+        return self._trace_url.replace(PLACE, trace) if self._trace_url else None
 
     def own_address(self, connection: HTTPConnection, asked: str) -> str:
         """`asked` where it is a page of the dashboard; else its first page."""
