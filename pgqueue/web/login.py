@@ -45,7 +45,6 @@ def _form(dashboard: Dashboard, request: Request, asked: str, wrong: str | None 
 
 
 async def _enter(dashboard: Dashboard, request: Request) -> Response:
-    session = dashboard.sessions.read(request)
     if not is_same_origin(request):
         return PlainTextResponse("The request does not come from a page of the dashboard.\n", 403)
     try:
@@ -53,7 +52,7 @@ async def _enter(dashboard: Dashboard, request: Request) -> Response:
     except HTTPException as error:
         return PlainTextResponse(f"The form cannot be read: {error.detail}\n", 403)
     name, password, token, asked = (_text(form.get(one)) for one in ("name", "password", "token", "next"))
-    if not dashboard.sessions.knows(session, token):
+    if not dashboard.sessions.knows(request, token):
         return _form(dashboard, request, asked, "The form was too old: try once more.")
     user = await dashboard.passwords.entering(name, password)
     if user is None:
@@ -65,15 +64,14 @@ async def _enter(dashboard: Dashboard, request: Request) -> Response:
 
 
 async def _leave(dashboard: Dashboard, request: Request) -> Response:
-    session = dashboard.sessions.read(request)
     try:
         token = _text((await request.form(max_files=0, max_fields=10)).get("token"))
     except HTTPException:
         token = ""
-    if not is_same_origin(request) or not dashboard.sessions.knows(session, token):
+    if not is_same_origin(request) or not dashboard.sessions.knows(request, token):
         return PlainTextResponse("The form is too old: load its page again.\n", 403)
     response = RedirectResponse(dashboard.url(request, "login"), 303)
-    dashboard.sessions.write(response, request, Session())
+    dashboard.sessions.leave(response, request)
     return response
 
 
