@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pgqueue.web import live, login
 from pgqueue.web.access import Asked, Authenticate, Door, Loopback, Passwords, ProxyHeader, User, Visitor
 from pgqueue.web.guard import Guard
+from pgqueue.web.guesses import Guesses, keys_of
 from pgqueue.web.live import Pulse
 from pgqueue.web.pages import ENDPOINTS
 from pgqueue.web.reading import Reader
@@ -64,6 +65,7 @@ class Dashboard:
     ) -> None:
         self.app = app
         self.passwords = Passwords(users)
+        self.guesses = Guesses()
         self.sessions = Sessions(secret, self.passwords)
         self.reader = Reader(app.database, app.schema)
         self.pulse = Pulse(lambda: self.reader.spent)
@@ -104,6 +106,14 @@ class Dashboard:
             if (found := await door.visitor(connection)) is not None:
                 return found
         return None
+
+    async def entering(self, connection: HTTPConnection, name: str, password: str) -> User | None:
+        """The user with this name and password, after a while where wrong ones came before. Raises TooMany."""
+        guess = await self.guesses.wait(keys_of(connection, name, self.sessions.known(connection, name)))
+        user = await self.passwords.entering(name, password)
+        if user is not None:
+            self.guesses.right(guess)
+        return user
 
     def prefix(self, connection: HTTPConnection) -> str:
         """What stands before every path of the dashboard."""

@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from pgqueue.web.guard import is_same_origin
+from pgqueue.web.guesses import AGAIN, TooMany
 from pgqueue.web.session import Session
 
 if TYPE_CHECKING:
@@ -36,10 +37,10 @@ def routes(dashboard: Dashboard) -> list[Route]:
     ]
 
 
-def _form(dashboard: Dashboard, request: Request, asked: str, wrong: str | None = None) -> Response:
+def _form(dashboard: Dashboard, request: Request, asked: str, wrong: str | None = None, status: int = 403) -> Response:
     session = dashboard.sessions.read(request) or Session()
     values = {"next": asked, "wrong": wrong, "token": dashboard.sessions.token(session)}
-    response = HTMLResponse(dashboard.render_outside("login.html", request, values), 200 if wrong is None else 403)
+    response = HTMLResponse(dashboard.render_outside("login.html", request, values), 200 if wrong is None else status)
     dashboard.sessions.write(response, request, session)
     return response
 
@@ -54,13 +55,19 @@ async def _enter(dashboard: Dashboard, request: Request) -> Response:
     name, password, token, asked = (_text(form.get(one)) for one in ("name", "password", "token", "next"))
     if not dashboard.sessions.knows(request, token):
         return _form(dashboard, request, asked, "The form was too old: try once more.")
-    user = await dashboard.passwords.entering(name, password)
+    try:
+        user = await dashboard.entering(request, name, password)
+    except TooMany:
+        response = _form(dashboard, request, asked, "Too many wrong passwords: try again in a few seconds.", 429)
+        response.headers.update(AGAIN)
+        return response
     if user is None:
         logger.warning("%s was refused as user %.100r", request.client.host if request.client else "somebody", name)
         return _form(dashboard, request, asked, "No user has this name and password.")
-    response = RedirectResponse(dashboard.own_address(request, asked), 303)
-    dashboard.sessions.write(response, request, dashboard.sessions.entered(user))
-    return response
+    home = RedirectResponse(dashboard.own_address(request, asked), 303)
+    dashboard.sessions.write(home, request, dashboard.sessions.entered(user))
+    dashboard.sessions.remember(home, request, user)
+    return home
 
 
 async def _leave(dashboard: Dashboard, request: Request) -> Response:

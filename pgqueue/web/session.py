@@ -1,4 +1,4 @@
-"""What a browser keeps: who entered, the token of its forms, and a message for its next page. All of it is signed."""
+"""What a browser keeps, signed: who entered, the token of its forms, a message for its next page, and whom it knows."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from pgqueue.web.access import Passwords, User, Visitor
 
 COOKIE = "pgqueue_session"
 MESSAGE = "pgqueue_message"
+KNOWN = "pgqueue_known"
 # Seconds: a working day, after which one enters again.
 LASTS = 12 * 3600
 MESSAGE_LASTS = 60
+KNOWN_LASTS = 90 * 24 * 3600
 SHORTEST_SECRET = 16
 
 
@@ -44,6 +46,7 @@ class Sessions:
         self._passwords = passwords
         self._sessions = URLSafeTimedSerializer(self._secret, salt=COOKIE)
         self._messages = URLSafeTimedSerializer(self._secret, salt=MESSAGE)
+        self._known = URLSafeTimedSerializer(self._secret, salt=KNOWN)
 
     def read(self, connection: HTTPConnection) -> Session | None:
         """The session of a request; None where it has none that is valid."""
@@ -71,6 +74,20 @@ class Sessions:
     def entered(self, user: User) -> Session:
         """A session for a user, with an id that nobody knew before."""
         return Session(name=user.name, stamp=user.stamp)
+
+    def remember(self, response: Response, connection: HTTPConnection, user: User) -> None:
+        """That a user has entered in this browser. It lets nobody in: others cannot slow down its passwords."""
+        value = self._known.dumps([secrets.token_urlsafe(16), user.name, user.stamp])
+        self._set(response, connection, KNOWN, str(value), KNOWN_LASTS)
+
+    def known(self, connection: HTTPConnection, name: str) -> str | None:
+        """The browser, where the user of this name has entered in it, with the password and the role of today."""
+        user = self._passwords.named(name)
+        try:
+            browser, whose, stamp = self._known.loads(connection.cookies.get(KNOWN, ""), max_age=KNOWN_LASTS)
+        except (BadSignature, TypeError, ValueError):
+            return None
+        return str(browser) if user is not None and (whose, stamp) == (user.name, user.stamp) else None
 
     def token(self, session: Session) -> str:
         """What the forms of this browser send, and no other page can know."""
