@@ -161,8 +161,8 @@ async def test_those_before_and_after_it_in_its_flow_are_listed_with_their_state
     ids = {job.task: job.job_id for job in app.flows.jobs(flow.id)}
     one, two, three = ids["first"], ids["second"], ids["third"]
     page = (await viewer.get(f"/jobs/{two}")).text
-    assert re.search(rf'<tr id="child-{one}">.*waits for.*<span class="state completed">', page)
-    assert re.search(rf'<tr id="parent-{three}">.*runs before.*<span class="state blocked">', page)
+    assert re.search(rf'It waits for</th></tr>\s*<tr id="child-{one}">.*<span class="state completed">', page)
+    assert re.search(rf'It runs before</th></tr>\s*<tr id="parent-{three}">.*<span class="state blocked">', page)
     page = (await viewer.get(f"/jobs/{one}")).text
     assert f'<tr id="parent-{two}">' in page
     assert 'id="child-' not in page

@@ -62,7 +62,7 @@ async def show(visit: Visit) -> Response:
         progress=progress[0] if progress else None,
         lines=lines,
         flow=flow[0] if flow else None,
-        family=[one for one in (("child", "waits for", children), ("parent", "runs before", parents)) if one[2]],
+        family=[one for one in (("child", "It waits for", children), ("parent", "It runs before", parents)) if one[2]],
         listed=LISTED,
         beside=rows[0] if rows else None,
         options=list(said(rows[0], backoff.describe() if backoff else None)) if rows else [],
