@@ -9,8 +9,10 @@ from typing import Any
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 
 from pgqueue import Backoff, ConfigurationError, Context, PgQueue
+from pgqueue.cli import pgqueue
 from pgqueue.flow import chain
 from pgqueue.queries import beside
 from pgqueue.testing import adrain
@@ -229,3 +231,9 @@ def test_the_trace_of_sentry_is_known_too() -> None:
 def test_an_address_of_traces_in_which_a_trace_could_be_a_host_is_refused(app: PgQueue, url: str) -> None:
     with pytest.raises(ConfigurationError, match="trace_url"):
         Dashboard(app, trace_url=url)
+
+
+def test_the_command_line_takes_the_address_of_traces(dsn: str) -> None:
+    refused = CliRunner().invoke(pgqueue, ["web", "--dsn", dsn, "--trace-url", "ftp://a.example/{trace_id}"])
+    assert refused.exit_code != 0
+    assert "trace_url 'ftp://a.example/{trace_id}' is no address of http or https" in refused.output
