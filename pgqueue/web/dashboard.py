@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pgqueue.web import live, login
 from pgqueue.web.access import Asked, Authenticate, Door, Loopback, Passwords, ProxyHeader, User, Visitor
 from pgqueue.web.guard import Guard
+from pgqueue.web.guesses import Guesses, keys_of
 from pgqueue.web.live import Pulse
 from pgqueue.web.pages import ENDPOINTS
 from pgqueue.web.reading import Reader
@@ -26,6 +27,7 @@ from pgqueue.web.rendering import Renderer
 from pgqueue.web.routing import route
 from pgqueue.web.scraping import scraping
 from pgqueue.web.session import Session, Sessions
+from pgqueue.web.traces import PLACE, checked_trace_url
 from pgqueue.web.visit import Visit
 
 if TYPE_CHECKING:
@@ -43,7 +45,8 @@ class Dashboard:
     `authenticate` is given the request and returns a `Visitor`, or None for nobody (a function, or a coroutine).
     `hosts` are the names by which it is reached, beside localhost; "*" where a proxy checks them. Processes that share
     a `secret` (16 characters at least) share who has entered. `redact` adds to the names of arguments whose values are
-    not shown. Raises ConfigurationError.
+    not shown. `trace_url` is where traces are looked at, with {trace_id} in its path, query or fragment. Raises
+    ConfigurationError.
 
         site.mount("/jobs", Dashboard(app, users=[User("ann", "admin", hash)], hosts=["jobs.example.com"]))
     """
@@ -58,14 +61,17 @@ class Dashboard:
         hosts: Iterable[str] = (),
         secret: str | None = None,
         redact: Iterable[str] = (),
+        trace_url: str | None = None,
     ) -> None:
         self.app = app
         self.passwords = Passwords(users)
+        self.guesses = Guesses()
         self.sessions = Sessions(secret, self.passwords)
         self.reader = Reader(app.database, app.schema)
         self.pulse = Pulse(lambda: self.reader.spent)
         self.redaction = Redaction((*NAMES, *redact))
         self._renderer = Renderer(self.redaction)
+        self._trace_url = checked_trace_url(trace_url)
         doors: list[Door] = []
         if header is not None:
             doors.append(header)
@@ -101,6 +107,14 @@ class Dashboard:
                 return found
         return None
 
+    async def entering(self, connection: HTTPConnection, name: str, password: str) -> User | None:
+        """The user with this name and password, after a while where wrong ones came before. Raises TooMany."""
+        guess = await self.guesses.wait(keys_of(connection, name, self.sessions.known(connection, name)))
+        user = await self.passwords.entering(name, password)
+        if user is not None:
+            self.guesses.right(guess)
+        return user
+
     def prefix(self, connection: HTTPConnection) -> str:
         """What stands before every path of the dashboard."""
         return str(connection.scope.get("root_path", "")).rstrip("/")
@@ -116,6 +130,10 @@ class Dashboard:
 
     def login_url(self, connection: HTTPConnection, asked: str) -> str:
         return f"{self.url(connection, 'login')}?{urlencode({'next': asked})}"
+
+    def trace_url(self, trace: str) -> str | None:
+        """Where a trace is looked at; None where nobody has said it."""
+        return self._trace_url.replace(PLACE, trace) if self._trace_url else None
 
     def own_address(self, connection: HTTPConnection, asked: str) -> str:
         """`asked` where it is a page of the dashboard; else its first page."""
