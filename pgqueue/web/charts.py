@@ -85,8 +85,8 @@ async def charts(visit: Visit, *, queue: str | None = None, task: str | None = N
         return statement(visit.schema, span.seconds, queue, task, step=span.step)
 
     try:
-        counted: Sequence[Throughput] = await visit.fetch_kept(asked(figures.throughput))
-        timed: Sequence[Latency] = await visit.fetch_kept(asked(figures.latency))
+        counted: Sequence[Throughput] = await visit.fetch_figures(asked(figures.throughput))
+        timed: Sequence[Latency] = await visit.fetch_figures(asked(figures.latency))
     except pg_errors.QueryCanceled:
         return Charts(span, (), refused=True)
     now = datetime.now(UTC)
@@ -108,7 +108,7 @@ async def by_task(visit: Visit) -> dict[str, Summary]:
 
 async def _summaries(visit: Visit, statement: Statement[Summary]) -> dict[str, Summary]:
     try:
-        return {one.name: one for one in await visit.fetch_kept(statement)}
+        return {one.name: one for one in await visit.fetch_figures(statement)}
     except pg_errors.QueryCanceled:
         return {}
 

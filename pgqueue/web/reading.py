@@ -19,9 +19,11 @@ Result = TypeVar("Result")
 
 CONNECTIONS = 4
 READ_SECONDS = 2
-# Figures of minutes do not change faster than people look.
-KEPT_SECONDS = 10.0
-MOST_KEPT = 200
+# The pages that tick together ask within it; and no page is shown what is older than itself by more.
+SHARED_SECONDS = 1.0
+# Figures of minutes do not change faster.
+FIGURES_SECONDS = 10.0
+MOST_SHARED = 1000
 # An action may meet a lock: longer than any statement of a worker holds one.
 ACT_SECONDS = 10
 
@@ -33,10 +35,8 @@ class Reader:
         self._database = database.for_tasks(CONNECTIONS)
         self.schema = schema
         self.spent = 0.0
-        self._shared: dict[Any, asyncio.Task[Any]] = {}
-        self._beat = -1
         # By key, the oldest first: when it was asked for, and what is found.
-        self._kept: dict[Any, tuple[float, asyncio.Task[Any]]] = {}
+        self._found: dict[Any, tuple[float, asyncio.Task[Any]]] = {}
         self._clock = clock
 
     async def fetch(self, statement: Statement[Row]) -> list[Row]:
@@ -49,26 +49,20 @@ class Reader:
         async with self._reading() as conn:
             return await arun(conn, operation)
 
-    async def shared(self, beat: int, key: Any, read: Callable[[], Awaitable[Result]]) -> Result:
-        """What `read` finds, once for all who ask for `key` at the same beat."""
-        if beat != self._beat:
-            self._beat, self._shared = beat, {}
-        task = self._shared.get(key)
-        if task is None:
-            task = self._shared[key] = asyncio.ensure_future(_awaited(read))
-        # Whose tab closes does not take it from the others.
-        return await asyncio.shield(task)
+    async def shared(self, key: Any, read: Callable[[], Awaitable[Result]], seconds: float = SHARED_SECONDS) -> Result:
+        """What `read` finds, for all who ask for `key` while it reads, and for so many seconds since it began.
 
-    async def kept(self, key: Any, read: Callable[[], Awaitable[Result]]) -> Result:
-        """What `read` finds, once in KEPT_SECONDS for all who ask for `key`."""
+        What was acted on here is read anew.
+        """
         now = self._clock()
-        at, task = self._kept.get(key, (-math.inf, None))
-        if task is None or now - at >= KEPT_SECONDS or _went_wrong(task):
+        at, task = self._found.get(key, (-math.inf, None))
+        if task is None or (task.done() and now - at >= seconds) or _went_wrong(task):
             task = asyncio.ensure_future(_awaited(read))
-            self._kept.pop(key, None)
-            self._kept[key] = now, task
-            if len(self._kept) > MOST_KEPT:
-                del self._kept[next(iter(self._kept))]
+            self._found.pop(key, None)
+            self._found[key] = now, task
+            if len(self._found) > MOST_SHARED:
+                del self._found[next(iter(self._found))]
+        # Whose tab closes does not take it from the others.
         return await asyncio.shield(task)
 
     @asynccontextmanager
@@ -77,6 +71,7 @@ class Reader:
         async with self._database.atransaction() as conn:
             await afetch(conn, _settings(ACT_SECONDS, "off"))
             yield conn
+        self._found.clear()
 
     async def close(self) -> None:
         await self._database.aclose()

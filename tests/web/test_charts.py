@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from datetime import UTC, datetime, timedelta
@@ -10,7 +9,6 @@ from html import unescape
 from typing import Any
 
 import psycopg
-import pytest
 
 from pgqueue import PgQueue
 from pgqueue.database import fetch
@@ -18,7 +16,6 @@ from pgqueue.histogram import bucket
 from pgqueue.queries import figures
 from pgqueue.queries.figures import Tally, Throughput
 from pgqueue.web import charts
-from pgqueue.web.reading import KEPT_SECONDS, MOST_KEPT, Reader
 from tests.web.conftest import Browser
 
 PLOT = re.compile(r"""<div id="plot-(\w+)" class="plot" data-chart='([^']*)'""")
@@ -105,40 +102,3 @@ async def test_what_is_too_much_to_read_is_said_and_not_asked_for_again_at_once(
         assert "There is too much to read" in (await viewer.get("/?span=3d")).text
     assert "There is too much to read" in (await viewer.get("/?span=3d")).text
     assert "A minute" in (await viewer.get("/?span=24h")).text
-
-
-async def test_what_is_kept_is_read_once_for_all_until_it_is_old(app: PgQueue) -> None:
-    now, read = [0.0], []
-
-    async def look() -> int:
-        read.append(now[0])
-        await asyncio.sleep(0)
-        return len(read)
-
-    reader = Reader(app.database, app.schema, lambda: now[0])
-    assert await asyncio.gather(*(reader.kept("a", look) for _ in range(5))) == [1] * 5
-    assert await reader.kept("b", look) == 2
-    now[0] = KEPT_SECONDS - 0.1
-    assert await reader.kept("a", look) == 1
-    now[0] = KEPT_SECONDS
-    assert await reader.kept("a", look) == 3
-    # Whatever somebody writes into addresses, no more of it is held.
-    for n in range(2 * MOST_KEPT):
-        await reader.kept(n, look)
-    assert await reader.kept("a", look) == len(read)
-    await reader.close()
-
-
-async def test_what_could_not_be_read_is_tried_again(app: PgQueue) -> None:
-    answers = iter([ConnectionError("gone"), None])
-
-    async def look() -> str:
-        if (error := next(answers)) is not None:
-            raise error
-        return "there"
-
-    reader = Reader(app.database, app.schema)
-    with pytest.raises(ConnectionError):
-        await reader.kept("a", look)
-    assert await reader.kept("a", look) == "there"
-    await reader.close()
