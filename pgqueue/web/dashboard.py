@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -68,7 +69,9 @@ class Dashboard:
         self.guesses = Guesses()
         self.sessions = Sessions(secret, self.passwords)
         self.reader = Reader(app.database, app.schema)
-        self.pulse = Pulse(lambda: self.reader.spent)
+        # Seconds that pages have taken to be drawn.
+        self._drawn = 0.0
+        self.pulse = Pulse(lambda: self.reader.spent + self._drawn)
         self.redaction = Redaction((*NAMES, *redact))
         self._renderer = Renderer(self.redaction)
         self._trace_url = checked_trace_url(trace_url)
@@ -143,7 +146,11 @@ class Dashboard:
         return asked if fits else home
 
     def render(self, template: str, visit: Visit, values: Mapping[str, Any]) -> str:
-        return self._renderer.page(template, visit, values)
+        began = time.perf_counter()
+        try:
+            return self._renderer.page(template, visit, values)
+        finally:
+            self._drawn += time.perf_counter() - began
 
     def render_outside(self, template: str, request: Request, values: Mapping[str, Any]) -> str:
         """A page for somebody who has not entered."""
