@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from psycopg.conninfo import conninfo_to_dict
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
@@ -16,6 +15,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pgqueue import config
 from pgqueue.web import live, login
 from pgqueue.web.access import Asked, Authenticate, Door, Loopback, Passwords, ProxyHeader, User, Visitor
 from pgqueue.web.guard import Guard
@@ -94,9 +94,7 @@ class Dashboard:
     @property
     def place(self) -> str:
         """Which database and schema, for people."""
-        parts = conninfo_to_dict(self.app.database.dsn)
-        name = str(parts.get("dbname") or parts.get("user") or "postgres")
-        return name if self.app.schema == "pgqueue" else f"{name} · {self.app.schema}"
+        return config.place(self.app.database.dsn, self.app.schema)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._guarded(scope, receive, send)
