@@ -548,11 +548,11 @@ comment on column {schema}.completed_jobs.queue is 'As in jobs.';
 comment on column {schema}.completed_jobs.task is 'As in jobs.';
 comment on column {schema}.completed_jobs.unique_key is 'As in jobs; free for others again.';
 comment on column {schema}.completed_jobs.serial_key is 'As in jobs.';
-comment on column {schema}.completed_jobs.reason is 'Why it was cancelled.';
+comment on column {schema}.completed_jobs.reason is 'Why it was cancelled; or, completed, why what its task returned could not be stored.';
 comment on column {schema}.completed_jobs.args is 'As in jobs.';
 comment on column {schema}.completed_jobs.headers is 'As in jobs.';
 comment on column {schema}.completed_jobs.errors is 'Errors of the attempts before.';
-comment on column {schema}.completed_jobs.result is 'What the task returned; null when that was None.';
+comment on column {schema}.completed_jobs.result is 'What the task returned; null when that was None, or could not be stored.';
 comment on column {schema}.completed_jobs.tags is 'As in jobs.';
 comment on column {schema}.completed_jobs.own_retention is 'True where the task says how long its jobs are kept; else null.';
 

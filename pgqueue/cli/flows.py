@@ -52,7 +52,8 @@ def list_flows(target: Target, limit: int, watch: float | None, name: str | None
 def show(target: Target, flow_id: int, job: bool, watch: float | None) -> None:
     """Show a flow as a tree.
 
-    Below each job are those that it waits for. One that several wait for has its own below it once.
+    Below each job are those that it waits for. One that several wait for has its own below it once. Where the terminal
+    is too narrow, `7 ← 6` says that 7 waits for 6.
     """
     app = target.database_app()
     row = find(app, flow_id, job=job)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pgqueue.queries.fleet import WorkerInfo
     from pgqueue.queries.flows import FlowRow
     from pgqueue.queries.inspecting import QueueStats
-    from pgqueue.queries.limits import HaltedKey, LimitRow
+    from pgqueue.queries.limits import HaltedKey, LimitRow, PausedKey
     from pgqueue.queries.scheduling import ScheduleRow
 
 HIDDEN = {"operations", "created"}
@@ -177,6 +177,17 @@ LIMITS: Listing[LimitRow] = Listing(
     "No limits: declare them with limit=Limit(…), or set one with `pgqueue limits set`.",
 )
 
+
+PAUSED: Listing[PausedKey] = Listing(
+    [
+        Column("Of", lambda row: f"{row.scope} {row.name}", shrinks=True, end=True),
+        Column("Key", lambda row: row.key or "serial key", shrinks=True),
+        Column("Value", lambda row: row.value, shrinks=True),
+        Column("Blocked", lambda row: row.blocked, number=True),
+    ],
+    asdict,
+    "No value and no serial key is paused.",
+)
 
 HALTED: Listing[HaltedKey] = Listing(
     [

@@ -192,7 +192,10 @@ def _durations(group: list[Finished]) -> str:
 
 def _complete(schema: str, worker: UUID | None, group: list[Finished], name: str) -> Statement[Any]:
     params = _common(worker, group)
-    results = [one.outcome.result for one in group if isinstance(one.outcome, Completed)]
+    outcomes = [one.outcome for one in group if type(one.outcome) is Completed]
+    results = [outcome.result for outcome in outcomes]
+    unstored = [outcome.unstored for outcome in outcomes]
+    params["unstored"] = None if unstored.count(None) == len(unstored) else texts(unstored)
     if name == "complete_unkept":
         # Only parents in flows read them.
         params["results"] = None if results.count(None) == len(results) else texts(results)

@@ -149,7 +149,7 @@ class Executor:
                 # Its context costs as much as to load its arguments, and most tasks never ask for it.
                 enter(job)
                 value = await task.function(**task.load(job.args))
-                outcome = COMPLETED if value is None else Completed(task.dump_result(value))
+                outcome = COMPLETED if value is None else task.completed(value)
             elif self._layers:
                 outcome = await self._wrapped(slots, task, job, self._make_context(job), timeout)
             else:
@@ -276,7 +276,7 @@ class Executor:
         if task.options.transactional:
             return await bounded(self._transactions.arun(task, job, context, kwargs), timeout, task.name)
         value = await bounded(task.function(**kwargs), timeout, task.name)
-        return COMPLETED if value is None else Completed(task.dump_result(value))
+        return COMPLETED if value is None else task.completed(value)
 
     async def _in_thread(
         self,
@@ -291,7 +291,7 @@ class Executor:
             if task.options.transactional:
                 return self._transactions.run(task, job, context, kwargs)
             value = task.function(**kwargs)
-            return Completed(None if value is None else task.dump_result(value))
+            return COMPLETED if value is None else task.completed(value)
 
         def outlasts() -> bool:
             return job.limited and self._interrupted.get(job) != "released"

@@ -327,7 +327,8 @@ def _is_refused(one: Finished, error: Exception) -> bool:
 
 def _storable(one: Finished, error: Exception) -> Any:
     if isinstance(one.outcome, Completed):
-        return Completed()
+        why = f"PostgreSQL refused the result of task {one.task}: {_first_line(error)}"
+        return Completed(unstored=storable(why))
     if _is_refused(one, error):
         return Failed("fail_job", AttemptError(type_name(type(error)), storable(str(error))))
     unknown = AttemptError("pgqueue.errors.PgQueueError", "the outcome could not be stored: see the worker's log")

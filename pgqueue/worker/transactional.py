@@ -90,7 +90,7 @@ class Transactions:
         with around.retried(), self.database.transaction() as connection, _lasting(context, connection):
             began = time.monotonic()
             with lent(connection), around.task():
-                outcome = Completed(task.dump_result(task.function(**kwargs)))
+                outcome = task.completed(task.function(**kwargs))
             written = run(connection, self._finish(task, job, outcome, time.monotonic() - began))
             self._check(_shown(task, [job]), written.stale, context.stopped)
         self._tell(written)
@@ -104,7 +104,7 @@ class Transactions:
                     began = time.monotonic()
                     async with alent(connection):
                         with around.task():
-                            outcome = Completed(task.dump_result(await task.function(**kwargs)))
+                            outcome = task.completed(await task.function(**kwargs))
                     written = await arun(connection, self._finish(task, job, outcome, time.monotonic() - began))
                     self._check(_shown(task, [job]), written.stale, context.stopped)
         self._tell(written)

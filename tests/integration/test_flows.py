@@ -588,14 +588,22 @@ async def test_a_job_that_was_cancelled_while_it_ran_adds_no_children(app: PgQue
     assert (job.refresh().state, work.ran) == ("cancelled", [])
 
 
-async def test_a_task_of_chunks_cannot_wait_for_children(app: PgQueue, work: Work) -> None:
-    @app.task(name="chunked", chunk=2, max_attempts=1)
+@pytest.mark.parametrize("marked", [False, True])
+async def test_a_task_of_chunks_cannot_wait_for_children_and_is_not_retried(
+    app: PgQueue, work: Work, marked: bool
+) -> None:
+    @app.task(name="chunked", chunk=2)
     async def chunked(jobs: list[ChunkJob[Page]]) -> None:
-        raise WaitForChildren([work("part")])
+        if marked:
+            jobs[0].raised(WaitForChildren([work("part")]))
+        else:
+            raise WaitForChildren([work("part")])
 
     job = chunked.enqueue(n=1)
     await adrain(app)
-    assert "a chunk cannot wait for children" in app.failed.get(job.id).errors[-1]["message"]
+    failed = app.failed.get(job.id)
+    assert (failed.attempt, len(failed.errors), failed.reason) == (1, 1, "fail_job")
+    assert "a chunk cannot wait for children; leave out chunk=" in failed.errors[-1]["message"]
 
 
 # Batches

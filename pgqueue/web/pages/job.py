@@ -96,7 +96,7 @@ async def cancel(visit: Visit) -> Response:
 
 async def promote(visit: Visit) -> Response:
     id_ = visit.path_id()
-    rows = await visit.perform("promote_jobs", str(id_), inspecting.reschedule(visit.schema, [id_], None, 0.0))
+    rows = await visit.perform("promote_jobs", str(id_), inspecting.promote(visit.schema, [id_]))
     if not rows:
         text = f"Job {id_} does not wait for its time: nothing was done."
         return visit.back(text, visit.url("job", id=id_), kind="error")
