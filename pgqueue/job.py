@@ -160,6 +160,7 @@ class ClaimedJob:
         "began",
         "begins_at",
         "children",
+        "context",
         "crashes",
         "due",
         "fence",
@@ -189,6 +190,8 @@ class ClaimedJob:
         # What those came to that it has waited for.
         self.children: tuple[Any, ...] = ()
         self.limited = False
+        # What its run sees of it, once somebody has asked.
+        self.context: Any = None
         # Of the trace that its run belongs to, where somebody traces.
         self.trace_id: str | None = None
         (

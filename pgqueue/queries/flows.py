@@ -587,6 +587,17 @@ def waited_for(schema: str, job_id: int, limit: int) -> Statement[FlowJob]:
     )
 
 
+def waiting_for(schema: str, job_id: int, limit: int) -> Statement[FlowJob]:
+    """Those that wait for a job, or have waited for it, in the order of their ids, at most `limit`."""
+    return _members(
+        schema,
+        "select n.* from {schema}.flow_jobs n where job_id = any (array(select e.parent_id from {schema}.flow_edges e "
+        "where e.child_id = %(id)s order by e.parent_id limit %(limit)s))",
+        job_id,
+        limit,
+    )
+
+
 def _members(schema: str, which: str, id_: int, limit: int) -> Statement[FlowJob]:
     return Statement(
         inline(

@@ -77,6 +77,8 @@ class Task(Generic[P, R]):
         self.__module__ = function.__module__
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
+        # A coroutine that takes its arguments and nothing else.
+        self.is_plain = self.run_in == "coroutine" and not (options.transactional or options.bind)
         check(self.name, options, self.signature.names)
         self._unbound = self.using()
 
@@ -172,8 +174,11 @@ class Task(Generic[P, R]):
         except BaseException as error:
             return self.decide(error, held.attempt, held.max_attempts, crashes)
 
-    def load(self, args: str, context: Context) -> dict[str, Any]:
-        """Keyword arguments of a run, typed by the signature. Raises ArgumentsDoNotFit."""
+    def load(self, args: str, context: Context | None = None) -> dict[str, Any]:
+        """Keyword arguments of a run, typed by the signature, with the context where it asks for one.
+
+        Raises ArgumentsDoNotFit.
+        """
         try:
             kwargs = self.signature.load(args)
         except (ArgumentError, ConfigurationError) as error:
