@@ -88,9 +88,13 @@ def cancel(target: Target, flow_id: int, yes: bool) -> None:
 @click.argument("flow_id", type=int)
 @operates
 def retry(target: Target, flow_id: int) -> None:
-    """Redrive the failed jobs of a flow. Those that failed for them wait again."""
+    """Redrive the failed jobs of a flow. Those that failed for them wait again, and what was cancelled stays so."""
     app = target.database_app()
-    report(target, app.flows.retry(find(app, flow_id).id), "Redriven")
+    row = find(app, flow_id)
+    done = app.flows.retry(row.id)
+    report(target, done, "Redriven")
+    if not done and not row.failed:
+        note(f"Flow {row.id} is {row.state}, and none of its jobs has failed: what ended otherwise is enqueued anew.")
 
 
 def find(app: PgQueue, flow_id: int, *, job: bool = False) -> FlowRow:

@@ -113,7 +113,7 @@ class Flows(Part):
     def retry(self, flow_id: int) -> builtins.list[int]:
         """Redrive its failed jobs; returns their ids. Those that failed for them wait again. Raises JobNotFound.
 
-        One whose child was cancelled or deleted runs without it.
+        One whose child was cancelled or deleted runs without it. What was cancelled itself does not come back.
         """
         return self.database.run(self.retrying(checked_id(flow_id, "flow")), atomic=True)
 

@@ -126,6 +126,16 @@ def test_a_flow_is_cancelled_and_retried(invoke: Invoke, app: PgQueue, work: Tas
     assert "Cancelled: 1 job." in cancelled.stderr
 
 
+def test_a_retry_of_a_flow_in_which_nothing_failed_says_so(
+    invoke: Invoke, app: PgQueue, work: Task[[str], str]
+) -> None:
+    made = app.flows.enqueue(group(work.job("a"), work.job("b")))
+    app.flows.cancel(made.id)
+    said = invoke("flows", "retry", made.id).stderr
+    assert f"Flow {made.id} is cancelled, and none of its jobs has failed" in said
+    assert app.flows.get(made.id).live == 0
+
+
 def test_what_is_not_there_says_so(invoke: Invoke, app: PgQueue, work: Task[[str], str], dsn: str) -> None:
     for verb in ("show", "cancel", "retry"):
         assert "there is no flow 999" in invoke("flows", verb, 999, exit_code=3).stderr
