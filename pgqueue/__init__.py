@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         TaskSignal,
         TaskTimeout,
         UnknownTask,
+        WorkerNotFound,
     )
     from pgqueue.events import Event
     from pgqueue.flow import Child, Flow, WaitForChildren, batch, chain, chord, group, tree
@@ -96,6 +97,7 @@ __all__ = [
     "Unique",
     "UnknownTask",
     "WaitForChildren",
+    "WorkerNotFound",
     "__version__",
     "batch",
     "chain",

@@ -6,6 +6,7 @@ PgQueueError
 ├── KeyHeld                   a job holds the unique key, and that was to be an error
 ├── UnknownTask               a name that no task of this app has
 ├── JobNotFound               no job with that id or key
+├── WorkerNotFound            no live worker has that name or id
 ├── QueueBusy                 jobs run in the queue that was to be obliterated
 ├── ConnectionFailed          PostgreSQL cannot be reached
 ├── SchemaOutOfDate           the tables are missing, older or newer than this pgqueue accepts
@@ -61,6 +62,10 @@ class UnknownTask(PgQueueError, LookupError):
 
 class JobNotFound(PgQueueError, LookupError):
     """No job, live or ended, has that id or key."""
+
+
+class WorkerNotFound(PgQueueError, LookupError):
+    """No live worker has that name or id."""
 
 
 class QueueBusy(PgQueueError):

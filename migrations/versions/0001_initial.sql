@@ -119,7 +119,7 @@ create table {schema}.workers (
     queues jsonb not null,
     tasks text[] not null,
     constraint workers_pkey primary key (id),
-    constraint workers_state_check check (state in ('running', 'stopping'))
+    constraint workers_state_check check (state in ('running', 'draining', 'stopping'))
 ) with (fillfactor = 50);
 comment on table {schema}.workers is 'One row a worker process, from its start to its end.';
 comment on column {schema}.workers.id is 'Made at each start.';
@@ -130,7 +130,7 @@ comment on column {schema}.workers.pid is 'Process id on its host.';
 comment on column {schema}.workers.name is 'Name given with --name, else host and pid.';
 comment on column {schema}.workers.host is 'Host name.';
 comment on column {schema}.workers.version is 'Version of pgqueue.';
-comment on column {schema}.workers.state is 'running, or stopping after a signal.';
+comment on column {schema}.workers.state is 'running; draining: claims no more, and stops when what runs has ended; or stopping. Who sets it asks the worker.';
 comment on column {schema}.workers.queues is 'Slots by queue.';
 comment on column {schema}.workers.tasks is 'Tasks that it can run.';
 

@@ -40,7 +40,7 @@ failed as (select queue, count(*) as failed from {schema}.failed_jobs group by q
 served as (
     select q.queue, count(*) as workers, sum(q.slots::int) as slots
     from {schema}.workers w, jsonb_each_text(w.queues) as q (queue, slots)
-    where w.expires_at > clock_timestamp() group by q.queue),
+    where w.expires_at > clock_timestamp() and w.state = 'running' group by q.queue),
 names as (
     select queue from live union select queue from ended union select queue from failed
     union select queue from served union select name from {schema}.queues)

@@ -21,6 +21,7 @@ from pgqueue.errors import (
     PgQueueError,
     SchemaOutOfDate,
     UnknownTask,
+    WorkerNotFound,
 )
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ _CODES: dict[type[PgQueueError], int] = {
     JobNotFound: NOT_FOUND,
     SchemaOutOfDate: OUT_OF_DATE,
     UnknownTask: NOT_FOUND,
+    WorkerNotFound: NOT_FOUND,
 }
 
 

@@ -165,6 +165,9 @@ async def run(app: PgQueue, worker: Worker, options: dict[str, Any], log_format:
     logger.info("worker %s stopped after %s", worker.name, counted(worker.ended, "run"))
     if received.stopped:
         return received.exit_code
+    if worker.asked:
+        # Its supervisor starts no other: whoever asked wants it gone.
+        return DONE
     if supervised and is_worn(worker, options):
         return RECYCLED
     return DONE if ends_by_itself(options) else FAILED

@@ -5,6 +5,8 @@ from __future__ import annotations
 import builtins
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
+from uuid import UUID
 
 from pgqueue.client.part import Part
 from pgqueue.names import data_name
@@ -85,3 +87,32 @@ class Workers(Part):
     def list(self) -> builtins.list[WorkerInfo]:
         """Oldest first."""
         return self.database.fetch(fleet.list_workers(self.schema))
+
+    def drain(self, worker: str | UUID, using: Any = None) -> bool:
+        """Ask a worker, by name or id, to claim no more, let what runs end however long it takes, and then stop.
+
+        It hears of it at once, by polling within two seconds, on whatever host it is; `workers.list` shows it as
+        draining meanwhile. `stop`, or a signal, cuts it short. False where it drains or stops already. One of several
+        processes of `pgqueue worker --processes` is not started again by its supervisor, which ends with the last of
+        them; whatever else keeps a worker alive, such as systemd or Kubernetes, starts it anew when it ends, with exit
+        code 0. A worker that loses its lease before it has heard does not hear: ask again. Raises WorkerNotFound, and
+        ArgumentError where several workers have the name.
+
+            app.workers.drain("web-1:4711")
+        """
+        return self.database.run(fleet.ask_named(self.schema, worker, "draining"), using, atomic=True)[1]
+
+    async def adrain(self, worker: str | UUID, using: Any = None) -> bool:
+        """As `drain`."""
+        return (await self.database.arun(fleet.ask_named(self.schema, worker, "draining"), using, atomic=True))[1]
+
+    def stop(self, worker: str | UUID, using: Any = None) -> bool:
+        """As `drain`, but it stops as at SIGTERM: what still runs after its `shutdown_timeout` is given back.
+
+        False where it stops already.
+        """
+        return self.database.run(fleet.ask_named(self.schema, worker, "stopping"), using, atomic=True)[1]
+
+    async def astop(self, worker: str | UUID, using: Any = None) -> bool:
+        """As `stop`."""
+        return (await self.database.arun(fleet.ask_named(self.schema, worker, "stopping"), using, atomic=True))[1]

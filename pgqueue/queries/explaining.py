@@ -187,8 +187,9 @@ def _unserved(job: Job, workers: Sequence[WorkerInfo]) -> Iterator[Reason]:
             f"no live worker of queue {job.queue} knows task {job.task}{meant}",
             "Deploy the code that has it, or give the renamed task its former name as an alias.",
         )
-    elif all(one.state == "stopping" for one in serving):
-        yield Reason("workers_stopping", f"every worker of queue {job.queue} is stopping", "Start one that goes on.")
+    elif not any(one.state == "running" for one in serving):
+        text = f"every worker of queue {job.queue} is draining or stopping"
+        yield Reason("workers_stopping", text, "Start one that goes on.")
 
 
 def _stopped(schema: str, job: Job) -> Operation[list[Reason]]:

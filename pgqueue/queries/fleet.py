@@ -6,15 +6,18 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from pgqueue.breaker import Breaker
+from pgqueue.errors import ArgumentError, WorkerNotFound
 from pgqueue.limit import Limit
-from pgqueue.queries.statement import Statement, inline, text
+from pgqueue.queries.statement import Operation, Statement, inline, text
 from pgqueue.retention import Retention
 
 ANY = Retention()
+NAMED = 10
+Leaving = Literal["draining", "stopping"]
 KEPT = ("keep_completed", "keep_failed")
 KEEPS = (
     "%(completed_ages)s::interval[], %(completed_counts)s::int[], %(failed_ages)s::interval[], %(failed_counts)s::int[]"
@@ -301,14 +304,59 @@ def record_queues(schema: str, worker: UUID, queues: Mapping[str, int]) -> State
     )
 
 
-def mark_stopping(schema: str, worker: UUID) -> Statement[Any]:
+def ask_named(schema: str, worker: str | UUID, state: Leaving) -> Operation[tuple[WorkerInfo, bool]]:
+    """Ask the live worker of this name or id; that worker, and False where it does that already, or stops.
+
+    Raises WorkerNotFound, and ArgumentError where several have the name.
+    """
+    workers: list[WorkerInfo] = yield list_workers(schema)
+    alive = [one for one in workers if one.alive]
+    found = [one for one in alive if str(worker) in (one.name, str(one.id))]
+    if not found:
+        names = ", ".join(sorted(one.name for one in alive)[:NAMED]) + (", …" if len(alive) > NAMED else "")
+        raise WorkerNotFound(
+            f"no live worker has the name or id {worker}: " + (f"there are {names}" if alive else "none is alive")
+        )
+    if len(found) > 1:
+        which = ", ".join(f"{one.id} (process {one.pid} on {one.host})" for one in found[:NAMED])
+        raise ArgumentError(f"{len(found)} workers are called {worker}: give the id of one: {which}")
+    asked = yield ask(schema, found[0].id, state)
+    return found[0], bool(asked)
+
+
+def ask(schema: str, worker: UUID, state: Leaving) -> Statement[UUID]:
+    """Ask a live worker to drain or to stop, and tell it; its id, unless it does that already, or stops."""
+    return Statement(
+        inline(
+            "with asked as (update {schema}.workers set state = %(state)s where id = %(worker)s "
+            "and state not in (%(state)s, 'stopping') and expires_at > clock_timestamp() returning id), "
+            "told as (select pg_notify(%(channel)s, format('asked %%s', id)) from asked) "
+            "select asked.id from asked cross join (select count(*) from told) t",
+            schema,
+        ),
+        {"worker": worker, "state": state, "channel": schema},
+        lambda row: row[0],
+    )
+
+
+def asked_of(schema: str, worker: UUID) -> Statement[str]:
+    """The state that its row says."""
+    return Statement(
+        inline("select state from {schema}.workers where id = %(worker)s", schema),
+        {"worker": worker},
+        lambda row: row[0],
+    )
+
+
+def mark_leaving(schema: str, worker: UUID, state: Leaving) -> Statement[Any]:
+    """It claims no more: nobody need tell it of jobs."""
     return Statement(
         inline(
             "with busy as (delete from {schema}.idle_workers where worker_id = %(worker)s) "
-            "update {schema}.workers set state = 'stopping' where id = %(worker)s returning id",
+            "update {schema}.workers set state = %(state)s where id = %(worker)s and state <> 'stopping' returning id",
             schema,
         ),
-        {"worker": worker},
+        {"worker": worker, "state": state},
     )
 
 

@@ -225,11 +225,17 @@ def workers(metadata: sa.MetaData) -> sa.Table:
         column("name", TEXT, "Name given with --name, else host and pid."),
         column("host", TEXT, "Host name."),
         column("version", TEXT, "Version of pgqueue."),
-        column("state", TEXT, "running, or stopping after a signal.", "'running'"),
+        column(
+            "state",
+            TEXT,
+            "running; draining: claims no more, and stops when what runs has ended; or stopping. "
+            "Who sets it asks the worker.",
+            "'running'",
+        ),
         column("queues", JSONB, "Slots by queue."),
         column("tasks", TEXTS, "Tasks that it can run."),
         sa.PrimaryKeyConstraint("id", name="workers_pkey"),
-        sa.CheckConstraint("state in ('running', 'stopping')", name="workers_state_check"),
+        sa.CheckConstraint("state in ('running', 'draining', 'stopping')", name="workers_state_check"),
         comment="One row a worker process, from its start to its end.",
         postgresql_with={"fillfactor": 50},
     )

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from pgqueue.errors import ConnectionFailed, JobNotFound, PgQueueError, SchemaOutOfDate
+from pgqueue.errors import ConnectionFailed, JobNotFound, PgQueueError, SchemaOutOfDate, WorkerNotFound
 from pgqueue.web.access import Role, Visitor
 from pgqueue.web.guard import is_same_origin
 from pgqueue.web.reading import READ_SECONDS
@@ -82,7 +82,7 @@ async def _answer(dashboard: Dashboard, endpoint: Endpoint, request: Request) ->
         return visit.render("error.html", status=403, title="Not allowed", text=_too_low(visitor, endpoint.role))
     try:
         return await endpoint.handler(visit)
-    except (NotFound, JobNotFound) as error:
+    except (NotFound, JobNotFound, WorkerNotFound) as error:
         return _said(visit, endpoint, 404, "Not found", str(error))
     except SchemaOutOfDate as error:
         return visit.render("error.html", status=503, title="The tables are of another version", text=str(error))

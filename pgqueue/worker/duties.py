@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from pgqueue.queries.finishing import Finished
+from pgqueue.queries.fleet import Leaving
 from pgqueue.queries.rescuing import Orphan
 from pgqueue.services.ageing import Ageing
 from pgqueue.services.alerter import Alerter
@@ -19,7 +20,7 @@ from pgqueue.services.scheduler import Scheduler
 from pgqueue.services.service import Runner, Service
 from pgqueue.worker.latecomers import Latecomers
 from pgqueue.worker.minutes import MinuteKeeper
-from pgqueue.worker.upkeep import Cancellations, MarkKeeper, Reconciler, SettingsReader, UnknownTasks
+from pgqueue.worker.upkeep import Asked, Cancellations, MarkKeeper, Reconciler, SettingsReader, UnknownTasks
 
 if TYPE_CHECKING:
     from pgqueue.worker.worker import Worker
@@ -55,6 +56,7 @@ class Duties:
             running=lambda: [*worker.executor.job_ids, *serving.gathered()],
             on_cancelled=self._cancelled,
         )
+        self.asked = Asked(runner, schema, worker=lambda: worker.id, on_asked=self._asked)
         self.latecomers = Latecomers(runner, schema, serving.sweep_all)
         self.gatekeeper = Gatekeeper(runner, schema, serving.has_limits)
         self.flows = FlowKeeper(runner, schema)
@@ -83,6 +85,7 @@ class Duties:
             self.rescuer,
             self.reconciler,
             self.cancellations,
+            self.asked,
             self.latecomers,
             MarkKeeper(runner, schema, serving.lanes),
             self.settings,
@@ -102,6 +105,17 @@ class Duties:
     def _cancelled(self, job_id: int) -> None:
         if not self._worker.serving.cancel_gathered(job_id):
             self._worker.executor.interrupt("cancelled", job_id)
+
+    def _asked(self, state: Leaving) -> None:
+        worker = self._worker
+        if state == "draining" and not worker.leaving:
+            logger.info("worker %s was asked to drain: it stops when what runs has ended", worker.name)
+            worker.asked = True
+            worker.drain()
+        elif state == "stopping" and not worker.stopping:
+            logger.info("worker %s was asked to stop", worker.name)
+            worker.asked = True
+            worker.stop()
 
     def _delay(self, task: str, attempt: int) -> float:
         app = self._worker.app

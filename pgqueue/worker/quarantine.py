@@ -117,7 +117,7 @@ class Quarantine:
         self._release_others()
         try:
             alone = await self._alone(patience)
-            if worker.stopping:
+            if worker.leaving:
                 return
             self._waiting = None
             if alone:
@@ -125,7 +125,7 @@ class Quarantine:
         finally:
             self._rested_at = time.monotonic() + SHARE * (time.monotonic() - began)
             for slots in worker.serving.slots.values():
-                slots.open = not worker.stopping
+                slots.open = not worker.leaving
                 slots.fill()
         if not alone:
             self._put_off(job, patience)

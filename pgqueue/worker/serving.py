@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Collection, Coroutine
 from datetime import timedelta
@@ -22,6 +23,7 @@ from pgqueue.worker.claimer import Claimer
 from pgqueue.worker.lanes import Lanes
 from pgqueue.worker.queues import QueueSpec
 from pgqueue.worker.slots import Slots
+from pgqueue.worker.stopping import cancel
 from pgqueue.worker.timeouts import timeout_of
 from pgqueue.worker.upkeep import QueueSettings
 
@@ -63,7 +65,7 @@ class Serving:
         only_own: bool,
         listen: bool,
         poll_interval: float,
-        start: Callable[[Coroutine[Any, Any, Any]], Any],
+        start: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
     ) -> None:
         self._worker = worker
         self._spec = spec
@@ -80,6 +82,7 @@ class Serving:
         self.known_at_start: set[str] = set()
         self.slots: dict[str, Slots] = {}
         self.claimers: dict[str, Claimer] = {}
+        self._claiming: set[asyncio.Task[Any]] = set()
 
     def read_settings(self, settings: dict[str, QueueSettings], names: set[str], templates: Templates) -> None:
         """Take over what the tables say; `names` are the queues that there are."""
@@ -98,7 +101,7 @@ class Serving:
         )
         served = len(self.slots)
         for queue, count in self._spec.resolve(self.known_queues(names)).items():
-            if queue not in self.slots and not self._worker.stopping:
+            if queue not in self.slots and not self._worker.leaving:
                 self._serve(queue, count)
         if len(self.slots) > served and self._worker.life.heartbeat is not None:
             self._start(self._record_queues())
@@ -228,6 +231,8 @@ class Serving:
             case "cancel", [_]:
                 # Anybody can send a notification: the table says what was cancelled.
                 self._worker.duties.cancellations.wake()
+            case "asked", [worker] if worker == str(self._worker.id):
+                self._worker.duties.asked.wake()
 
     def wake(self, queue: str, *, sweep: bool = False) -> None:
         if queue in self.claimers:
@@ -245,6 +250,7 @@ class Serving:
     def sweep_all(self) -> None:
         """Nobody knows what was missed."""
         self._worker.duties.cancellations.wake()
+        self._worker.duties.asked.wake()
         for queue in self.claimers:
             self.wake(queue, sweep=True)
 
@@ -270,6 +276,14 @@ class Serving:
         """Start nothing more."""
         for slots in self.slots.values():
             slots.open = False
+
+    async def end_claims(self) -> None:
+        """Claim nothing more, and give back whatever has not started."""
+        self.close_slots()
+        self.release_all()
+        await cancel(self._claiming)
+        # What a claimer took while it was being ended.
+        self.release_all()
 
     def release_standing(self) -> None:
         """Give back what waits for slots that do not come free."""
@@ -317,7 +331,7 @@ class Serving:
             found_nothing=worker.reporter.look_at,
             on_claimed=None if worker.metrics is None else worker.metrics.claimed,
         )
-        self._start(claimer.run())
+        self._claiming.add(self._start(claimer.run()))
 
     def _slots_of(self, queue: str, count: int) -> Slots:
         executor = self._worker.executor

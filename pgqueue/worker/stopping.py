@@ -29,11 +29,11 @@ async def stop_gracefully(
 ) -> None:
     """Stop `worker` within its `shutdown_timeout`, or at once when `force` is set."""
     worker.serving.release_all()
-    await _cancel(set(background))
+    await cancel(set(background))
     # What a claimer took while it was being stopped.
     worker.serving.release_all()
     with suppress(psycopg.Error, PgQueueError, TimeoutError):
-        await asyncio.wait_for(worker.services.fetch(fleet.mark_stopping(worker.app.schema, worker.id)), 1.0)
+        await asyncio.wait_for(worker.services.fetch(fleet.mark_leaving(worker.app.schema, worker.id, "stopping")), 1.0)
         # A claim whose answer was cut off is in the table, and its jobs would wait for those that run here.
         await asyncio.wait_for(worker.duties.reconciler.run_once(), RECONCILE_SECONDS)
     await _let_end(worker, force)
@@ -61,7 +61,7 @@ async def abandon(worker: Worker, parts: set[asyncio.Task[Any]]) -> None:
     heartbeat = worker.life.heartbeat
     if heartbeat is not None:
         heartbeat.stop()
-    await _cancel(parts)
+    await cancel(parts)
     await asyncio.gather(*(slots.close() for slots in worker.serving.slots.values()), return_exceptions=True)
     for close in worker.app.at_close:
         with suppress(Exception):
@@ -99,7 +99,8 @@ async def _let_end(worker: Worker, force: asyncio.Event) -> None:
                     await worker.executor.changed()
 
 
-async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
+async def cancel(tasks: set[asyncio.Task[Any]]) -> None:
+    """End tasks, and wait until they have."""
     pending = set(tasks)
     while pending:
         # Again and again: a library may swallow a cancellation, and the worker must end all the same.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pgqueue.worker")
 
 CANCEL_INTERVAL = 1.0
+ASKED_INTERVAL = 2.0
 MARKS_INTERVAL = 1.0
 KEEP_AFTER = 10_000
 KEEP_INTERVAL = 60.0
@@ -98,6 +99,25 @@ class Cancellations(Service):
             for job_id in await self.runner.fetch(claiming.cancelled_among(self.schema, ids)):
                 self._on_cancelled(job_id)
         return CANCEL_INTERVAL
+
+
+class Asked(Service):
+    """Does what somebody has asked of this worker in the table `workers`: to drain, or to stop."""
+
+    name = "asked"
+
+    def __init__(
+        self, runner: Runner, schema: str, *, worker: Callable[[], UUID], on_asked: Callable[[fleet.Leaving], None]
+    ) -> None:
+        super().__init__(runner, schema)
+        self._worker = worker
+        self._on_asked = on_asked
+
+    async def run_once(self) -> float:
+        for state in await self.runner.fetch(fleet.asked_of(self.schema, self._worker())):
+            if state != "running":
+                self._on_asked(state)
+        return ASKED_INTERVAL
 
 
 class Reconciler(Service):

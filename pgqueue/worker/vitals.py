@@ -31,13 +31,15 @@ def health_of(worker: Worker) -> Health:
     unready = []
     if worker.stopping:
         unready.append("it stops")
+    elif worker.draining:
+        unready.append("it drains: it claims no more, and stops when what runs has ended")
     elif not worker.life.registered.is_set():
         unready.append("its lease was lost, and it registers anew")
     elif heartbeat is not None and heartbeat.is_in_doubt():
         unready.append(f"its lease was renewed {now - heartbeat.beat_at:.0f} s ago, and may have ended")
     if stood > limit and not hung:
         unready.append(f"its event loop has stood still for {stood:.0f} s, where {limit:g} are allowed")
-    elif not worker.stopping:
+    elif not worker.leaving:
         for queue, claimer in list(worker.serving.claimers.items()):
             if (since := now - claimer.looked_at) > limit:
                 why = f"no claim of queue {queue} has succeeded for {since:.0f} s, where {limit:g} are allowed"

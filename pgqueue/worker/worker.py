@@ -125,6 +125,9 @@ class Worker:
         self._background: set[asyncio.Task[Any]] = set()
         self._lasting: set[asyncio.Task[Any]] = set()
         self._broken: BaseException | None = None
+        # Whether somebody asked it through the table `workers` to end.
+        self.asked = False
+        self._draining = self._claims_ended = False
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
@@ -149,6 +152,16 @@ class Worker:
         return self._stop.is_set()
 
     @property
+    def draining(self) -> bool:
+        """Whether it claims no more, and stops when what runs has ended."""
+        return self._draining and not self.stopping
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it is to begin nothing more."""
+        return self._draining or self.stopping
+
+    @property
     def idle(self) -> bool:
         """Nothing runs, waits here for a slot, or waits to be written."""
         waiting = any(slots.waiting for slots in self.serving.slots.values())
@@ -168,6 +181,15 @@ class Worker:
         """Start, and work until it is stopped, drained, or recycled."""
         await self.start()
         await self.wait()
+
+    def drain(self) -> None:
+        """Claim no more, give back what has not started, and stop once the rest has ended, however long that takes.
+
+        Meanwhile cancellations and timeouts reach its jobs as before; `stop` cuts it short.
+        """
+        if not self.leaving:
+            self._draining = True
+            self.start_part(self._drain())
 
     def stop(self) -> None:
         """Claim no more, give back what has not started, and let the rest end within `shutdown_timeout`."""
@@ -325,6 +347,13 @@ class Worker:
             logger.error("a part of the worker broke: it stops, and its jobs are given back", exc_info=self._broken)
             self.stop()
 
+    async def _drain(self) -> None:
+        await self.serving.end_claims()
+        # A claim whose answer was cut off is in the table, and its jobs would wait for those that run here.
+        self.duties.reconciler.wake()
+        await self.services.insist(fleet.mark_leaving(self.app.schema, self.id, "draining"))
+        self._claims_ended = True
+
     async def _until_stopped(self) -> None:
         await self._stop.wait()
         await stop_gracefully(self, self._force, self._background, self._lasting)
@@ -347,7 +376,7 @@ class Worker:
 
     async def _watch_limits(self) -> None:
         while True:
-            if await self._limits.reached(self):
+            if (self._claims_ended and self.idle) or await self._limits.reached(self):
                 self.stop()
                 return
             await asyncio.sleep(0.1)

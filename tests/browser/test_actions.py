@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from pgqueue.flow import chain
 from pgqueue.testing import drain
 from pgqueue.web.pages import ENDPOINTS
 from tests.browser.conftest import Look, Site, settled
+from tests.integration.test_cli_worker import until
 
 ACTIONS = {endpoint.name: endpoint.path for endpoint in ENDPOINTS if endpoint.is_action}
 
@@ -166,12 +168,35 @@ def tasks(site: Site, hand: Hand) -> None:
     assert "is enqueued" in hand.click("Enqueue")
 
 
+def run_worker(dsn: str, name: str) -> None:
+    """A worker, until it is asked to end."""
+    app = PgQueue(dsn)
+    app.task(name="click.works")(lambda: None)
+
+    async def run() -> None:
+        await app.worker(["clicked"], name=name).run()
+        await app.aclose()
+
+    asyncio.run(run())
+
+
+def workers(site: Site, hand: Hand) -> None:
+    with ThreadPoolExecutor(1) as beside:
+        for verb in ("Drain", "Stop"):
+            ended = beside.submit(run_worker, site.app.database.dsn, verb)
+            until(lambda: site.app.workers.list())
+            [worker] = site.app.workers.list()
+            hand.agrees(f"/workers/{worker.id}", verb)
+            # It was asked to end, and does.
+            ended.result(30)
+
+
 def health(site: Site, hand: Hand) -> None:
     hand.on("/health", "Make missing partitions")
 
 
 def test_every_action_is_clicked_and_does_what_it_says(site: Site, look: Look) -> None:
     hand = Hand(look(site.address), site.address)
-    for part in (queues, jobs, failures, schedules, tasks, health):
+    for part in (queues, jobs, failures, schedules, tasks, workers, health):
         part(site, hand)
     assert sorted(set(ACTIONS) - hand.actions()) == []

@@ -457,6 +457,7 @@ def test_a_queue_is_paused_and_resumed_and_a_typo_pauses_nothing(invoke: Invoke,
 
 def test_empty_lists_say_what_to_do(invoke: Invoke) -> None:
     assert "pgqueue worker" in invoke("workers", "list").stderr
+    assert "no live worker has the name or id w: none is alive" in invoke("workers", "stop", "w", exit_code=3).stderr
     assert "@app.cron" in invoke("schedules", "list").stderr
     assert invoke("tasks", "list").stdout == ""
 

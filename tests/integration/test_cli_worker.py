@@ -40,6 +40,11 @@ async def endless() -> None:
     await asyncio.sleep(3600)
 
 @app.task()
+async def wait_for(file: str) -> None:
+    while not os.path.exists(file):
+        await asyncio.sleep(0.02)
+
+@app.task()
 def which() -> int:
     return os.getpid()
 
@@ -205,6 +210,63 @@ def test_several_processes_are_kept_alive_until_they_are_told_to_stop(start: Sta
     assert "was killed by SIGKILL" in supervisor.said()
     supervisor.send(signal.SIGTERM)
     assert supervisor.wait() == 0
+
+
+def say(app: PgQueue, folder: Path, *args: str) -> str:
+    """What a command of another process says."""
+    env = os.environ | {"PGQUEUE_DSN": app.database.dsn, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    command = [sys.executable, "-m", "pgqueue", *args]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=True).stderr
+
+
+@pytest.mark.parametrize("listens", [True, False])
+def test_a_worker_process_that_is_asked_to_drain_ends_its_job_and_then_itself(
+    start: Start, app: PgQueue, tmp_path: Path, listens: bool
+) -> None:
+    gate = tmp_path / "gate"
+    job = app.enqueue("cli_jobs.tasks.wait_for", {"file": str(gate)})
+    worker = start("worker", "--name", "one", *([] if listens else ["--no-listen"]))
+    until(lambda: app.jobs.get(job.id).state == "running", worker.said())
+    said = say(app, tmp_path, "workers", "drain", "one")
+    assert said == "one drains: it stops when what runs has ended.\n"
+    until(lambda: "one was asked to drain" in worker.said())
+    assert [one.state for one in app.workers.list()] == ["draining"]
+    later = app.enqueue("cli_jobs.tasks.which")
+    assert worker.process.poll() is None
+    gate.touch()
+    assert worker.wait() == 0
+    assert is_completed(app, job.id)
+    assert app.jobs.get(later.id).state == "available"
+    assert app.workers.list() == []
+
+
+def test_a_signal_cuts_a_drain_short(start: Start, app: PgQueue, tmp_path: Path) -> None:
+    job = app.enqueue("cli_jobs.tasks.endless")
+    worker = start("worker", "--name", "one", "--shutdown-timeout", "100ms")
+    until(lambda: app.jobs.get(job.id).state == "running", worker.said())
+    say(app, tmp_path, "workers", "drain", "one")
+    until(lambda: "one was asked to drain" in worker.said())
+    worker.send(signal.SIGTERM)
+    assert worker.wait() == 0
+    assert (app.jobs.get(job.id).state, app.jobs.get(job.id).attempt) == ("available", 0)
+
+
+def test_a_supervisor_starts_no_other_for_a_process_that_was_asked_to_stop_and_ends_with_the_last(
+    start: Start, app: PgQueue, tmp_path: Path
+) -> None:
+    job = app.enqueue("cli_jobs.tasks.endless")
+    supervisor = start("worker", "-p", "2", "--name", "pair", "--shutdown-timeout", "100ms")
+    until(lambda: len(app.workers.list()) == 2 and app.jobs.get(job.id).state == "running", supervisor.said())
+    assert say(app, tmp_path, "workers", "stop", "pair-1") == "pair-1 stops.\n"
+    until(lambda: "pair-1 stopped after" in supervisor.said(), supervisor.said())
+    until(lambda: [worker.name for worker in app.workers.list()] == ["pair-2"])
+    # The other goes on, and takes what the first may have given back.
+    assert app.enqueue("cli_jobs.tasks.which").result(TIMEOUT)
+    assert say(app, tmp_path, "workers", "drain", "pair-2") == "pair-2 drains: it stops when what runs has ended.\n"
+    assert app.jobs.cancel(job.id) == [job.id]
+    assert supervisor.wait() == 0
+    assert "another starts" not in supervisor.said()
+    assert "replaced" not in supervisor.said()
 
 
 def test_dev_replaces_a_worker_that_crashed_and_ends_with_it_at_a_signal(start: Start, data: Path) -> None:

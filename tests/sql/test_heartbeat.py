@@ -93,7 +93,7 @@ def test_a_worker_leaves_only_when_no_claim_of_it_is_left(db: Connection) -> Non
 
 def test_a_stopping_worker_is_idle_for_no_queue(db: Connection) -> None:
     me = worker(db, idle=["mail"])
-    fetch(db, fleet.mark_stopping(SCHEMA, me))
+    fetch(db, fleet.mark_leaving(SCHEMA, me, "stopping"))
     assert value(db, "select state from pgqueue.workers") == "stopping"
     assert value(db, "select count(*) from pgqueue.idle_workers") == 0
 

@@ -130,7 +130,7 @@ def test_queues_with_waiting_jobs_and_no_living_worker_are_named(db: Connection)
     assert run(db, measure(SCHEMA, every)) == Measured(2, ("a", "b"))
     assert (figure(db, Alert.no_worker("mail")), figure(db, Alert.no_worker("a"))) == (0, 1)
     assert figure(db, Alert.no_worker("none")) == 0
-    fetch(db, fleet.mark_stopping(SCHEMA, living))
+    fetch(db, fleet.mark_leaving(SCHEMA, living, "stopping"))
     assert figure(db, Alert.no_worker("mail")) == 1
     claim(db, living, queue="a")
     assert run(db, measure(SCHEMA, every)) == Measured(2, ("b", "mail"))

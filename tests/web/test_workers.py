@@ -48,6 +48,40 @@ async def test_one_whose_heartbeat_is_over_is_lost(app: PgQueue, dsn: str, viewe
     assert "other workers rescue its jobs" in (await viewer.get(f"/workers/{id_}")).text
 
 
+async def test_a_worker_is_drained_and_stopped_after_a_question_which_is_noted(
+    app: PgQueue, operator: Browser, viewer: Browser
+) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    @app.task(name="slow")
+    async def slow() -> None:
+        begun.set()
+        await go_on.wait()
+
+    slow.enqueue()
+    async with app.worker(name="w", shutdown_timeout=0) as worker:
+        await begun.wait()
+        page = f"/workers/{worker.id}"
+        assert "/ask" not in (await viewer.get(page)).text
+        assert (await viewer.post(f"{page}/drain")).status_code == 403
+        assert "verb=drain" in (await operator.get(page)).text
+        question = (await operator.get(f"{page}/ask?verb=drain")).text
+        assert "It runs 1 job now, claims no more, and stops when they have ended" in question
+        said = await operator.act(f"{page}/drain", on=f"{page}/ask?verb=drain")
+        assert said == "w drains: it stops when what runs has ended."
+        assert "draining" in (await viewer.get("/workers")).text
+        assert "verb=drain" not in (await operator.get(page)).text
+        assert await operator.act(f"{page}/drain", on=page) == "w drains or stops already."
+        assert "given back, without using an attempt" in (await operator.get(f"{page}/ask?verb=stop")).text
+        assert await operator.act(f"{page}/stop", on=page) == "w stops."
+        await worker.wait()
+    noted = (await operator.get("/audit")).text
+    assert "stop_worker" in noted
+    assert "drain_worker" in noted
+    assert (await operator.get(f"{page}/ask")).status_code == 404
+    assert "not registered any more" in await operator.act(f"{page}/stop")
+
+
 @pytest.mark.parametrize("id_", ["x", "1", "2c0f4f3e-7d53-4a0e-9a55-0e9b0b6a0b11"])
 async def test_what_is_no_worker_is_not_found(viewer: Browser, id_: str) -> None:
     assert (await viewer.get(f"/workers/{id_}")).status_code == 404
