@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) install --quiet pip==26.3
 	$(PIP) install --quiet --constraint constraints.txt --build-constraint constraints.txt \
-		--editable '.[asyncio,fast,embedded,demo,push,web,metrics,otel,sentry]' --group dev
+		--editable '.[asyncio,fast,embedded,demo,push,web,metrics,otel,sentry,tui]' --group dev
 	touch $@
 
 demo: .venv

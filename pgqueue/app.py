@@ -34,7 +34,7 @@ from pgqueue.database import Database
 from pgqueue.effects import KEEP_EFFECTS
 from pgqueue.errors import ArgumentError, ConfigurationError, seconds
 from pgqueue.events import Callback, EventName, Subscribers
-from pgqueue.flow import after_of
+from pgqueue.flow import NOT_GIVEN, after_of
 from pgqueue.job import AS_REGISTERED, Job, NewJob
 from pgqueue.limit import Limit, limits_of
 from pgqueue.middleware import Middleware, Stack
@@ -455,7 +455,7 @@ class PgQueue:
         if unique is not None:
             # As they are stored.
             key = filled(unique.key, arguments.loads(text))
-        after = after_of(task, options.pop("after", ()), options.pop("on_failure", "fail_parent"))
+        after = after_of(task, options.pop("after", NOT_GIVEN), options.pop("on_failure", "fail_parent"))
         job = new_job(task, text, key=key, unique=unique, **options)._replace(after=after)
         # What the task is registered with may say what happens while its key is held.
         return job if unique is not None else job._replace(on_conflict=AS_REGISTERED)

@@ -154,6 +154,13 @@ def sqlalchemy_url(dsn: str, *, driver: str = "postgresql+psycopg") -> URL:
     )
 
 
+def place(dsn: str, schema: str) -> str:
+    """Which database and schema, for people: `shop`, `shop · jobs`."""
+    parts = conninfo.conninfo_to_dict(dsn)
+    name = str(parts.get("dbname") or parts.get("user") or "postgres")
+    return name if schema == "pgqueue" else f"{name} · {schema}"
+
+
 def masked(dsn: str) -> str:
     """`dsn` without its password, for people."""
     try:

@@ -20,7 +20,8 @@ LOCAL = frozenset({"connection", "open_journal", "journal", "open_effects", "eff
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_current: ContextVar[Context | None] = ContextVar("pgqueue_current_job", default=None)
+_current: ContextVar[Context | ClaimedJob | None] = ContextVar("pgqueue_current_job", default=None)
+_make: ContextVar[Callable[[ClaimedJob], Context]] = ContextVar("pgqueue_make_context")
 
 
 @dataclass(slots=True)
@@ -194,12 +195,19 @@ def current_job() -> Context:
 
 def find_job() -> Context | None:
     """As `current_job`; None outside of one."""
-    return _current.get()
+    held = _current.get()
+    if held is None or isinstance(held, Context):
+        return held
+    return held.context or _make.get()(held)
 
 
-def enter(context: Context) -> None:
-    """Make `context` the current job of this task or thread."""
-    _current.set(context)
+enter = _current.set
+"""Makes a context the current job of this task or thread, or a job, whose context is made when somebody asks for it."""
 
 
-__all__ = ["Context", "current_job", "enter", "find_job"]
+def make_contexts_with(make: Callable[[ClaimedJob], Context]) -> None:
+    """How those are made for jobs that are entered here. It sets `job.context` too."""
+    _make.set(make)
+
+
+__all__ = ["Context", "current_job", "enter", "find_job", "make_contexts_with"]

@@ -19,7 +19,7 @@ PgQueueError
 │   ├── JobFailed             it went to `failed_jobs`
 │   └── JobCancelled          it was cancelled
 ├── ResultTimeout             the job had not ended in time
-├── ChildFailed               a job that was waited for did not complete, and has no result
+├── ChildFailed               a job that was waited for has no result, mostly since it did not complete
 ├── EffectMismatch            a key of `once` was used before, with other arguments
 ├── EffectHeld                another call under a key of `once` is under way
 └── TaskSignal                raised by a task to choose its own outcome
@@ -145,7 +145,10 @@ class ResultTimeout(PgQueueError, TimeoutError):
 
 
 class ChildFailed(PgQueueError):
-    """A job that another has waited for did not complete. Of a job that failed unrun for it: its `error_type`."""
+    """A job that was waited for did not complete, or its result is not stored.
+
+    Of a job that failed unrun for it: its `error_type`.
+    """
 
 
 class EffectMismatch(PgQueueError):

@@ -38,6 +38,8 @@ class Node:
 
 One: TypeAlias = Node | Job | int | str
 After: TypeAlias = One | Sequence[One] | Mapping[Any, OnFailure]
+# Known by its identity: a list that happens to be empty was given.
+NOT_GIVEN: Sequence[int] = range(0)
 Part: TypeAlias = "NewJob | Flow"
 
 
@@ -112,7 +114,7 @@ class Flow:
         return f"<Flow{named} of {len(self.nodes)} jobs>"
 
     def add(
-        self, job: NewJob, *, after: After = (), on_failure: OnFailure = "fail_parent", name: str | None = None
+        self, job: NewJob, *, after: After = NOT_GIVEN, on_failure: OnFailure = "fail_parent", name: str | None = None
     ) -> Node:
         """Add a job that waits for those in `after`: nodes of this flow, their names, or jobs that exist, or their ids.
 
@@ -135,7 +137,7 @@ class Flow:
         _checked_name(name, "name")
         if name in self._names:
             raise ArgumentError(f"two jobs of {self!r} are named {name!r}: each has a name of its own, or none")
-        edges = _edges(after, on_failure)
+        edges = _edges(job.task, after, on_failure)
         for one, _ in edges:
             if isinstance(one, Node) and one.flow is not self:
                 raise ArgumentError(
@@ -360,12 +362,17 @@ class Child:
 
     @property
     def result(self) -> Any:
-        """What its task returned, as JSON gives it back. Raises ChildFailed where it has not completed.
+        """What its task returned, as JSON gives it back.
+
+        Raises ChildFailed where it has not completed, or what it returned could not be stored.
 
         total = sum(child.result for child in ctx.children() if child.state == "completed")
         """
+        error = self.error or {}
+        if self.state == "completed" and error:
+            why = error.get("message")
+            raise ChildFailed(f"job {self.job_id} ({self.task}) completed, and its result is not stored: {why}")
         if self.state != "completed":
-            error = self.error or {}
             why = ": ".join(filter(None, (error.get("type"), error.get("message")))) or "nothing more is known"
             state = "has not ended" if self.state is None else f"is {self.state}"
             raise ChildFailed(f"job {self.job_id} ({self.task}) {state}, and has no result: {why}")
@@ -374,14 +381,19 @@ class Child:
 
 def after_of(task: str, after: Any, on_failure: OnFailure) -> tuple[tuple[int, str], ...]:
     """What `Task.using(after=…)` was given: ids and policies. Raises ArgumentError."""
-    edges = _edges(after, on_failure)
+    edges = _edges(task, after, on_failure)
     if any(isinstance(one, Node | str) for one, _ in edges):
         raise ArgumentError(f"{task}: after= takes jobs that exist, or their ids; jobs to come go into a Flow")
     return tuple({_id_of(one): policy for one, policy in edges}.items())
 
 
-def _edges(after: Any, on_failure: OnFailure) -> list[tuple[One, OnFailure]]:
+def _edges(task: str, after: Any, on_failure: OnFailure) -> list[tuple[One, OnFailure]]:
     policy = _policy(on_failure)
+    if after is NOT_GIVEN and policy != "fail_parent":
+        raise ArgumentError(
+            f"{task}: on_failure={policy!r} says what a job that it waits for does to it, and it waits for none: "
+            "give after=…, or give on_failure to the job that waits for this one"
+        )
     if isinstance(after, Mapping):
         return [(_one(one), _policy(own)) for one, own in after.items()]
     if isinstance(after, Node | Job | NewJob | str | int) or not isinstance(after, Iterable):

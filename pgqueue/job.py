@@ -63,7 +63,8 @@ class Job:
 
     `created` is False when an enqueue found a job that holds the same key and returned that one, changed if that was
     asked for.
-    Times are aware; `started_at` and `ended_at` belong to the last attempt. `unreadable` tells why `args`, `headers`,
+    Times are aware; `started_at` and `ended_at` belong to the last attempt. `reason` says why it failed or was
+    cancelled; of a completed job, why its result is not stored. `unreadable` tells why `args`, `headers`,
     `errors` or the `result` could not be read, where SQL stored what this pgqueue does not take; they are empty then.
     """
 
@@ -116,8 +117,8 @@ class Job:
         """What the task returned, as JSON gives it back; waits up to `timeout` seconds, for ever when None.
 
         Raises JobFailed and JobCancelled, whose `job` is the one that ended, ResultTimeout, JobNotFound when no history
-        is kept or the enqueue has not committed, JobEnded when what is stored cannot be read, and ConfigurationError
-        inside a running event loop.
+        is kept or the enqueue has not committed, JobEnded when what was returned could not be stored (as what is larger
+        than 64 KiB) or cannot be read, and ConfigurationError inside a running event loop.
 
             send_email.enqueue("a@b.c").result(timeout=5)
         """
@@ -137,6 +138,8 @@ class Job:
             raise JobFailed(f"job {self.id} ({self.task}) failed {after}: {why}", self)
         if self.state == "cancelled":
             raise JobCancelled(f"job {self.id} ({self.task}) was cancelled: {self.reason}", self)
+        if self.reason is not None:
+            raise JobEnded(f"job {self.id} ({self.task}) completed, and its result is not stored: {self.reason}", self)
         if self.unreadable and "result" in self.unreadable:
             why = self.unreadable["result"]
             raise JobEnded(f"the result of job {self.id} ({self.task}) cannot be read: {why}", self)
@@ -157,6 +160,7 @@ class ClaimedJob:
         "began",
         "begins_at",
         "children",
+        "context",
         "crashes",
         "due",
         "fence",
@@ -186,6 +190,8 @@ class ClaimedJob:
         # What those came to that it has waited for.
         self.children: tuple[Any, ...] = ()
         self.limited = False
+        # What its run sees of it, once somebody has asked.
+        self.context: Any = None
         # Of the trace that its run belongs to, where somebody traces.
         self.trace_id: str | None = None
         (
@@ -225,11 +231,13 @@ def checked_tag(tag: object, task: str) -> None:
         raise ArgumentError(f"{task}: tag {shown} is not valid: use text of 1 to 500 characters")
 
 
-def checked_id(job_id: object) -> int:
-    """A job's id. Raises ArgumentError, also for text: "12" would be the jobs 1 and 2 where several may be given."""
-    if type(job_id) is not int or not -(2**63) <= job_id < 2**63:
-        raise ArgumentError(f"{job_id!r} is no job id: give a whole number below 2**63, such as job.id or int(text)")
-    return job_id
+def checked_id(given: object, what: str = "job") -> int:
+    """The id of a job, or `what` it is of. Raises ArgumentError, also for text: "12" would be 1 and 2 among several."""
+    if type(given) is not int or not -(2**63) <= given < 2**63:
+        raise ArgumentError(
+            f"{given!r} is no {what} id: give a whole number below 2**63, such as {what}.id or int(text)"
+        )
+    return given
 
 
 def checked_ids(job_ids: object) -> tuple[int, ...]:

@@ -42,9 +42,13 @@ class AttemptError:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The task returned; `result` is JSON text, None when it returned None."""
+    """The task returned; `result` is JSON text, None when it returned None.
+
+    `unstored`: why what it returned cannot be stored; there is no `result` then.
+    """
 
     result: str | None = None
+    unstored: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

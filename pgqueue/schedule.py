@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from croniter import CroniterBadDateError, croniter
 
 from pgqueue.errors import ArgumentError, ConfigurationError
+from pgqueue.wording import duration_of
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -289,6 +290,9 @@ def _pattern(expression: str) -> _Pattern:
         return _Pattern(expression)
     fields = expression.split(" ")
     if len(fields) not in (5, 6):
+        if span := _seconds(expression):
+            given = f"timedelta(seconds={span:g})"
+            raise refusal(f"it is an interval: use {given}, as in @app.every({given}), or --every on the command line")
         raise refusal(
             f"it has {len(fields)} fields; write minute, hour, day of month, month, weekday"
             " and, if wanted, the second as the last, such as '0 9 * * MON-FRI'"
@@ -311,6 +315,13 @@ def _pattern(expression: str) -> _Pattern:
                 " for the last day of a month write L"
             ) from None
     return pattern
+
+
+def _seconds(expression: str) -> float | None:
+    try:
+        return duration_of(expression.removeprefix("every "))
+    except ArgumentError:
+        return None
 
 
 def _check_zone(name: str) -> None:

@@ -29,6 +29,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def agreeing(number: int, one: str, several: str) -> str:
+    """The verb that fits the number: `runs` or `run`, `has` or `have`."""
+    return one if number == 1 else several
+
+
 def listed(names: Sequence[str], most: int = 5) -> str:
     """`a, b, c, d, e and 3 more`."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""

@@ -33,7 +33,7 @@ comment on column {schema}.flow_jobs.task is 'As in jobs.';
 comment on column {schema}.flow_jobs.name is 'What its flow calls it.';
 comment on column {schema}.flow_jobs.state is 'completed, cancelled, skipped (a callback that was not to run), failed, or gone (deleted); null while it is live.';
 comment on column {schema}.flow_jobs.result is 'What its task returned.';
-comment on column {schema}.flow_jobs.error is 'Why it did not complete: type and message.';
+comment on column {schema}.flow_jobs.error is 'Why it did not complete, or has no result to give: type and message.';
 comment on column {schema}.flow_jobs.adopted is 'Whether it was there before its flow, which came to wait for it: it is not cancelled with it.';
 
 create table {schema}.flow_edges (

@@ -791,8 +791,9 @@ begin
         where (l.scope, l.name, l.key) = (of_scope, task, '') and l.paused;
         was_paused := found;
     else
+        -- One that was closed for a time is not paused once that is over.
+        was_paused := exists (select from {schema}.gates g where g.name = gate and g.closed_until > clock_timestamp());
         update {schema}.gates g set closed_until = null where g.name = gate and g.closed_until is not null;
-        was_paused := found;
         -- A failed job that halts the key lets it go.
         with held as (update {schema}.failed_jobs f set places = null where f.places is not null and f.places @> array[gate] returning 1)
         insert into {schema}.freed_places (gate, loose) select gate, false from held;
@@ -836,11 +837,12 @@ begin
         when catch_up = 'all' and overlap <> 'allow' then format('catch_up all with overlap %s', overlap)
         when grace not between interval '0' and interval '3653 days' then format('grace %s', grace)
         when jitter not between interval '0' and interval '3653 days' then format('jitter %s', jitter)
+        when end_at < {schema}.clock() then format('end_at %s, which is over', end_at)
         when end_at < start_at then format('end_at %s before start_at %s', end_at, start_at)
         when max_runs < 1 then format('max_runs %s', max_runs) end;
     if problem is not null then
         raise exception 'schedule % was given %', quote_nullable(left(name, 100)), problem using errcode = '22023',
-            hint = 'Give a name and a task of at most 100 letters, digits and . _ - ; args is an object; one of cron (five or six fields, or such as @daily) and every (1 second to ten years); tz is an IANA name; catch_up is skip, latest or all (which allows overlap), overlap is allow, skip, queue_one or cancel_running; grace and jitter are not negative; max_runs is at least 1.';
+            hint = 'Give a name and a task of at most 100 letters, digits and . _ - ; args is an object; one of cron (five or six fields, or such as @daily) and every (1 second to ten years); tz is an IANA name; catch_up is skip, latest or all (which allows overlap), overlap is allow, skip, queue_one or cancel_running; grace and jitter are not negative; end_at is to come; max_runs is at least 1.';
     end if;
     perform {schema}.queue_name(coalesce(queue, 'default'));
     insert into {schema}.schedules as s (name, source, task, args, cron, every, tz, queue, catch_up, grace, overlap, jitter, start_at, end_at, max_runs)

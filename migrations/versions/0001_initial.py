@@ -86,7 +86,7 @@ TABLES = (
     "flow_news",
     "flow_turns",
 )
-SEQUENCES = ("jobs_position", "waited_until")
+SEQUENCES = ("jobs_position", "waited_until", "scheduler_seen")
 
 
 def upgrade() -> None:

@@ -322,6 +322,9 @@ comment on column {schema}.used_keys.queue is 'Its queue.';
 create sequence {schema}.waited_until as bigint;
 comment on sequence {schema}.waited_until is 'The second, as Unix counts them, up to which somebody may wait for a result: until then, ends look for those who do.';
 
+create sequence {schema}.scheduler_seen as bigint;
+comment on sequence {schema}.scheduler_seen is 'The second, as Unix counts them, in which a scheduler last looked for what is due; 1: none ever did.';
+
 create table {schema}.waiters (
     job_id bigint not null,
     expires_at timestamptz not null,
@@ -548,11 +551,11 @@ comment on column {schema}.completed_jobs.queue is 'As in jobs.';
 comment on column {schema}.completed_jobs.task is 'As in jobs.';
 comment on column {schema}.completed_jobs.unique_key is 'As in jobs; free for others again.';
 comment on column {schema}.completed_jobs.serial_key is 'As in jobs.';
-comment on column {schema}.completed_jobs.reason is 'Why it was cancelled.';
+comment on column {schema}.completed_jobs.reason is 'Why it was cancelled; or, completed, why what its task returned could not be stored.';
 comment on column {schema}.completed_jobs.args is 'As in jobs.';
 comment on column {schema}.completed_jobs.headers is 'As in jobs.';
 comment on column {schema}.completed_jobs.errors is 'Errors of the attempts before.';
-comment on column {schema}.completed_jobs.result is 'What the task returned; null when that was None.';
+comment on column {schema}.completed_jobs.result is 'What the task returned; null when that was None, or could not be stored.';
 comment on column {schema}.completed_jobs.tags is 'As in jobs.';
 comment on column {schema}.completed_jobs.own_retention is 'True where the task says how long its jobs are kept; else null.';
 

@@ -25,6 +25,7 @@ COMMANDS = [
     Entry("why", "Say why a job is not running, and what to do.", "Look"),
     Entry("doctor", "Check the server, the tables and the fleet.", "Look"),
     Entry("alerts", "List alerts and their state.", "Look"),
+    Entry("top", "Watch queues, jobs, workers and failures, live.", "Look"),
     Entry("tail", "Show what workers do, as it happens.", "Look"),
     Entry("workers", "List the worker processes.", "Look"),
     Entry("tasks", "List the tasks that workers have registered.", "Look"),

@@ -74,12 +74,12 @@ def set_breaker(target: Target, queue: str | None, task: str | None, on: tuple[s
 
 @command.command("open")
 @_of_options
-@click.option("--for", "time", type=DURATION, help="Then a job is tried. Without it, until it is closed.")
+@click.option("--for", type=DURATION, help="Then a job is tried. Without it, until it is closed.")
 @operates
-def open_breaker(target: Target, queue: str | None, task: str | None, time: float | None) -> None:
+def open_breaker(target: Target, queue: str | None, task: str | None, **given: float | None) -> None:
     """Let nothing begin, without using attempts; what runs goes on."""
     app = target.database_app()
-    of = _existing(app, queue, task)
+    of, time = _existing(app, queue, task), given["for"]
     app.breakers.open(**of, duration=time)
     until = "`pgqueue breakers close` with the same options lets it go on" if time is None else f"for {duration(time)}"
     note(f"Opened the circuit breaker of {_named(of)}: {until}.")

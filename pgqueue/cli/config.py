@@ -54,28 +54,35 @@ def command(ctx: click.Context, target: Target) -> None:
 def target_settings(target: Target) -> Iterator[Shown]:
     from pgqueue import config
 
-    own = app_settings(target)
+    own, shown = app_settings(target), {}
+    asks_app = target.asks_app()
     for name, given in (("dsn", target.dsn), ("schema", target.schema), ("app", target.app)):
         found = config.find(name, given)
         value, source = found.value, found.source
         if source == "given":
             source = f"--{name}"
-        if name == "schema" and value is None:
-            value, source = "pgqueue", "default"
         if name == "dsn" and value is not None:
             value = config.masked(value)
-        if own.get(name, value) != value:
+        if (asks_app or value is None) and own.get(name, value) != value:
             value, source = own[name], "the app"
+        if name == "schema" and value is None:
+            value, source = "pgqueue", "default"
+        shown[name] = value
         yield Shown(name, value, source, f"{PREFIX}{name.upper()}")
+
+    # What workers and schedulers go by, where commands that need no code go by what is set.
+    for name, value in own.items():
+        if value != shown[name]:
+            yield Shown(f"app {name}", value, "the app", "")
 
 
 def app_settings(target: Target) -> dict[str, str]:
-    """What the app that is named by an option has in force, whatever is set elsewhere."""
+    """Schema and database of the app that is named, as workers use them; nothing where none is, or it cannot be had."""
     from pgqueue import config
 
-    if target.app is None:
+    app = target.named_app()
+    if app is None:
         return {}
-    app = target.load_app()
     try:
         return {"schema": app.schema, "dsn": config.masked(app.database.dsn)}
     except config.NoDatabase:

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 @click.argument("task")
 @click.argument("arguments", nargs=-1, metavar="[NAME=VALUE]...")
 @click.option("--delay", type=DURATION, help="Run after so long: 30, 5m, 1h30m.")
-@click.option("--at", "run_at", type=MOMENT, help="Run at this time: 2026-12-31T09:00+01:00.")
+@click.option("--at", type=MOMENT, help="Run at this time: 2026-12-31T09:00+01:00.")
 @click.option("-q", "--queue", help="Queue, instead of the task's own.")
 @click.option("--priority", type=int, help="Lower runs first.")
 @click.option("--key", help="Unique key: no second job while one with it lives.")
 @click.option("--serial-key", help="Jobs of a queue with the same one run one at a time, in order.")
 @click.option("--max-attempts", type=click.IntRange(min=1), help="Attempts, the first run included.")
 @click.option("--timeout", type=DURATION, help="Time for one run.")
-@click.option("--tag", "tags", multiple=True, help="Tag. Repeatable.")
+@click.option("--tag", multiple=True, help="Tag. Repeatable.")
 @click.option("--force", is_flag=True, help="Also a task or queue that nobody knows yet.")
 @operates
 def command(target: Target, task: str, arguments: tuple[str, ...], force: bool, **options: Any) -> None:
@@ -51,6 +51,8 @@ def command(target: Target, task: str, arguments: tuple[str, ...], force: bool, 
     name = task_to_enqueue(app, task, force=force)
     if options["queue"] is not None and not force:
         require(app, options["queue"], forced=True)
+    # What a variable sets is named after the option, and the option after what people type.
+    options |= {"run_at": options.pop("at"), "tags": options.pop("tag")}
     given = {option: value for option, value in options.items() if value not in (None, ())}
     [job] = app.enqueue_many([new_job(app, name, arguments, given)])
     if app.tasks.named(name) is None:

@@ -10,14 +10,14 @@ import click
 
 from pgqueue.cli.bulk import confirm, in_batches
 from pgqueue.cli.detail import show_job
-from pgqueue.cli.errors import NotFound, did_you_mean
+from pgqueue.cli.errors import NAMED, NotFound, did_you_mean
 from pgqueue.cli.listings import FAILED, FAILURES
 from pgqueue.cli.naming import full_names
 from pgqueue.cli.options import limit_option, operates, target_options, watch_option, yes_option
 from pgqueue.cli.output import note
 from pgqueue.cli.target import Target
 from pgqueue.errors import JobNotFound
-from pgqueue.wording import counted
+from pgqueue.wording import counted, listed
 
 if TYPE_CHECKING:
     from pgqueue.app import PgQueue
@@ -95,7 +95,7 @@ def bulk(*options: Callable[[Any], Any]) -> Callable[[Callable[..., None]], clic
     def made(verb: Callable[..., None]) -> click.Command:
         @click.argument("job_ids", type=int, nargs=-1)
         @filters
-        @click.option("--all", "everything", is_flag=True, help="All failed jobs.")
+        @click.option("--all", is_flag=True, help="All failed jobs.")
         @click.option("-n", "--limit", type=click.IntRange(min=1), help="At most so many, the oldest.")
         @click.option("--dry-run", is_flag=True, help="Only say how many.")
         @yes_option
@@ -104,7 +104,7 @@ def bulk(*options: Callable[[Any], Any]) -> Callable[[Callable[..., None]], clic
         def act(target: Target, job_ids: tuple[int, ...], yes: bool, dry_run: bool, **given: Any) -> None:
             app = target.database_app()
             where = full_names(app, {name: given.pop(name) for name in FILTERS})
-            ids = chosen(app, job_ids, everything=given.pop("everything"), limit=given.pop("limit"), **where)
+            ids = chosen(app, job_ids, everything=given.pop("all"), limit=given.pop("limit"), **where)
             if dry_run:
                 note(f"{counted(len(ids), 'failed job')} would be meant.")
             elif ids:
@@ -129,14 +129,37 @@ def redrive(
     """Send failed jobs back to their queues: by id, by filters, or --all. Attempts start anew."""
     if not named:
         confirm(f"Redrive {counted(len(ids), 'failed job')}?", yes=yes)
-    if rate is None:
-        done = in_batches("Redriving", ids, lambda batch: len(app.failed.redrive(batch, to_queue=to_queue)))
-    else:
-        # One after the other over all of them.
-        done = len(app.failed.redrive(ids, rate=rate, to_queue=to_queue))
-    left = len(ids) - done
-    stayed = f"; {counted(left, 'job')} stayed, since a live job holds the key or somebody was faster" if left else ""
-    note(f"Redrove {counted(done, 'failed job')}{stayed}.")
+    went: set[int] = set()
+
+    def act(batch: Sequence[int]) -> int:
+        back = app.failed.redrive(batch, rate=rate, to_queue=to_queue)
+        went.update(back)
+        return len(back)
+
+    # At a rate, one after the other over all of them.
+    done = in_batches("Redriving", ids, act) if rate is None else act(ids)
+    left = [id_ for id_ in ids if id_ not in went]
+    note(f"Redrove {counted(done, 'failed job')}{_stayed(app, left, to_queue) if left else ''}.")
+
+
+def _stayed(app: PgQueue, ids: Sequence[int], to_queue: str | None) -> str:
+    """Of jobs that were to be redriven and were not: what holds each."""
+    from pgqueue.queries.failures import stayed
+
+    still = {id_: rest for id_, *rest in app.database.fetch(stayed(app.schema, ids, to_queue))}
+    said = []
+    for id_ in ids[:NAMED]:
+        match still.get(id_):
+            case None:
+                said.append(f"job {id_} is no longer failed")
+            case [int(holder), _]:
+                said.append(f"job {id_} stayed, since live job {holder} holds its key")
+            case [_, "child_failed"]:
+                said.append(f"job {id_} comes back with the job that it failed for")
+            case _:
+                said.append(f"job {id_} stayed, since another transaction has locked its row: try again")
+    more = [f"and {len(ids) - NAMED:,} more"] if len(ids) > NAMED else []
+    return "; " + "; ".join([*said, *more])
 
 
 @bulk()
@@ -162,8 +185,14 @@ def chosen(
     found = app.database.fetch(failed_ids(app.schema, which, limit))
     missing = sorted(set(job_ids) - set(found))
     if missing and limit is None:
-        raise NotFound(f"no failed job has the id {missing[0]}: `pgqueue jobs show {missing[0]}` tells where it is")
+        raise NotFound(_not_failed(app, missing))
     return found
+
+
+def _not_failed(app: PgQueue, ids: Sequence[int]) -> str:
+    states = {job.id: job.state for job in app.jobs.list(ids=tuple(ids), limit=2 * len(ids))}
+    said = [f"job {id_} is {states[id_]}, not failed" if id_ in states else f"there is no job {id_}" for id_ in ids]
+    return f"nothing was done: {listed(said, NAMED)}"
 
 
 def none_match(app: PgQueue, **where: Any) -> str:

@@ -52,7 +52,8 @@ def list_flows(target: Target, limit: int, watch: float | None, name: str | None
 def show(target: Target, flow_id: int, job: bool, watch: float | None) -> None:
     """Show a flow as a tree.
 
-    Below each job are those that it waits for. One that several wait for has its own below it once.
+    Below each job are those that it waits for. One that several wait for has its own below it once. Where the terminal
+    is too narrow, `7 ← 6` says that 7 waits for 6.
     """
     app = target.database_app()
     row = find(app, flow_id, job=job)
@@ -87,9 +88,13 @@ def cancel(target: Target, flow_id: int, yes: bool) -> None:
 @click.argument("flow_id", type=int)
 @operates
 def retry(target: Target, flow_id: int) -> None:
-    """Redrive the failed jobs of a flow. Those that failed for them wait again."""
+    """Redrive the failed jobs of a flow. Those that failed for them wait again, and what was cancelled stays so."""
     app = target.database_app()
-    report(target, app.flows.retry(find(app, flow_id).id), "Redriven")
+    row = find(app, flow_id)
+    done = app.flows.retry(row.id)
+    report(target, done, "Redriven")
+    if not done and not row.failed:
+        note(f"Flow {row.id} is {row.state}, and none of its jobs has failed: what ended otherwise is enqueued anew.")
 
 
 def find(app: PgQueue, flow_id: int, *, job: bool = False) -> FlowRow:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pgqueue.cli.output import DIM, STATES, duration, printable
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 # Of one parent; the rest is counted.
 BROTHERS = 20
+# What a level is moved in by.
+INDENT = 4
+# Of a name.
+SHORTEST = 12
 UNFINISHED = ("running", "failed", "available", "scheduled", "blocked")
 
 
@@ -30,7 +34,7 @@ def draw(row: FlowRow, jobs: Sequence[FlowJob], width: int) -> RenderableType:
     children = {child for job in jobs for child in job.children}
     tree = Tree(head(row), guide_style=DIM)
     drawn: set[int] = set()
-    add_all(tree, [job.job_id for job in jobs if job.job_id not in children], by_id, drawn)
+    add_all(tree, [job.job_id for job in jobs if job.job_id not in children], by_id, drawn, width)
     if row.jobs > len(jobs):
         return Group(tree, Text(f"the first {len(jobs):,} of {row.jobs:,} jobs", style=DIM))
     return tree
@@ -46,33 +50,48 @@ def head(row: FlowRow) -> Text:
     return line.append(f"  {ended:,} of {row.jobs:,} ended{took}", DIM)
 
 
-def add_all(tree: Tree, ids: Sequence[int], by_id: dict[int, FlowJob], drawn: set[int]) -> None:
-    """From the top down, as it is read; without recursion: a chain of a thousand jobs is a thousand levels deep."""
+class Place(NamedTuple):
+    """Where a job is drawn: so deep in the tree. `of`: who waits for it, where that one stands on the same level."""
+
+    under: Tree
+    depth: int
+    of: int | None = None
+
+
+def add_all(tree: Tree, ids: Sequence[int], by_id: dict[int, FlowJob], drawn: set[int], width: int) -> None:
+    """From the top down, as it is read; without recursion: a chain of a thousand jobs is a thousand levels deep.
+
+    On a terminal that is too narrow for so many levels the rest goes on on the last one.
+    """
     from rich.text import Text
 
-    waiting = below(tree, ids, by_id)
+    waiting = below(Place(tree, 1), ids, by_id)
     while waiting:
-        parent, one = waiting.pop()
+        place, one = waiting.pop()
         job = by_id.get(one) if isinstance(one, int) else None
+        room = width - INDENT * place.depth
         if isinstance(one, str):
-            parent.add(Text(one, style=DIM))
+            place.under.add(Text(one, style=DIM))
         elif job is None:
-            parent.add(Text(f"{one}  of another flow", style=DIM))
+            place.under.add(Text(f"{one}  of another flow", style=DIM))
         elif job.job_id in drawn:
-            parent.add(line(job).append("  see above" if job.children else "", DIM))
+            place.under.add(line(job, place.of, room).append("  see above" if job.children else "", DIM))
         else:
             drawn.add(job.job_id)
-            waiting += below(parent.add(line(job)), job.children, by_id)
+            branch = place.under.add(line(job, place.of, room))
+            deeper = INDENT * (place.depth + 1) <= width // 2
+            of_it = Place(branch, place.depth + 1) if deeper else place._replace(of=job.job_id)
+            waiting += below(of_it, job.children, by_id)
 
 
-def below(parent: Tree, ids: Sequence[int], by_id: dict[int, FlowJob]) -> list[tuple[Tree, int | str]]:
+def below(place: Place, ids: Sequence[int], by_id: dict[int, FlowJob]) -> list[tuple[Place, int | str]]:
     """What is drawn below it, the last first: ids, and how many more there are."""
     shown, rest = chosen(ids, by_id)
     ones: list[int | str] = [*shown]
     if rest:
         counts = Counter(by_id[id_].state if id_ in by_id else "of another flow" for id_ in rest)
         ones.append("… " + ", ".join(f"{count:,} more {state}" for state, count in counts.most_common()))
-    return [(parent, one) for one in reversed(ones)]
+    return [(place, one) for one in reversed(ones)]
 
 
 def chosen(ids: Sequence[int], by_id: dict[int, FlowJob]) -> tuple[Sequence[int], Sequence[int]]:
@@ -88,11 +107,16 @@ def chosen(ids: Sequence[int], by_id: dict[int, FlowJob]) -> tuple[Sequence[int]
     return [id_ for id_ in ids if id_ in first], [id_ for id_ in ids if id_ not in first]
 
 
-def line(job: FlowJob) -> Text:
+def line(job: FlowJob, of: int | None, room: int) -> Text:
+    """One job; `of` which other, where that is not plain from its place. Long names lose their beginning."""
     from rich.text import Text
 
-    text = Text(f"{job.job_id}  ", no_wrap=True, overflow="ellipsis")
-    text.append(job.task if job.name is None else f"{printable(job.name)} ({job.task})").append("  ")
+    text = Text("" if of is None else f"{of} ← ", style="", no_wrap=True, overflow="ellipsis")
+    text.append(f"{job.job_id}  ")
+    name = job.task if job.name is None else f"{printable(job.name)} ({job.task})"
+    callback = "" if job.callback is None else f"  on {job.callback}"
+    left = max(room - len(text) - len(callback) - len(job.state) - 2, SHORTEST)
+    text.append(name if len(name) <= left else f"…{name[1 - left :]}").append(callback, DIM).append("  ")
     text.append(job.state, STATES.get(job.state, DIM))
     if job.percent is not None and job.state == "running":
         text.append(f"  {job.percent:g} %")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import IO, Any, get_args
+from typing import IO, TYPE_CHECKING, Any, get_args
 
 import click
 
 from pgqueue.cli.bulk import confirm, in_batches
 from pgqueue.cli.detail import show_job
+from pgqueue.cli.errors import NAMED, NotFound
 from pgqueue.cli.listings import JOBS, job_record
 from pgqueue.cli.naming import full_names, require
 from pgqueue.cli.options import limit_option, operates, target_options, watch_option, yes_option
@@ -17,6 +18,9 @@ from pgqueue.cli.target import Target
 from pgqueue.cli.values import DURATION, MOMENT, parse_arguments
 from pgqueue.job import JobState
 from pgqueue.wording import counted
+
+if TYPE_CHECKING:
+    from pgqueue.app import PgQueue
 
 STATES = get_args(JobState)
 LIVE = ("available", "scheduled", "blocked", "running")
@@ -137,7 +141,10 @@ def edit(target: Target, job_id: int, arguments: tuple[str, ...], force: bool, *
 @yes_option
 @operates
 def promote(target: Target, job_ids: tuple[int, ...], yes: bool, **where: Any) -> None:
-    """Let scheduled jobs run now instead of later, retries included."""
+    """Let scheduled jobs run now instead of later, retries included.
+
+    It is told which of those that were named wait for something else than their time.
+    """
     from pgqueue.queries import inspecting
 
     app = target.database_app()
@@ -145,12 +152,19 @@ def promote(target: Target, job_ids: tuple[int, ...], yes: bool, **where: Any) -
     if ids and not job_ids:
         confirm(f"Promote {counted(len(ids), 'job')}?", yes=yes)
 
+    promoted: set[int] = set()
+
     def act(batch: Sequence[int]) -> int:
-        return len(app.database.fetch(inspecting.reschedule(app.schema, batch, None, 0.0)))
+        moved = [id_ for (id_,) in app.database.fetch(inspecting.promote(app.schema, batch))]
+        promoted.update(moved)
+        return len(moved)
 
     done = in_batches("Promoting", ids, act)
-    refuse_none(job_ids, done, "waiting")
-    note(f"Promoted {counted(done, 'job')}{_of(done, ids, 'were not waiting')}.")
+    others = sorted({*job_ids} - promoted)
+    why = _not_scheduled(app, others) if others else ""
+    if job_ids and not done:
+        raise NotFound(f"nothing was promoted: {why}")
+    note(f"Promoted {counted(done, 'job')}{_of(done, ids, 'were not waiting for their time')}{why and f': {why}'}.")
 
 
 @command.command()
@@ -202,14 +216,14 @@ def export(target: Target, form: str | None, output: IO[str], **where: Any) -> N
 
 
 @command.command()
-@click.option("-s", "--state", "states", type=click.Choice(PURGED), multiple=True, required=True, help="Repeatable.")
+@click.option("-s", "--state", type=click.Choice(PURGED), multiple=True, required=True, help="Repeatable.")
 @click.option("--older-than", type=DURATION, help="Enqueued, or ended, longer ago: 12h, 30d.")
 @click.option("-q", "--queue", help="In this queue.")
 @click.option("-t", "--task", help="Of this task.")
 @click.option("--dry-run", is_flag=True, help="Only say how many.")
 @yes_option
 @operates
-def purge(target: Target, states: tuple[Any, ...], dry_run: bool, yes: bool, **where: Any) -> None:
+def purge(target: Target, state: tuple[Any, ...], dry_run: bool, yes: bool, **where: Any) -> None:
     """Delete jobs in a state for good; no history is left.
 
     Waiting jobs of which a history is to be kept are cancelled instead, and running ones cannot be purged.
@@ -223,15 +237,15 @@ def purge(target: Target, states: tuple[Any, ...], dry_run: bool, yes: bool, **w
 
     app = target.database_app()
     where = full_names(app, where)
-    number = sum(app.database.fetch(purging.count(app.schema, one))[0] for one in purging_of(states, **where))
+    number = sum(app.database.fetch(purging.count(app.schema, one))[0] for one in purging_of(state, **where))
     if dry_run or not number:
         note(f"{counted(number, 'job')} would be meant." if dry_run else "No job matches: nothing was done.")
         return
     confirm(f"Delete {counted(number, 'job')} for good?", yes=yes)
-    note(f"Purged {counted(app.jobs.purge(states, **where), 'job')}.")
+    note(f"Purged {counted(app.jobs.purge(state, **where), 'job')}.")
 
 
-def chosen(app: Any, job_ids: Sequence[int], states: Sequence[str], where: dict[str, Any]) -> Sequence[int]:
+def chosen(app: PgQueue, job_ids: Sequence[int], states: Sequence[str], where: dict[str, Any]) -> Sequence[int]:
     """The ids given, or those that match: one of the two."""
     from pgqueue.queries.inspecting import JobFilter, ids_of
 
@@ -249,9 +263,29 @@ def chosen(app: Any, job_ids: Sequence[int], states: Sequence[str], where: dict[
     return found
 
 
-def refuse_none(job_ids: Sequence[int], done: int, what: str) -> None:
-    from pgqueue.cli.errors import NotFound
+def _not_scheduled(app: PgQueue, ids: Sequence[int]) -> str:
+    """What each of these jobs is, since it is not scheduled."""
+    states = {job.id: job.state for job in app.jobs.list(ids=tuple(ids), limit=2 * len(ids))}
+    said = []
+    for id_ in ids[:NAMED]:
+        match states.get(id_):
+            case None:
+                said.append(f"there is no job {id_}")
+            case "blocked":
+                said.append(f"job {id_} is blocked, and not by its time (`pgqueue why {id_}`)")
+            case "available":
+                said.append(f"job {id_} is available already (`pgqueue why {id_}`)")
+            case "running":
+                said.append(f"job {id_} is running")
+            case "scheduled":
+                said.append(f"job {id_} is scheduled since: try again")
+            case ended:
+                said.append(f"job {id_} has ended: it is {ended}")
+    more = f"; and {len(ids) - NAMED:,} more" if len(ids) > NAMED else ""
+    return "; ".join(said) + more
 
+
+def refuse_none(job_ids: Sequence[int], done: int, what: str) -> None:
     if job_ids and not done:
         ids = ", ".join(map(str, job_ids[:5])) + (", …" if len(job_ids) > 5 else "")
         raise NotFound(f"no {what} job has the id {ids}: `pgqueue jobs show ID` tells its state")

@@ -41,6 +41,15 @@ class LazyGroup(click.Group):
         entry = self.entries.get(cmd_name)
         return None if entry is None else entry.load()
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand as error:
+            # Click looks for what was meant among commands that it has imported.
+            raise click.NoSuchCommand(error.command_name, possibilities=self.entries, ctx=ctx) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         width = max(len(name) for name in self.entries)
         for section in dict.fromkeys(entry.section for entry in self.entries.values()):

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pgqueue.cli.errors import NotFound
-from pgqueue.cli.listings import HALTED, LIMITS
+from pgqueue.cli.listings import HALTED, LIMITS, PAUSED
 from pgqueue.cli.naming import require, task_itself
 from pgqueue.cli.options import operates, target_options, watch_option
 from pgqueue.cli.output import note
 from pgqueue.cli.target import Target
+from pgqueue.wording import agreeing, counted, listed
 
 if TYPE_CHECKING:
     from pgqueue.app import PgQueue
@@ -56,8 +57,9 @@ def list_limits(target: Target, watch: float | None) -> None:
     app = target.database_app()
     LIMITS.show(app.limits.list, as_json=target.as_json, watch=watch)
     if halted := app.limits.halted():
-        keys = "1 serial key is" if len(halted) == 1 else f"{len(halted):,} serial keys are"
-        note(f"{keys} halted by failed jobs: `pgqueue limits halted` shows which.")
+        note(f"{_are(len(halted), 'serial key')} halted by failed jobs: `pgqueue limits halted` shows which.")
+    if paused := app.limits.paused():
+        note(f"{_are(len(paused), 'key')} paused by hand: `pgqueue limits paused` shows which.")
 
 
 @command.command()
@@ -73,6 +75,18 @@ def halted(target: Target, watch: float | None) -> None:
     """
     app = target.database_app()
     HALTED.show(app.limits.halted, as_json=target.as_json, watch=watch)
+
+
+@command.command()
+@watch_option
+@operates
+def paused(target: Target, watch: float | None) -> None:
+    """List values of keys, and serial keys, that are paused by hand.
+
+    Whole tasks that are paused are marked in the list of limits, and whole queues in that of queues.
+    """
+    app = target.database_app()
+    PAUSED.show(app.limits.paused, as_json=target.as_json, watch=watch)
 
 
 @command.command("set")
@@ -101,7 +115,6 @@ def set_limit(
       pgqueue limits set --task shop.tasks.charge --key '{customer_id}' --concurrency 2
     """
     from pgqueue.limit import Limit
-    from pgqueue.task.declaring import check_key
 
     if concurrency is None and rate is None and not fair:
         raise click.UsageError("it would limit nothing: give --concurrency, --rate or both")
@@ -111,8 +124,7 @@ def set_limit(
         raise click.UsageError("--fair shares the slots of a queue among the values of a key: give --queue and --key")
     app = target.database_app()
     name = known(app, queue, task)
-    if name is not None and key is not None and (code := app.tasks.named(name)) is not None:
-        check_key(name, key, code.signature.names)
+    _check_key(app, name, key)
     app.limits.set(Limit(concurrency, _number(rate), burst, key, fair), queue=queue, task=name)
     note(f"Set for {_named(queue, name, key)}.")
 
@@ -148,8 +160,14 @@ def pause(target: Target, queue: str | None, task: str | None, **which: str | No
     _check_which(queue, **which)
     app = target.database_app()
     name = known(app, queue, task)
+    key = which["key"]
+    _check_key(app, name, key)
+    keys = [row.key for row in app.limits.list() if row.key and row.name == (queue or name)]
     app.limits.pause(queue=queue, task=name, **which)
     note(f"Paused {_named(queue, name, **which)}: `pgqueue limits resume` with the same options lets it go on.")
+    if key is not None and key not in keys:
+        others = f": the keys there are {listed(keys)}" if keys else ""
+        note(f"No limit of {_named(queue, name)} has the key {key}{others}. It holds for jobs with such arguments.")
 
 
 @command.command()
@@ -177,6 +195,14 @@ def known(app: PgQueue, queue: str | None, task: str | None, also: Iterable[str]
     return None if task is None else task_itself(app, task, also)
 
 
+def _check_key(app: PgQueue, task: str | None, key: str | None) -> None:
+    """Refuses a template that names what the task does not take, where its code is known."""
+    from pgqueue.task.declaring import check_key
+
+    if task is not None and key is not None and (code := app.tasks.named(task)) is not None:
+        check_key(task, key, code.signature.names)
+
+
 def one_of(queue: str | None, task: str | None) -> None:
     if (queue is None) is (task is None):
         raise click.UsageError("give one of --queue and --task")
@@ -187,6 +213,10 @@ def _check_which(queue: str | None, key: str | None, value: str | None, serial_k
         raise click.UsageError("give --key and --value, the template and one value of it, or none of them")
     if serial_key is not None and (queue is None or key is not None):
         raise click.UsageError("--serial-key is of a queue: give --queue with it, and neither --task nor --key")
+
+
+def _are(number: int, noun: str) -> str:
+    return f"{counted(number, noun)} {agreeing(number, 'is', 'are')}"
 
 
 def _limited(app: PgQueue) -> Iterable[str]:

@@ -20,6 +20,7 @@ from pgqueue.cli.output import (
     stamp,
     state,
     styled,
+    zoned,
 )
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from pgqueue.queries.fleet import WorkerInfo
     from pgqueue.queries.flows import FlowRow
     from pgqueue.queries.inspecting import QueueStats
-    from pgqueue.queries.limits import HaltedKey, LimitRow
+    from pgqueue.queries.limits import HaltedKey, LimitRow, PausedKey
     from pgqueue.queries.scheduling import ScheduleRow
 
 HIDDEN = {"operations", "created"}
@@ -178,6 +179,17 @@ LIMITS: Listing[LimitRow] = Listing(
 )
 
 
+PAUSED: Listing[PausedKey] = Listing(
+    [
+        Column("Of", lambda row: f"{row.scope} {row.name}", shrinks=True, end=True),
+        Column("Key", lambda row: row.key or "serial key", shrinks=True),
+        Column("Value", lambda row: row.value, shrinks=True),
+        Column("Blocked", lambda row: row.blocked, number=True),
+    ],
+    asdict,
+    "No value and no serial key is paused.",
+)
+
 HALTED: Listing[HaltedKey] = Listing(
     [
         Column("Queue", lambda row: row.queue, shrinks=True),
@@ -253,14 +265,15 @@ SCHEDULES: Listing[ScheduleRow] = Listing(
     "No schedules: declare them with @app.cron or @app.every, and start `pgqueue scheduler`.",
 )
 
-UPCOMING: Listing[tuple[str, datetime]] = Listing(
+UPCOMING: Listing[tuple[str, datetime, str | None]] = Listing(
     [
         Column("Schedule", lambda row: row[0], shrinks=True),
         Column("Day", lambda row: f"{row[1].astimezone():%a}"),
         Column("Time", lambda row: stamp(row[1])),
+        Column("In its zone", lambda row: None if row[2] is None else zoned(row[1], row[2])),
         Column("", lambda row: faint(relative(row[1]))),
     ],
-    lambda row: {"schedule": row[0], "run_at": row[1]},
+    lambda row: {"schedule": row[0], "run_at": row[1], "tz": row[2]},
     "Nothing is scheduled.",
 )
 

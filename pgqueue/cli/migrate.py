@@ -31,7 +31,7 @@ def command(ctx: click.Context, to: str, sql: bool, dry_run: bool) -> None:
 
     target: Target = ctx.obj
     if sql:
-        click.echo(migrate.script(schema=target.database_schema(), to=to))
+        click.echo(migrate.script(schema=target.schema_of_tables(), to=to))
         return
     app = target.unconnected_app()
     dsn, schema = app.database.dsn, app.schema

@@ -229,6 +229,19 @@ def stamp(moment: datetime) -> str:
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}"
 
 
+def zoned(moment: datetime, tz: str) -> str | None:
+    """`2026-12-31 09:00:00 CET`: the time in that zone; None where this machine's clock says the same."""
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    try:
+        there = moment.astimezone(ZoneInfo(tz))
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        # SQL has written a name that is none.
+        return None
+    text = f"{there:%Y-%m-%d %H:%M:%S %Z}"
+    return None if text == stamp(moment) else text
+
+
 def relative(moment: datetime, now: datetime | None = None) -> str:
     """`12s ago`, `in 5m`."""
     away = (moment - (now or datetime.now(UTC))).total_seconds()

@@ -60,9 +60,9 @@ def command(target: Target, task: str, arguments: tuple[str, ...]) -> None:
             raise
         traceback.print_exception(error.with_traceback(own_part(error.__traceback__)), file=sys.stderr)
         raise OperationFailed(f"{found.name} raised {type(error).__name__}") from error
-    result = found.dump_result(value)
-    if result is not None:
-        click.echo(result)
+    ended = found.completed(value)
+    if ended.result is not None:
+        click.echo(ended.result)
 
 
 def own_part(trace: TracebackType | None) -> TracebackType | None:

@@ -65,12 +65,13 @@ def upcoming(target: Target, name: str | None, count: int | None) -> None:
     times = []
     for row in rows:
         try:
-            times += [(row.name, moment) for moment in app.schedules.upcoming(row.name, count)]
+            zone = None if row.cron is None else row.tz
+            times += [(row.name, moment, zone) for moment in app.schedules.upcoming(row.name, count)]
         except ConfigurationError as error:
             if name:
                 raise
             note(f"{row.name} is bad: {error}")
-    times.sort(key=lambda pair: pair[1])
+    times.sort(key=lambda one: one[1])
     UPCOMING.show(lambda: times, as_json=target.as_json)
 
 

@@ -113,16 +113,45 @@ class Target:
 
         return schema_name(config.find("schema", self.schema).value or "pgqueue")
 
+    def asks_app(self) -> bool:
+        """Whether the app says which database it is, and not a setting."""
+        from pgqueue import config
+
+        found = config.find("dsn", self.dsn)
+        general = found.source in ("DATABASE_URL", "PG* variables")
+        return self.dsn is None and bool(self.app or found.value is None or (general and self._app_setting()))
+
+    def schema_of_tables(self) -> str:
+        """The schema as it is set; else that of the app that is named, if one is: a DSN alone does not say it."""
+        from pgqueue import config
+
+        if config.find("schema", self.schema).value is None and (app := self.named_app()) is not None:
+            return app.schema
+        return self.database_schema()
+
+    def named_app(self) -> PgQueue | None:
+        """The app that an option, PGQUEUE_APP or a file names, as its code has it; of one that cannot be had a note."""
+        from pgqueue.cli.loading import load
+        from pgqueue.cli.output import note
+
+        spec = self._app_setting()
+        if spec is None:
+            return None
+        self._export()
+        try:
+            return load(spec)
+        except ConfigurationError as error:
+            first = str(error).partition("\n")[0].removesuffix(":")
+            note(f"App {spec} cannot be asked for its schema ({first}): --schema or PGQUEUE_SCHEMA says it too.")
+            return None
+
     def _without_code(self) -> PgQueue | None:
         from pgqueue import config
         from pgqueue.app import PgQueue
 
-        found = config.find("dsn", self.dsn)
-        if self.dsn is None:
-            general = found.source in ("DATABASE_URL", "PG* variables")
-            if self.app or found.value is None or (general and self._app_setting()):
-                return None
-        return PgQueue(found.value, schema=self.database_schema())
+        if self.asks_app():
+            return None
+        return PgQueue(config.find("dsn", self.dsn).value, schema=self.schema_of_tables())
 
     def _app_setting(self) -> str | None:
         from pgqueue import config

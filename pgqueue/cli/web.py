@@ -39,6 +39,7 @@ EXTRA = "the dashboard needs starlette, jinja2 and uvicorn: install pgqueue[web]
     "--secret-file", type=click.Path(path_type=Path), metavar="FILE", help="Signs the sessions; random without."
 )
 @click.option("--redact", multiple=True, metavar="NAME", help="Also hide arguments of this name; repeatable.")
+@click.option("--trace-url", metavar="URL", help="Where traces are looked at: https://…/{trace_id}.")
 @logging_options
 @database_options
 @app_option
@@ -55,6 +56,7 @@ def command(
     allow_host: tuple[str, ...],
     secret_file: Path | None,
     redact: tuple[str, ...],
+    trace_url: str | None,
     log_format: Format,
     log_level: str,
     verbose: bool,
@@ -91,6 +93,7 @@ def command(
         hosts=(*allow_host, *([host] if host not in ("0.0.0.0", "::") else [])),  # noqa: S104
         secret=secret_of(secret_file),
         redact=redact,
+        trace_url=trace_url,
     )
     note(greeting(app, host, port, asks=dashboard.is_closed))
     serve(dashboard, host, port, proxies=proxy)

@@ -9,13 +9,12 @@ from typing import Any
 
 from pgqueue.client.jobs import Jobs
 from pgqueue.client.part import Part
-from pgqueue.errors import ArgumentError
+from pgqueue.errors import ArgumentError, JobNotFound
 from pgqueue.job import Job, checked_id, checked_ids, checked_limit
 from pgqueue.limit import per_second
 from pgqueue.names import data_name
 from pgqueue.queries import failures
 from pgqueue.queries.failures import FailureFilter, FailureGroup
-from pgqueue.queries.inspecting import found
 from pgqueue.queries.statement import Statement
 
 
@@ -48,9 +47,12 @@ class FailedJobs(Part):
         )
 
     def get(self, job_id: int) -> Job:
-        """One failed job. Raises JobNotFound."""
+        """One failed job. Raises JobNotFound, which says what the job is where it is not failed."""
         rows = self.database.fetch(failures.list_failed(self.schema, FailureFilter((checked_id(job_id),)), 1))
-        return found(self._jobs(rows), f"with id {job_id} is in failed_jobs")
+        if not rows:
+            other = Jobs(self.database, self.schema).get(job_id)
+            raise JobNotFound(f"job {job_id} is {other.state}, not failed: app.jobs.get({job_id}) has it")
+        return self._jobs(rows)[0]
 
     def count(
         self,
@@ -99,7 +101,8 @@ class FailedJobs(Part):
     ) -> builtins.list[int]:
         """Send failed jobs back to their queues, oldest first; returns their ids.
 
-        Ids and errors stay, attempts start anew. A job whose key a live job holds stays where it is. With a `rate`
+        Ids and errors stay, attempts start anew. A job whose key a live job holds stays where it is, and so does one
+        whose row another transaction has locked: nothing waits for it. With a `rate`
         ("100/min", or a number a second) they become due one after the other; `to_queue` sends them to another queue.
         `count` with the same filters says how many it would be.
 

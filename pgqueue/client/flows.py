@@ -76,11 +76,11 @@ class Flows(Part):
 
         app.flows.get(12).failed
         """
-        return _one(self.database.fetch(flows.flow_row(self.schema, checked_id(flow_id))), flow_id)
+        return _one(self.database.fetch(flows.flow_row(self.schema, checked_id(flow_id, "flow"))), flow_id)
 
     async def aget(self, flow_id: int) -> FlowRow:
         """As `get`."""
-        return _one(await self.database.afetch(flows.flow_row(self.schema, checked_id(flow_id))), flow_id)
+        return _one(await self.database.afetch(flows.flow_row(self.schema, checked_id(flow_id, "flow"))), flow_id)
 
     def list(self, *, name: str | None = None, limit: int = 100, before: int | None = None) -> builtins.list[FlowRow]:
         """Newest first; with this name; those with an id below `before`."""
@@ -95,31 +95,31 @@ class Flows(Part):
 
     def jobs(self, flow_id: int, *, limit: int = SHOWN) -> builtins.list[FlowJob]:
         """Its jobs, each with its state and the ids of those that it waits for; the first `limit`."""
-        return self.database.fetch(flows.jobs_of(self.schema, checked_id(flow_id), checked_limit(limit)))
+        return self.database.fetch(flows.jobs_of(self.schema, checked_id(flow_id, "flow"), checked_limit(limit)))
 
     def cancel(self, flow_id: int, why: str = "cancelled with its flow", using: Any = None) -> builtins.list[int]:
         """Cancel all its live jobs, or none; returns their ids. Running ones are not retried. Raises JobNotFound.
 
         Jobs that were there before and that it only waits for are left alone.
         """
-        return self.database.run(self._cancelling(checked_id(flow_id), why), using, atomic=True)
+        return self.database.run(self._cancelling(checked_id(flow_id, "flow"), why), using, atomic=True)
 
     async def acancel(
         self, flow_id: int, why: str = "cancelled with its flow", using: Any = None
     ) -> builtins.list[int]:
         """As `cancel`."""
-        return await self.database.arun(self._cancelling(checked_id(flow_id), why), using, atomic=True)
+        return await self.database.arun(self._cancelling(checked_id(flow_id, "flow"), why), using, atomic=True)
 
     def retry(self, flow_id: int) -> builtins.list[int]:
         """Redrive its failed jobs; returns their ids. Those that failed for them wait again. Raises JobNotFound.
 
-        One whose child was cancelled or deleted runs without it.
+        One whose child was cancelled or deleted runs without it. What was cancelled itself does not come back.
         """
-        return self.database.run(self.retrying(checked_id(flow_id)), atomic=True)
+        return self.database.run(self.retrying(checked_id(flow_id, "flow")), atomic=True)
 
     async def aretry(self, flow_id: int) -> builtins.list[int]:
         """As `retry`."""
-        return await self.database.arun(self.retrying(checked_id(flow_id)), atomic=True)
+        return await self.database.arun(self.retrying(checked_id(flow_id, "flow")), atomic=True)
 
     def _cancelling(self, flow_id: int, why: str) -> Operation[builtins.list[int]]:
         _one((yield flows.flow_row(self.schema, flow_id)), flow_id)

@@ -12,7 +12,7 @@ from pgqueue.limit import Limit
 from pgqueue.names import data_name
 from pgqueue.queries import limits
 from pgqueue.queries.breakers import KEY
-from pgqueue.queries.limits import HaltedKey, LimitRow, Scope
+from pgqueue.queries.limits import HaltedKey, LimitRow, PausedKey, Scope
 from pgqueue.template import as_text
 
 
@@ -34,6 +34,14 @@ class Limits(Part):
             app.failed.redrive([key.job_id])
         """
         return self.database.fetch(limits.halted(self.schema))
+
+    def paused(self) -> builtins.list[PausedKey]:
+        """Values of keys, and serial keys, that are paused: each goes on when it is resumed.
+
+        for one in app.limits.paused():
+            print(one.scope, one.name, one.key, one.value, one.blocked)
+        """
+        return self.database.fetch(limits.paused(self.schema))
 
     def set(self, limit: Limit, *, queue: str | None = None, task: str | None = None) -> None:
         """Make a limit of a queue or a task, or change the one with the same key. Raises ArgumentError.

@@ -47,7 +47,7 @@ class Schedules(Part):
         `rule` is a cron expression, read in the time zone `tz`, or a timedelta. `job` brings its task, arguments and
         options, each of its jobs alike. The others are as in `app.cron`. One that fires at other times than before
         starts from its own next one; a paused one stays paused. Raises ConfigurationError, also for a name that the
-        code declares.
+        code declares, and for one with no time left before its `end`.
 
             app.schedules.upsert("monthly-acme", "0 9 1 * *", report.job(tenant="acme"), tz="Europe/Paris")
         """
@@ -84,7 +84,13 @@ class Schedules(Part):
         """What `upsert_all` does, to be run in one transaction."""
         [now] = yield scheduling.now(self.schema)
         for schedule in schedules:
-            yield scheduling.declare(self.schema, schedule.row(now))
+            given = schedule.row(now)
+            if given.next_run_at is None:
+                raise ConfigurationError(
+                    f"schedule {schedule.name} would never fire: from {now:%Y-%m-%d %H:%M} UTC on, no time of it comes "
+                    f"before its end, {given.end}; give a later end, or stop it by pause or remove"
+                )
+            yield scheduling.declare(self.schema, given)
             [row] = yield scheduling.list_schedules(self.schema, schedule.name)
             _live(row)
 

@@ -38,7 +38,7 @@ def fetch(conn: Any, statement: Statement[Row] | Copy, settings: Statement[Any] 
                         copy.write(chunk)
                 return []
             cursor = psycopg.Cursor(conn, row_factory=tuple_row)
-            cursor.execute(statement.text, statement.params)
+            cursor.execute(statement.text, statement.params, binary=statement.binary)
             return statement.rows(cursor.fetchall() if _has_rows(cursor) else [])
         connection = sync_sqlalchemy(conn)
         if isinstance(statement, Copy):
@@ -62,7 +62,7 @@ async def afetch(conn: Any, statement: Statement[Row] | Copy, settings: Statemen
                         await copy.write(chunk)
                 return []
             cursor = psycopg.AsyncCursor(conn, row_factory=tuple_row)
-            await cursor.execute(statement.text, statement.params)
+            await cursor.execute(statement.text, statement.params, binary=statement.binary)
             return statement.rows(await cursor.fetchall() if _has_rows(cursor) else [])
         connection = await async_sqlalchemy(conn)
         if isinstance(statement, Copy):
@@ -123,7 +123,7 @@ async def _atogether(conn: Any, together: Together, settings: Statement[Any] | N
             _end_by_sync(pipeline)
             cursors = [psycopg.AsyncCursor(conn, row_factory=tuple_row) for _ in together.statements]
             for cursor, each in zip(cursors, together.statements, strict=True):
-                await cursor.execute(each.text, each.params)
+                await cursor.execute(each.text, each.params, binary=each.binary)
         return [
             each.rows(await cursor.fetchall() if _has_rows(cursor) else [])
             for cursor, each in zip(cursors, together.statements, strict=True)

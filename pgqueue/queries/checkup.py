@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pgqueue.queries import inspecting
+from pgqueue.queries.reading import moment
 from pgqueue.queries.statement import Operation, Statement, inline
 from pgqueue.revision import check_revision
-from pgqueue.wording import counted, listed, span
+from pgqueue.wording import agreeing, counted, listed, span
 
 Level = Literal["ok", "warning", "problem"]
 
@@ -21,6 +22,8 @@ HOLDS_SNAPSHOT = (
 """Of `pg_stat_activity`: those whose transactions keep dead rows from being removed."""
 SNAPSHOT_OLD, SNAPSHOT_TOO_OLD = 300.0, 3600.0
 DEAD_ROWS = 500_000
+UNSEEN = 60.0
+NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +255,12 @@ def workers(schema: str) -> Operation[list[Finding]]:
 
 def schedules(schema: str) -> Operation[list[Finding]]:
     rows = yield _ask(
-        "select name, error, enabled, extract(epoch from {schema}.clock() - next_run_at)::float8 from {schema}.schedules order by name",
+        f"select name, error, enabled and error is null and next_run_at is distinct from 'infinity', "
+        f"extract(epoch from {{schema}}.clock() - {moment('next_run_at')})::float8 from {{schema}}.schedules order by name",
+        schema,
+    )
+    [(unseen, never)] = yield _ask(
+        "select extract(epoch from clock_timestamp())::float8 - last_value, last_value = 1 from {schema}.scheduler_seen",
         schema,
     )
     found = [
@@ -265,14 +273,41 @@ def schedules(schema: str) -> Operation[list[Finding]]:
         for name, error, _, _ in rows
         if error
     ]
-    late = [name for name, error, enabled, behind in rows if enabled and not error and (behind or 0) > 60]
+    on = [name for name, _, is_on, _ in rows if is_on]
+    late = [name for name, _, is_on, behind in rows if is_on and (behind or 0) > UNSEEN]
+    told = []
+    if on and unseen > UNSEEN:
+        when = "ever" if never else f"for {span(unseen)}"
+        are = agreeing(len(on), "is", "are")
+        told.append(f"no scheduler has been seen {when}, and {counted(len(on), 'schedule')} {are} on")
+    fix = "pgqueue scheduler" if told else "Look at the log of the scheduler."
     if late:
-        found.append(
-            Finding(
-                "schedules", "problem", f"due for more than a minute and not fired: {listed(late)}", "pgqueue scheduler"
-            )
-        )
+        told.append(f"due for more than a minute and not fired: {listed(late)}")
+    if told:
+        found.append(Finding("schedules", "problem" if late else "warning", "; ".join(told), fix))
     return found or [Finding("schedules", "ok", f"{counted(len(rows), 'schedule')}, none late")]
+
+
+def flows(schema: str) -> Operation[list[Finding]]:
+    """Jobs that go on only when somebody redrives what they wait for."""
+    rows = yield _ask(
+        "select j.id, j.flow_id, array_agg(e.child_id order by e.child_id) filter (where m.state = 'failed') from "
+        "(select id, flow_id from {schema}.jobs where state = 'blocked' and waits_for = 'children' order by id limit 100000) j "
+        "join {schema}.flow_waits w on w.job_id = j.id join {schema}.flow_edges e on e.parent_id = j.id and e.round = w.round "
+        "join {schema}.flow_jobs m on m.job_id = e.child_id "
+        "group by j.id, j.flow_id having bool_or(m.state = 'failed' and e.on_failure = 'wait') and bool_and(m.state is not null) order by 1",
+        schema,
+    )
+    if not rows:
+        return [Finding("flows", "ok", "no job of a flow waits for one that has failed for good")]
+    shown = listed([f"{parent} for {', '.join(map(str, failed[:NAMED]))}" for parent, _, failed in rows])
+    text = f"{counted(len(rows), 'job')} {agreeing(len(rows), 'waits', 'wait')} until failed jobs are redriven: {shown}"
+    parent, flow, failed = rows[0]
+    settle = f"pgqueue flows cancel {flow}" if flow is not None else f"pgqueue jobs cancel {parent}"
+    fix = (
+        f"Mend the cause, then: pgqueue failed redrive {' '.join(map(str, failed[:NAMED]))}, or give them up: {settle}"
+    )
+    return [Finding("flows", "warning", text, fix)]
 
 
 def partitions(schema: str) -> Operation[list[Finding]]:
@@ -331,6 +366,7 @@ CHECKS: tuple[Check, ...] = (
     queues,
     tasks,
     schedules,
+    flows,
 )
 
 

@@ -97,7 +97,7 @@ def claim(
         params |= {"aliases": texts(aliases.keys()), "renamed": texts(aliases.values())}
     parts = {"limited": GUARDED if guarded else LIMITED, "ages": AGED if ages else WAITED}
     claims = text("claim_lifo" if lifo else "claim", schema, **parts)
-    rows: list[tuple[Any, ...]] = yield Statement(claims, params)
+    rows: list[tuple[Any, ...]] = yield Statement(claims, params, binary=True)
     if not rows:
         return Scan([], True, False, None, 0, 0, None)
     xact_id, allocated, xmin, left_from, limits = rows[0][:5]

@@ -17,7 +17,7 @@ from pgqueue.queries.fleet import WorkerInfo
 from pgqueue.queries.flows import FlowJob
 from pgqueue.queries.reading import moment
 from pgqueue.queries.statement import Operation, Statement, inline
-from pgqueue.wording import counted, listed, span
+from pgqueue.wording import agreeing, counted, listed, span
 
 COUNTED = 10_000
 NAMED = 5
@@ -117,7 +117,8 @@ def _ended(job: Job, flow: int | None) -> Iterator[Reason]:
     last = job.errors[-1] if job.errors else {}
     error = ": ".join(filter(None, (str(last.get("type") or ""), str(last.get("message") or ""))))
     if job.state == "completed":
-        yield Reason("completed", f"it completed at {_at(job.ended_at)}, in attempt {job.attempt}")
+        lost = "" if job.reason is None else f"; its result is not stored: {job.reason}"
+        yield Reason("completed", f"it completed at {_at(job.ended_at)}, in attempt {job.attempt}{lost}")
     elif job.state == "cancelled":
         yield Reason("cancelled", f"it was cancelled at {_at(job.ended_at)}: {job.reason}")
     elif job.reason == "child_failed":
@@ -268,9 +269,9 @@ def _full(gate: GateState) -> list[Reason]:
     found = []
     if gate.concurrency is not None and gate.taken >= gate.concurrency:
         share = "its share of the slots" if gate.fair else "as many as its limit allows"
-        found.append(
-            Reason("concurrency", f"{counted(gate.taken, 'job')} of {what} run, {share}, and {gate.waiting} wait")
-        )
+        run, wait = agreeing(gate.taken, "runs", "run"), agreeing(gate.waiting, "waits", "wait")
+        told = f"{counted(gate.taken, 'job')} of {what} {run}, {share}, and {gate.waiting:,} {wait}"
+        found.append(Reason("concurrency", told))
     if gate.rate is not None and gate.next_in is not None and gate.next_in > 0:
         found.append(Reason("rate", f"the rate of {what} is used up: the next begins within {span(gate.next_in)}"))
     return found
@@ -288,12 +289,13 @@ def _children(job: Job, found: Sequence[FlowJob]) -> Iterator[Reason]:
         shown = ", ".join(f"{one.job_id} ({one.task})" for one in failed[:NAMED])
         yield Reason(
             "child_failed",
-            f"it waits until {counted(len(failed), 'job')} in failed_jobs, which it depends on, completed: {shown}",
+            f"it waits until {counted(len(failed), 'job')} in failed_jobs, which it depends on, "
+            f"{agreeing(len(failed), 'has', 'have')} completed: {shown}",
             f"Mend the cause, then: pgqueue failed redrive {' '.join(str(one.job_id) for one in failed[:NAMED])}",
         )
     elif live:
         shown = ", ".join(f"{one.job_id} ({one.task}, {one.state})" for one in live[:NAMED])
-        more = f" and {len(live) - NAMED} more" if len(live) > NAMED else ""
+        more = f" and {len(live) - NAMED:,} more" if len(live) > NAMED else ""
         yield Reason(
             "children",
             f"it waits for {counted(len(live), 'job')}: {shown}{more}",
@@ -325,13 +327,16 @@ def _crowded(schema: str, job: Job, live: Live, workers: Sequence[WorkerInfo]) -
         found.append(
             Reason(
                 "busy",
-                f"{counted(running, 'job')} of queue {job.queue} run in {counted(slots, 'slot')} of {counted(len(serving), 'worker')}",
+                f"{counted(running, 'job')} of queue {job.queue} {agreeing(running, 'runs', 'run')} in "
+                f"{counted(slots, 'slot')} of {counted(len(serving), 'worker')}",
                 "Give the workers more slots, or start another.",
             )
         )
     if ahead:
-        many = f"{COUNTED:,} or more" if ahead >= COUNTED else f"{ahead:,}"
-        found.append(Reason("line", f"{many} of the queue come before it, by priority {job.priority} and by order"))
+        many = f"{COUNTED:,} jobs or more" if ahead >= COUNTED else counted(ahead, "job")
+        come = agreeing(ahead, "comes", "come")
+        told = f"{many} of the queue {come} before it, by priority {job.priority} and by order"
+        found.append(Reason("line", told))
     if live.suspicions > 1:
         told = f"{live.suspicions} workers died while it ran: it runs alone next, when no other job of its worker does"
         found.append(Reason("suspect", told))

@@ -119,6 +119,18 @@ def redrive(
     return _verb("redrive", schema, which, limit, {"rate": rate, "to_queue": to_queue})
 
 
+def stayed(schema: str, ids: Sequence[int], to_queue: str | None) -> Statement[tuple[int, int | None, str]]:
+    """(id, live job that holds its unique key, why it failed) of those that are failed jobs still."""
+    return Statement(
+        inline(
+            "select f.id, (select j.id from {schema}.jobs j where j.queue = coalesce(%(to_queue)s, f.queue) "
+            "and j.unique_key = f.unique_key limit 1), f.reason from {schema}.failed_jobs f where f.id = any (%(ids)s::bigint[]) order by 1",
+            schema,
+        ),
+        {"ids": array(ids), "to_queue": to_queue},
+    )
+
+
 def purge_failed(schema: str, which: FailureFilter, limit: int | None = None) -> Statement[int]:
     """One row: how many were deleted."""
     return _verb("purge_failed", schema, which, limit, {})

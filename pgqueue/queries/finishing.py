@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -56,21 +57,42 @@ class Written(NamedTuple):
     in_flows: int
 
 
-def finish(schema: str, worker: UUID | None, batch: Sequence[Finished]) -> Operation[Written]:
-    """Write `batch`; an outcome of None gives the job back unstarted.
+class Grouped(NamedTuple):
+    """A batch by what is to be written of each. `limited`: those whose places are not freed by what writes them."""
 
-    A job of which the batch holds two outcomes counts with the later one: it was claimed again in between.
-    """
+    latest: dict[int, Finished]
+    groups: dict[str, list[Finished]]
+    limited: list[Finished]
+
+    @property
+    def needs_transaction(self) -> bool:
+        """Whether it takes more than one statement."""
+        return len(self.groups) > 1 or bool(self.limited) or "wait" in self.groups
+
+
+def grouped(batch: Sequence[Finished]) -> Grouped:
+    """A job of which the batch holds two outcomes counts with the later one: it was claimed again in between."""
     latest = {one.id: one for one in batch}
-    groups: dict[str, list[Finished]] = {}
+    groups: defaultdict[str, list[Finished]] = defaultdict(list)
     for one in latest.values():
-        groups.setdefault(_group(one), []).append(one)
+        groups[_group(one)].append(one)
+    # What completes frees its places in the same statement, but for that which a breaker tries.
+    limited = [one for one in latest.values() if one.limited and (one.tried or type(one.outcome) is not Completed)]
+    return Grouped(latest, groups, limited)
+
+
+def finish(schema: str, worker: UUID | None, batch: Sequence[Finished]) -> Operation[Written]:
+    """Write `batch`, as `grouped` has it; an outcome of None gives the job back unstarted."""
+    return finish_grouped(schema, worker, grouped(batch))
+
+
+def finish_grouped(schema: str, worker: UUID | None, batch: Grouped) -> Operation[Written]:
+    """As `finish`."""
+    latest, groups, limited = batch
     written = in_flows = 0
     held: dict[int, list[str]] = {}
     closed: dict[GateName, float] = {}
-    # What completes frees its places in the same statement.
     went: set[int] = set()
-    limited = [one for one in latest.values() if one.limited and _keeps_places(one)]
     if limited:
         held = dict((yield gates.places_of(schema, [one.id for one in limited], {one.fence for one in limited})))
         for one in limited:
@@ -115,17 +137,6 @@ def finish_unlocked(schema: str, worker: UUID | None, batch: Sequence[Finished])
     free = set((yield lock_claimed(schema, batch)))
     written = yield from finish(schema, worker, [one for one in batch if one.id in free])
     return free, written.in_flows
-
-
-def needs_transaction(batch: Sequence[Finished]) -> bool:
-    """Whether it takes more than one statement."""
-    return len({_group(one) for one in batch}) > 1 or any(
-        (one.limited and _keeps_places(one)) or type(one.outcome) is Wait for one in batch
-    )
-
-
-def _keeps_places(one: Finished) -> bool:
-    return one.tried or type(one.outcome) is not Completed
 
 
 def _group(one: Finished) -> str:
@@ -181,7 +192,10 @@ def _durations(group: list[Finished]) -> str:
 
 def _complete(schema: str, worker: UUID | None, group: list[Finished], name: str) -> Statement[Any]:
     params = _common(worker, group)
-    results = [one.outcome.result for one in group if isinstance(one.outcome, Completed)]
+    outcomes = [one.outcome for one in group if type(one.outcome) is Completed]
+    results = [outcome.result for outcome in outcomes]
+    unstored = [outcome.unstored for outcome in outcomes]
+    params["unstored"] = None if unstored.count(None) == len(unstored) else texts(unstored)
     if name == "complete_unkept":
         # Only parents in flows read them.
         params["results"] = None if results.count(None) == len(results) else texts(results)

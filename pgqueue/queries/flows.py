@@ -84,7 +84,10 @@ class FlowRow:
 
 @dataclass(frozen=True, slots=True)
 class FlowJob:
-    """A job of a flow. `children`: ids of those that it waits for, of any flow; `state` as in `Job`, or gone or skipped."""
+    """A job of a flow. `children`: ids of those that it waits for, of any flow; `state` as in `Job`, or gone or skipped.
+
+    `callback`, of one of a batch: success, complete or failure.
+    """
 
     job_id: int
     task: str
@@ -95,6 +98,7 @@ class FlowJob:
     error: str | None
     attempt: int | None
     percent: float | None
+    callback: str | None = None
 
 
 def enqueue_plan(
@@ -583,13 +587,24 @@ def waited_for(schema: str, job_id: int, limit: int) -> Statement[FlowJob]:
     )
 
 
+def waiting_for(schema: str, job_id: int, limit: int) -> Statement[FlowJob]:
+    """Those that wait for a job, or have waited for it, in the order of their ids, at most `limit`."""
+    return _members(
+        schema,
+        "select n.* from {schema}.flow_jobs n where job_id = any (array(select e.parent_id from {schema}.flow_edges e "
+        "where e.child_id = %(id)s order by e.parent_id limit %(limit)s))",
+        job_id,
+        limit,
+    )
+
+
 def _members(schema: str, which: str, id_: int, limit: int) -> Statement[FlowJob]:
     return Statement(
         inline(
             "select n.job_id, n.task, n.queue, n.name, coalesce(n.state, j.state, 'gone'), "
             "array(select e.child_id from {schema}.flow_edges e where e.parent_id = n.job_id order by e.child_id), "
-            f"n.error ->> 'message', j.attempt, p.percent from ({which} order by job_id limit %(limit)s) n "
-            "left join {schema}.jobs j on j.id = n.job_id left join {schema}.job_progress p on p.job_id = n.job_id order by n.job_id",
+            f"n.error ->> 'message', j.attempt, p.percent, w.callback from ({which} order by job_id limit %(limit)s) n "
+            "left join {schema}.flow_waits w on w.job_id = n.job_id left join {schema}.jobs j on j.id = n.job_id left join {schema}.job_progress p on p.job_id = n.job_id order by n.job_id",
             schema,
         ),
         {"id": id_, "limit": limit},

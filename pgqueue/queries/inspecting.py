@@ -15,6 +15,7 @@ from pgqueue.queries.reading import Reader, moment
 from pgqueue.queries.statement import Operation, Statement, array, inline, text
 
 STATES = get_args(JobState)
+WAITING = ("available", "scheduled", "blocked")
 COLUMNS = (
     f"id, queue, task, args::text, state, priority, attempt, max_attempts, {moment('run_at')}, created_at, unique_key, serial_key, tags, "
     "headers::text, errors::text, result::text, reason, started_at, ended_at"
@@ -153,9 +154,19 @@ def reschedule(schema: str, ids: Sequence[int], run_at: datetime | str | None, d
 
     A text is a time as PostgreSQL writes it, which may be one that Python does not know.
     """
-    return Statement(
-        text("reschedule", schema), {"ids": array(ids), "run_at": run_at, "delay": delay, "channel": schema}
-    )
+    return _rescheduled(schema, ids, WAITING, run_at, delay)
+
+
+def promote(schema: str, ids: Sequence[int]) -> Statement[Any]:
+    """Let scheduled jobs run now; for others the time is not what they wait for. Rows: the ids that were scheduled."""
+    return _rescheduled(schema, ids, ("scheduled",), None, 0.0)
+
+
+def _rescheduled(
+    schema: str, ids: Sequence[int], states: Sequence[str], run_at: datetime | str | None, delay: float
+) -> Statement[Any]:
+    params = {"ids": array(ids), "states": list(states), "run_at": run_at, "delay": delay, "channel": schema}
+    return Statement(text("reschedule", schema), params)
 
 
 def queue_stats(schema: str) -> Statement[QueueStats]:

@@ -53,6 +53,20 @@ class HaltedKey:
     blocked: int
 
 
+@dataclass(frozen=True, slots=True)
+class PausedKey:
+    """What is paused by hand: one `value` of the template `key` of a queue or a task; `key` is None for a serial key.
+
+    `blocked` jobs wait for it.
+    """
+
+    scope: Scope
+    name: str
+    key: str | None
+    value: str
+    blocked: int
+
+
 def templates(schema: str) -> Statement[tuple[str, str, str]]:
     """Scope, name and key of every limit."""
     return Statement(inline("select scope, name, key from {schema}.limits", schema))
@@ -193,4 +207,18 @@ def halted(schema: str) -> Statement[HaltedKey]:
         ),
         {},
         lambda row: HaltedKey(*row),
+    )
+
+
+def paused(schema: str) -> Statement[PausedKey]:
+    """Values and serial keys that are paused, by what they are of."""
+    return Statement(
+        inline(
+            "select case scope when 'serial' then 'queue' else scope end, of, nullif(key, ''), "
+            "right(name, -length(concat(scope, ':', of, ':', case when scope <> 'serial' then key || ':' end))), waiting + loose "
+            "from {schema}.gates where closed_until = 'infinity' order by 1, 2, 3 nulls first, 4",
+            schema,
+        ),
+        {},
+        lambda row: PausedKey(*row),
     )

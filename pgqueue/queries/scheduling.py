@@ -67,6 +67,17 @@ def now(schema: str) -> Statement[datetime]:
     return Statement(inline("select {schema}.clock()", schema), {}, lambda row: row[0])
 
 
+def seen(schema: str) -> Statement[Any]:
+    """A scheduler looks for what is due. Written in a sequence, which leaves no dead rows; at most every two seconds."""
+    return Statement(
+        inline(
+            "select setval('{schema}.scheduler_seen', s) from (select extract(epoch from clock_timestamp())::bigint as s) n "
+            "where s >= (select last_value from {schema}.scheduler_seen) + 2",
+            schema,
+        )
+    )
+
+
 def declare(schema: str, row: ScheduleRow) -> Statement[Any]:
     """Write a definition. One that fires at other times starts from its own next one; another keeps its place.
 

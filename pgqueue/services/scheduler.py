@@ -67,6 +67,7 @@ class Scheduler(Service):
         if not self._reconciled:
             await self._reconcile()
             self._reconciled = True
+        await self.runner.fetch(scheduling.seen(self.schema))
         [now] = await self.runner.fetch(scheduling.now(self.schema))
         rows = await self.runner.fetch(scheduling.due(self.schema))
         self._failing &= {row.name for row in rows}

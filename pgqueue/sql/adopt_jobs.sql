@@ -4,7 +4,9 @@ with live as (
     where id = any (%(ids)s::bigint[]) and flow_id is null returning id, flow_id, queue, task),
 ended as (
     select id, queue, task, state, result,
-           case when state = 'cancelled' then jsonb_build_object('type', 'pgqueue.errors.JobCancelled', 'message', reason) end as error, finished_at as at
+           case when reason is not null then jsonb_build_object(
+               'type', case state when 'cancelled' then 'pgqueue.errors.JobCancelled' else 'pgqueue.errors.JobEnded' end,
+               'message', reason) end as error, finished_at as at
     from {schema}.completed_jobs where id = any (%(ids)s::bigint[])
     union all
     select id, queue, task, 'failed', null, jsonb_build_object('type', error_type, 'message', error_message), failed_at

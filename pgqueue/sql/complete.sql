@@ -4,18 +4,21 @@ with gone as (
     returning *),
 kept as (
     insert into {schema}.completed_jobs (id, run_at, created_at, started_at, worker_id, attempt, max_attempts, priority, state, queue,
-                                         task, unique_key, serial_key, args, headers, errors, result, tags,
+                                         task, unique_key, serial_key, args, headers, errors, result, reason, tags,
                                          own_retention)
     select id, run_at, created_at, clock_timestamp() - make_interval(secs => duration),
            %(worker)s::uuid, attempt, max_attempts, priority, 'completed', queue, task, unique_key, serial_key, args, headers, errors,
-           result::jsonb, tags, %(own)s::boolean
-    from gone join unnest(%(ids)s::bigint[], %(durations)s::float8[], %(results)s::text[]) g (job_id, duration, result) on job_id = id),
+           result::jsonb, unstored, tags, %(own)s::boolean
+    from gone join unnest(%(ids)s::bigint[], %(durations)s::float8[], %(results)s::text[], %(unstored)s::text[])
+                   g (job_id, duration, result, unstored) on job_id = id),
 freed as (
     insert into {schema}.freed_places (gate, loose, places)
     select place, false, count(*) from gone, unnest(places) place where places is not null group by place),
 noted as (
     update {schema}.flow_jobs
-    set state = 'completed', ended_at = clock_timestamp(), error = null,
+    set state = 'completed', ended_at = clock_timestamp(),
+        error = (select jsonb_build_object('type', 'pgqueue.errors.JobEnded', 'message', why)
+                 from (values ((%(unstored)s::text[])[array_position(%(ids)s::bigint[], job_id)])) u (why) where why is not null),
         result = (%(results)s::text[])[array_position(%(ids)s::bigint[], job_id)]::jsonb
     where job_id = any (array(select id from gone where flow_id is not null)) returning job_id),
 news as (

@@ -3,7 +3,7 @@ with entered as materialized (select pg_current_xact_id()),
 time as (select coalesce(%(run_at)s::timestamptz, clock_timestamp() + make_interval(secs => %(delay)s)) as due),
 was as materialized (
     select j.id, j.ready, nullif(j.waits_for, 'children') as waits_for, j.waits_for is not distinct from 'children' as is_parent, j.places, j.attempt from entered, {schema}.jobs j
-    where j.id = any (%(ids)s::bigint[]) and j.state in ('available', 'scheduled', 'blocked') order by j.id for update of j),
+    where j.id = any (%(ids)s::bigint[]) and j.state = any (%(states)s::text[]) order by j.id for update of j),
 moved as (
     update {schema}.jobs j
     set run_at = time.due, state = case when was.is_parent then 'blocked' when time.due <= clock_timestamp() then 'available' else 'scheduled' end,

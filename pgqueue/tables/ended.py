@@ -26,11 +26,13 @@ def completed_jobs(metadata: sa.MetaData) -> sa.Table:
         column("task", TEXT, "As in jobs."),
         nullable("unique_key", TEXT, "As in jobs; free for others again."),
         nullable("serial_key", TEXT, "As in jobs."),
-        nullable("reason", TEXT, "Why it was cancelled."),
+        nullable(
+            "reason", TEXT, "Why it was cancelled; or, completed, why what its task returned could not be stored."
+        ),
         column("args", JSONB, "As in jobs."),
         nullable("headers", JSONB, "As in jobs."),
         nullable("errors", JSONB, "Errors of the attempts before."),
-        nullable("result", JSONB, "What the task returned; null when that was None."),
+        nullable("result", JSONB, "What the task returned; null when that was None, or could not be stored."),
         nullable("tags", TEXTS, "As in jobs."),
         nullable("own_retention", BOOLEAN, "True where the task says how long its jobs are kept; else null."),
         sa.CheckConstraint("state in ('completed', 'cancelled')", name="completed_jobs_state_check"),

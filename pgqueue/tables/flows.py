@@ -37,7 +37,7 @@ def flow_jobs(metadata: sa.MetaData) -> sa.Table:
             "is live.",
         ),
         nullable("result", JSONB, "What its task returned."),
-        nullable("error", JSONB, "Why it did not complete: type and message."),
+        nullable("error", JSONB, "Why it did not complete, or has no result to give: type and message."),
         column(
             "adopted",
             BOOLEAN,

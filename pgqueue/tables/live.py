@@ -23,6 +23,14 @@ def waited_until(metadata: sa.MetaData) -> None:
     )
 
 
+def scheduler_seen(metadata: sa.MetaData) -> None:
+    _sequence(
+        metadata,
+        "scheduler_seen",
+        "The second, as Unix counts them, in which a scheduler last looked for what is due; 1: none ever did.",
+    )
+
+
 def _sequence(metadata: sa.MetaData, name: str, comment: str) -> None:
     sequence = sa.Sequence(name, data_type=BIGINT, metadata=metadata)
     commented = sa.DDL(  # type: ignore[no-untyped-call]

@@ -93,6 +93,7 @@ def _of(schema: str) -> Tables:
     made = sa.MetaData(schema=schema_name(schema))
     live.positions(made)
     live.waited_until(made)
+    live.scheduler_seen(made)
     jobs, claims, workers, completed, members = (
         live.jobs(made),
         live.claims(made),

@@ -103,7 +103,7 @@ def decided_by(task: Task[..., Any]) -> Callable[[JobRun, Mark], Outcome]:
 
     def decided(run: JobRun, mark: Mark) -> Outcome:
         if isinstance(mark, Result):
-            return Completed(task.dump_result(mark.value))
+            return task.completed(mark.value)
         context = run.context
         try:
             return task.decide(mark, context.attempt, context.max_attempts, run.crashes)

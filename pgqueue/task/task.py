@@ -14,12 +14,12 @@ from pgqueue.backoff import Backoff
 from pgqueue.context import Context, enter
 from pgqueue.effects import RunEffects
 from pgqueue.errors import ArgumentError, ConfigurationError
-from pgqueue.flow import After, Child, OnFailure, WaitForChildren, after_of
+from pgqueue.flow import NOT_GIVEN, After, Child, OnFailure, WaitForChildren, after_of
 from pgqueue.job import Job, NewJob
 from pgqueue.journal import Journal
 from pgqueue.middleware import Stack, around_call, around_enqueue
 from pgqueue.names import data_name
-from pgqueue.outcome import AttemptError, Completed, Failed, Outcome, Wait, decide
+from pgqueue.outcome import AttemptError, Completed, Failed, Outcome, Wait, decide, storable
 from pgqueue.task import chunking
 from pgqueue.task.declaring import aliases_of, check, how_to_run, name_of
 from pgqueue.task.options import RunIn, TaskOptions, Unique, filled, new_job
@@ -77,6 +77,8 @@ class Task(Generic[P, R]):
         self.__module__ = function.__module__
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
+        # A coroutine that takes its arguments and nothing else.
+        self.is_plain = self.run_in == "coroutine" and not (options.transactional or options.bind)
         check(self.name, options, self.signature.names)
         self._unbound = self.using()
 
@@ -123,7 +125,7 @@ class Task(Generic[P, R]):
         timeout: float | timedelta | None = None,
         tags: Sequence[str] | None = None,
         headers: Mapping[str, Any] | None = None,
-        after: After = (),
+        after: After = NOT_GIVEN,
         on_failure: OnFailure = "fail_parent",
     ) -> BoundTask[P, R]:
         """The task with options of one enqueue, and the connection whose transaction it joins.
@@ -153,7 +155,7 @@ class Task(Generic[P, R]):
             tags=tags,
             headers=headers,
         )
-        if after != () or on_failure != "fail_parent":
+        if after is not NOT_GIVEN or on_failure != "fail_parent":
             template = template._replace(after=after_of(self.name, after, on_failure))
         return BoundTask(self, connection, template, unique)
 
@@ -168,12 +170,15 @@ class Task(Generic[P, R]):
         enter(held)
         try:
             with around_call(self.app.middleware.calls, [held]):
-                return Completed(self.dump_result(self.function(**self.load(args, held))))  # type: ignore[call-arg]
+                return self.completed(self.function(**self.load(args, held)))  # type: ignore[call-arg]
         except BaseException as error:
             return self.decide(error, held.attempt, held.max_attempts, crashes)
 
-    def load(self, args: str, context: Context) -> dict[str, Any]:
-        """Keyword arguments of a run, typed by the signature. Raises ArgumentsDoNotFit."""
+    def load(self, args: str, context: Context | None = None) -> dict[str, Any]:
+        """Keyword arguments of a run, typed by the signature, with the context where it asks for one.
+
+        Raises ArgumentsDoNotFit.
+        """
         try:
             kwargs = self.signature.load(args)
         except (ArgumentError, ConfigurationError) as error:
@@ -200,23 +205,29 @@ class Task(Generic[P, R]):
             gives_up=self.options.gives_up,
         )
 
-    def _wait(self, signal: WaitForChildren) -> Wait:
+    def _wait(self, signal: WaitForChildren) -> Wait | Failed:
         if self.chunk is not None:
-            raise ConfigurationError(f"task {self.name} takes chunks: a chunk cannot wait for children")
+            refused = ConfigurationError(
+                f"task {self.name} takes chunks: a chunk cannot wait for children; leave out chunk=, or enqueue a flow "
+                "whose last job does what was to follow"
+            )
+            # The next attempt would come to the same.
+            return Failed("fail_job", AttemptError.of(refused))
         # They are enqueued when the outcome is written: what wraps the enqueue is given them, and is told of no jobs.
         with around_enqueue(self.app.middleware.enqueues, signal.plan.jobs) as enqueue:
             jobs = tuple(enqueue.jobs)
         return Wait(signal.plan._replace(jobs=jobs), signal.on_failure, self.app.max_attempts)
 
-    def dump_result(self, value: Any) -> str | None:
-        """A result as JSON text; one that cannot be stored is dropped with a warning: the job has done its work."""
+    def completed(self, value: Any) -> Completed:
+        """What a run that returned `value` came to; one that cannot be stored fails nothing: the work is done."""
         if value is None:
-            return None
+            return Completed()
         try:
-            return arguments.dumps(value, what=f"result of task {self.name}", limit=RESULT_LIMIT, returned=True)
+            what = f"the result of task {self.name}"
+            return Completed(arguments.dumps(value, what=what, limit=RESULT_LIMIT, returned=True))
         except ArgumentError as error:
-            logger.warning("%s; the job completes without a result", error)
-            return None
+            logger.warning("%s; the job completes without it", error)
+            return Completed(unstored=storable(str(error)))
 
 
 class ArgumentsDoNotFit(ArgumentError):

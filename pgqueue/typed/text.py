@@ -80,7 +80,8 @@ def _verify(text: str, value: Any, limit: int, depth: int) -> None:
 
 def decode(text: str, depth: int = DEPTH_LIMIT) -> Any:
     """The data of a JSON text of at most `depth` levels. Raises Refusal."""
-    if _deeper(text, depth):
+    # Most texts are too short to be that deep.
+    if len(text) > 2 * depth and _deeper(text, depth):
         raise too_deep(depth)
     try:
         value, end = _scan(text, 0)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from psycopg.conninfo import conninfo_to_dict
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
@@ -15,9 +15,11 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pgqueue import config
 from pgqueue.web import live, login
 from pgqueue.web.access import Asked, Authenticate, Door, Loopback, Passwords, ProxyHeader, User, Visitor
 from pgqueue.web.guard import Guard
+from pgqueue.web.guesses import Guesses, keys_of
 from pgqueue.web.live import Pulse
 from pgqueue.web.pages import ENDPOINTS
 from pgqueue.web.reading import Reader
@@ -26,6 +28,7 @@ from pgqueue.web.rendering import Renderer
 from pgqueue.web.routing import route
 from pgqueue.web.scraping import scraping
 from pgqueue.web.session import Session, Sessions
+from pgqueue.web.traces import PLACE, checked_trace_url
 from pgqueue.web.visit import Visit
 
 if TYPE_CHECKING:
@@ -43,7 +46,8 @@ class Dashboard:
     `authenticate` is given the request and returns a `Visitor`, or None for nobody (a function, or a coroutine).
     `hosts` are the names by which it is reached, beside localhost; "*" where a proxy checks them. Processes that share
     a `secret` (16 characters at least) share who has entered. `redact` adds to the names of arguments whose values are
-    not shown. Raises ConfigurationError.
+    not shown. `trace_url` is where traces are looked at, with {trace_id} in its path, query or fragment. Raises
+    ConfigurationError.
 
         site.mount("/jobs", Dashboard(app, users=[User("ann", "admin", hash)], hosts=["jobs.example.com"]))
     """
@@ -58,14 +62,19 @@ class Dashboard:
         hosts: Iterable[str] = (),
         secret: str | None = None,
         redact: Iterable[str] = (),
+        trace_url: str | None = None,
     ) -> None:
         self.app = app
         self.passwords = Passwords(users)
+        self.guesses = Guesses()
         self.sessions = Sessions(secret, self.passwords)
         self.reader = Reader(app.database, app.schema)
-        self.pulse = Pulse(lambda: self.reader.spent)
+        # Seconds that pages have taken to be drawn.
+        self._drawn = 0.0
+        self.pulse = Pulse(lambda: self.reader.spent + self._drawn)
         self.redaction = Redaction((*NAMES, *redact))
         self._renderer = Renderer(self.redaction)
+        self._trace_url = checked_trace_url(trace_url)
         doors: list[Door] = []
         if header is not None:
             doors.append(header)
@@ -85,9 +94,7 @@ class Dashboard:
     @property
     def place(self) -> str:
         """Which database and schema, for people."""
-        parts = conninfo_to_dict(self.app.database.dsn)
-        name = str(parts.get("dbname") or parts.get("user") or "postgres")
-        return name if self.app.schema == "pgqueue" else f"{name} · {self.app.schema}"
+        return config.place(self.app.database.dsn, self.app.schema)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._guarded(scope, receive, send)
@@ -100,6 +107,14 @@ class Dashboard:
             if (found := await door.visitor(connection)) is not None:
                 return found
         return None
+
+    async def entering(self, connection: HTTPConnection, name: str, password: str) -> User | None:
+        """The user with this name and password, after a while where wrong ones came before. Raises TooMany."""
+        guess = await self.guesses.wait(keys_of(connection, name, self.sessions.known(connection, name)))
+        user = await self.passwords.entering(name, password)
+        if user is not None:
+            self.guesses.right(guess)
+        return user
 
     def prefix(self, connection: HTTPConnection) -> str:
         """What stands before every path of the dashboard."""
@@ -117,6 +132,10 @@ class Dashboard:
     def login_url(self, connection: HTTPConnection, asked: str) -> str:
         return f"{self.url(connection, 'login')}?{urlencode({'next': asked})}"
 
+    def trace_url(self, trace: str) -> str | None:
+        """Where a trace is looked at; None where nobody has said it."""
+        return self._trace_url.replace(PLACE, trace) if self._trace_url else None
+
     def own_address(self, connection: HTTPConnection, asked: str) -> str:
         """`asked` where it is a page of the dashboard; else its first page."""
         home = self.prefix(connection) + START
@@ -125,7 +144,11 @@ class Dashboard:
         return asked if fits else home
 
     def render(self, template: str, visit: Visit, values: Mapping[str, Any]) -> str:
-        return self._renderer.page(template, visit, values)
+        began = time.perf_counter()
+        try:
+            return self._renderer.page(template, visit, values)
+        finally:
+            self._drawn += time.perf_counter() - began
 
     def render_outside(self, template: str, request: Request, values: Mapping[str, Any]) -> str:
         """A page for somebody who has not entered."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
+
+from psycopg import errors as pg_errors
 
 from pgqueue.database import Database, afetch, arun
 from pgqueue.queries.statement import Operation, Statement
@@ -16,6 +19,11 @@ Result = TypeVar("Result")
 
 CONNECTIONS = 4
 READ_SECONDS = 2
+# The pages that tick together ask within it; and no page is shown what is older than itself by more.
+SHARED_SECONDS = 1.0
+# Figures of minutes do not change faster.
+FIGURES_SECONDS = 10.0
+MOST_SHARED = 1000
 # An action may meet a lock: longer than any statement of a worker holds one.
 ACT_SECONDS = 10
 
@@ -23,12 +31,13 @@ ACT_SECONDS = 10
 class Reader:
     """Reads for the pages of one dashboard, and acts for them. `spent` is the time that it has taken, in seconds."""
 
-    def __init__(self, database: Database, schema: str) -> None:
+    def __init__(self, database: Database, schema: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database.for_tasks(CONNECTIONS)
         self.schema = schema
         self.spent = 0.0
-        self._shared: dict[Any, asyncio.Task[Any]] = {}
-        self._beat = -1
+        # By key, the oldest first: when it was asked for, and what is found.
+        self._found: dict[Any, tuple[float, asyncio.Task[Any]]] = {}
+        self._clock = clock
 
     async def fetch(self, statement: Statement[Row]) -> list[Row]:
         """The rows of one statement."""
@@ -40,13 +49,19 @@ class Reader:
         async with self._reading() as conn:
             return await arun(conn, operation)
 
-    async def shared(self, beat: int, key: Any, read: Callable[[], Awaitable[Result]]) -> Result:
-        """What `read` finds, once for all who ask for `key` at the same beat."""
-        if beat != self._beat:
-            self._beat, self._shared = beat, {}
-        task = self._shared.get(key)
-        if task is None:
-            task = self._shared[key] = asyncio.ensure_future(_awaited(read))
+    async def shared(self, key: Any, read: Callable[[], Awaitable[Result]], seconds: float = SHARED_SECONDS) -> Result:
+        """What `read` finds, for all who ask for `key` while it reads, and for so many seconds since it began.
+
+        What was acted on here is read anew.
+        """
+        now = self._clock()
+        at, task = self._found.get(key, (-math.inf, None))
+        if task is None or (task.done() and now - at >= seconds) or _went_wrong(task):
+            task = asyncio.ensure_future(_awaited(read))
+            self._found.pop(key, None)
+            self._found[key] = now, task
+            if len(self._found) > MOST_SHARED:
+                del self._found[next(iter(self._found))]
         # Whose tab closes does not take it from the others.
         return await asyncio.shield(task)
 
@@ -56,6 +71,7 @@ class Reader:
         async with self._database.atransaction() as conn:
             await afetch(conn, _settings(ACT_SECONDS, "off"))
             yield conn
+        self._found.clear()
 
     async def close(self) -> None:
         await self._database.aclose()
@@ -69,6 +85,13 @@ class Reader:
                 yield conn
             finally:
                 self.spent += time.monotonic() - began
+
+
+def _went_wrong(task: asyncio.Task[Any]) -> bool:
+    """Whether to try again at once. What took too long would do so again."""
+    if not task.done():
+        return False
+    return task.cancelled() or not isinstance(task.exception(), pg_errors.QueryCanceled | None)
 
 
 async def _awaited(read: Callable[[], Awaitable[Result]]) -> Result:

@@ -121,7 +121,7 @@ def capped(value: int | None) -> str:
 
 
 def compact(value: float | None) -> str:
-    """`1,234`, `12.3k`, `1.2M`: for tiles."""
+    """`1,234`, `12.3k`, `1.2M`: for tiles and charts."""
     if value is None:
         return "–"
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):

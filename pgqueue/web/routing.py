@@ -72,7 +72,7 @@ async def _answer(dashboard: Dashboard, endpoint: Endpoint, request: Request) ->
         return _outside(dashboard, endpoint, request)
     form = FormData()
     if endpoint.is_action:
-        form, refusal = await _form(dashboard, session, request)
+        form, refusal = await _form(dashboard, request)
         if refusal is not None:
             logger.warning("%s (%s) was refused %s: %s", visitor.name, visitor.role, request.url.path, refusal)
             return PlainTextResponse(f"{refusal}\n", 403)
@@ -112,7 +112,7 @@ def _outside(dashboard: Dashboard, endpoint: Endpoint, request: Request) -> Resp
     return RedirectResponse(dashboard.login_url(request, asked), 303)
 
 
-async def _form(dashboard: Dashboard, session: Session | None, request: Request) -> tuple[FormData, str | None]:
+async def _form(dashboard: Dashboard, request: Request) -> tuple[FormData, str | None]:
     """The form, and why it is refused."""
     if not is_same_origin(request):
         return FormData(), "The request does not come from a page of the dashboard."
@@ -123,7 +123,7 @@ async def _form(dashboard: Dashboard, session: Session | None, request: Request)
             raise
         return FormData(), f"The form cannot be read: {error.detail}"
     token = form.get("token")
-    if not isinstance(token, str) or not dashboard.sessions.knows(session, token):
+    if not isinstance(token, str) or not dashboard.sessions.knows(request, token):
         return form, "The form is too old: load its page again."
     if any("\0" in value for value in form.values() if isinstance(value, str)):
         return form, "The form has a NUL character."

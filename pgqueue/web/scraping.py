@@ -12,6 +12,8 @@ from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from pgqueue.web.guesses import AGAIN, TooMany
+
 if TYPE_CHECKING:
     from pgqueue.web.dashboard import Dashboard
 
@@ -26,7 +28,11 @@ def scraping(dashboard: Dashboard) -> Callable[[Request], Awaitable[Response]]:
 
     async def scrape(request: Request) -> Response:
         entered = await dashboard.visitor(request, dashboard.sessions.read(request))
-        if entered is None and not await _sends_password(dashboard, request):
+        try:
+            let = entered is not None or await _sends_password(dashboard, request)
+        except TooMany:
+            return PlainTextResponse("Too many wrong passwords: try again in a few seconds.\n", 429, AGAIN)
+        if not let:
             refused = {"WWW-Authenticate": 'Basic realm="pgqueue", charset="UTF-8"'} if dashboard.passwords else None
             return PlainTextResponse("Send the name and the password of a user.\n", 401, refused)
         body, content_type = await to_thread.run_sync(metrics.exposition)
@@ -47,4 +53,4 @@ async def _sends_password(dashboard: Dashboard, request: Request) -> bool:
         name, _, password = b64decode(given, validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
         return False
-    return await dashboard.passwords.entering(name, password) is not None
+    return await dashboard.entering(request, name, password) is not None

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pgqueue.errors import ConfigurationError
 from pgqueue.web.access import Network, is_among, is_loopback, networks
+from pgqueue.web.guesses import ADDRESS, forwarded
 
 if TYPE_CHECKING:
     from pgqueue.web.dashboard import Dashboard
@@ -48,7 +49,10 @@ def serve(dashboard: Dashboard, host: str, port: int, *, proxies: Iterable[str] 
 
 
 class Behind:
-    """Believes a proxy that a browser came by HTTPS: its cookies are for that alone, then."""
+    """Believes a proxy that a browser came by HTTPS, which its cookies are for alone then, and from which address.
+
+    The address is that by which wrong passwords are counted; the proxy itself stays the client.
+    """
 
     def __init__(self, app: ASGIApp, proxies: Sequence[Network]) -> None:
         self._app = app
@@ -57,9 +61,11 @@ class Behind:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             connection = HTTPConnection(scope)
-            said = connection.headers.get("x-forwarded-proto", "")
-            if said in ("http", "https") and is_among(connection, self._proxies):
-                scope["scheme"] = said
+            if is_among(connection, self._proxies):
+                said = connection.headers.get("x-forwarded-proto", "")
+                if said in ("http", "https"):
+                    scope["scheme"] = said
+                scope[ADDRESS] = forwarded(connection, self._proxies)
         await self._app(scope, receive, send)
 
 

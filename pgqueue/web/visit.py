@@ -17,6 +17,7 @@ from pgqueue.errors import ArgumentError
 from pgqueue.queries import auditing
 from pgqueue.queries.statement import Operation, Statement
 from pgqueue.web.access import Visitor
+from pgqueue.web.reading import FIGURES_SECONDS
 from pgqueue.web.session import Session
 
 if TYPE_CHECKING:
@@ -104,10 +105,15 @@ class Visit:
         return await self.share(key, lambda: self.dashboard.reader.fetch(statement))
 
     async def share(self, key: object, read: Callable[[], Awaitable[Result]]) -> Result:
-        """What `read` finds; for open pages once a tick, whoever asks for `key`."""
+        """What `read` finds; for all open pages that ask for `key` at a tick, once."""
         if not self.is_live:
             return await read()
-        return await self.dashboard.reader.shared(self.dashboard.pulse.count, key, read)
+        return await self.dashboard.reader.shared(key, read)
+
+    async def fetch_figures(self, statement: Statement[Row]) -> list[Row]:
+        """As `fetch`, of what may be some seconds old: for people too it is read once in a while."""
+        reader, key = self.dashboard.reader, (statement.text, repr(sorted(statement.params.items())))
+        return await reader.shared(key, lambda: reader.fetch(statement), FIGURES_SECONDS)
 
     async def run(self, operation: Operation[Result]) -> Result:
         """What an operation finds, in one read-only transaction."""

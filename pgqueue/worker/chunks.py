@@ -130,6 +130,12 @@ class GatheringSlots(Slots):
             self._start_chunk(self, chunk.jobs)
         super().fill()
 
+    def ended(self) -> None:
+        # A chunk that is ready goes first.
+        self._ended += 1
+        self.running -= 1
+        self.fill()
+
     def found_nothing(self) -> None:
         if self._hurries():
             for chunk in [*self._open.values()]:

@@ -371,7 +371,8 @@ class Claimer:
             for job in jobs:
                 self._finisher.add(Finished(job.id, job.fence, job.task, None, limited=job.limited))
             return scan
-        suspects = [job for job in jobs if is_suspect(job)]
+        # Few jobs are any of this, and a look at two numbers costs less than a call.
+        suspects = [job for job in jobs if (job.crashes or job.suspicions) and is_suspect(job)]
         for job in suspects:
             self._suspect(job)
         self._slots.take([job for job in jobs if not is_suspect(job)] if suspects else jobs)
@@ -379,9 +380,9 @@ class Claimer:
 
     async def _with_children(self, jobs: list[ClaimedJob]) -> list[ClaimedJob]:
         """Tell those that have waited for others what these came to; who cannot be told now is given back."""
-        if not any(job.option("children") for job in jobs):
+        parents = {job.id: job for job in jobs if job.options is not None and job.option("children")}
+        if not parents:
             return jobs
-        parents = {job.id: job for job in jobs if job.option("children")}
         try:
             found = await self._connection.run(flows.children(self._schema, sorted(parents)))
         except TRANSIENT as error:

@@ -8,11 +8,11 @@ import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pgqueue import arguments
 from pgqueue.backoff import DEFAULT
-from pgqueue.context import Context, enter
+from pgqueue.context import Context, enter, make_contexts_with
 from pgqueue.job import ClaimedJob
 from pgqueue.middleware import Middleware
 from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome, decide
@@ -26,6 +26,9 @@ from pgqueue.worker.threads import in_thread
 from pgqueue.worker.timeouts import bounded
 from pgqueue.worker.transactional import Transactions
 from pgqueue.worker.wrapping import Wrapped
+
+if TYPE_CHECKING:
+    from pgqueue.worker.serving import RuleBook
 
 logger = logging.getLogger("pgqueue.worker")
 
@@ -50,7 +53,7 @@ class Executor:
         transactions: Transactions,
         journals: Journals,
         effects: WorkerEffects,
-        timeout_of: Callable[[Task[..., Any], ClaimedJob], float | None],
+        rules: RuleBook,
         on_start: Callable[[ClaimedJob], None] | None,
         on_finish: Finish,
         layers: Sequence[Middleware] = (),
@@ -61,13 +64,14 @@ class Executor:
         self._journals = journals
         self._effects = effects
         self._open_journal, self._open_effects = journals.open, effects.open
-        self._timeout_of = timeout_of
+        self._rules = rules
         self._on_start = on_start
         self._on_finish = on_finish
         self._layers = tuple(layers)
-        self._chunks = ChunkRuns(transactions, journals, timeout_of, self._layers, tuple(around_chunks))
+        self._chunks = ChunkRuns(transactions, journals, self._timeout_of, self._layers, tuple(around_chunks))
         # A run starts inside the run that freed its slot: what that one set in its context is none of its business.
         self._context = contextvars.copy_context()
+        self._context.run(make_contexts_with, self._make_context)
         self._loop = asyncio.get_running_loop()
         self._runs: dict[ClaimedJob, asyncio.Task[None]] = {}
         self._interrupted: dict[ClaimedJob, Interruption] = {}
@@ -138,31 +142,18 @@ class Executor:
         if self._on_start is not None:
             self._on_start(job)
         job.began = time.perf_counter()
-        context: Context | None = None
         try:
-            headers = arguments.loads(job.headers) if job.headers else {}
-            # By place: names cost a tenth of a microsecond more.
-            context = Context(
-                job.id,
-                job.task,
-                job.queue,
-                job.attempt,
-                job.max_attempts,
-                headers,
-                job.children,
-                job,
-                self._open_journal,
-                self._open_effects,
-            )
-            timeout = self._timeout_of(task, job)
-            if self._layers:
-                outcome = await self._wrapped(slots, task, job, context, timeout)
-            elif timeout is None and task.run_in == "coroutine" and not task.options.transactional:
-                enter(context)
-                value = await task.function(**task.load(job.args, context))
-                outcome = COMPLETED if value is None else Completed(task.dump_result(value))
+            # Most jobs have no timeout of their own: what is the same for all is looked up without a call.
+            timeout = self._timeout_of(task, job) if job.options else self._rules[task.name, job.queue].timeout
+            if timeout is None and task.is_plain and not self._layers and not job.headers:
+                # Its context costs as much as to load its arguments, and most tasks never ask for it.
+                enter(job)
+                value = await task.function(**task.load(job.args))
+                outcome = COMPLETED if value is None else task.completed(value)
+            elif self._layers:
+                outcome = await self._wrapped(slots, task, job, self._make_context(job), timeout)
             else:
-                outcome = await self._execute(slots, task, job, context, timeout)
+                outcome = await self._execute(slots, task, job, self._make_context(job), timeout)
         except asyncio.CancelledError as error:
             match self._interrupted.get(job):
                 case None:
@@ -176,11 +167,37 @@ class Executor:
                     outcome = None
         except BaseException as error:
             outcome = self._decide(task, job, error)
-        if context is not None and context.journal is not None:
-            await self._journals.close(context.journal)
-        if context is not None and context.effects is not None:
-            self._effects.ended(job.id, outcome)
+        if job.context is not None:
+            await self._close(job, outcome)
         self._end(slots, task, job, outcome)
+
+    def _timeout_of(self, task: Task[..., Any], job: ClaimedJob) -> float | None:
+        """Seconds that this run may take: the job's own, else what its rules say."""
+        own = job.option("timeout")
+        return self._rules[task.name, job.queue].timeout if own is None else float(own)
+
+    def _make_context(self, job: ClaimedJob) -> Context:
+        job.context = context = Context(
+            job.id,
+            job.task,
+            job.queue,
+            job.attempt,
+            job.max_attempts,
+            arguments.loads(job.headers) if job.headers else {},
+            job.children,
+            job,
+            self._open_journal,
+            self._open_effects,
+        )
+        return context
+
+    async def _close(self, job: ClaimedJob, outcome: Outcome | None) -> None:
+        # It holds the job: each would keep the other.
+        context, job.context = job.context, None
+        if context.journal is not None:
+            await self._journals.close(context.journal)
+        if context.effects is not None:
+            self._effects.ended(job.id, outcome)
 
     async def _run_chunk(self, slots: Slots, jobs: Sequence[ClaimedJob]) -> None:
         first, seconds = jobs[0], 0.0
@@ -259,7 +276,7 @@ class Executor:
         if task.options.transactional:
             return await bounded(self._transactions.arun(task, job, context, kwargs), timeout, task.name)
         value = await bounded(task.function(**kwargs), timeout, task.name)
-        return COMPLETED if value is None else Completed(task.dump_result(value))
+        return COMPLETED if value is None else task.completed(value)
 
     async def _in_thread(
         self,
@@ -274,7 +291,7 @@ class Executor:
             if task.options.transactional:
                 return self._transactions.run(task, job, context, kwargs)
             value = task.function(**kwargs)
-            return Completed(None if value is None else task.dump_result(value))
+            return COMPLETED if value is None else task.completed(value)
 
         def outlasts() -> bool:
             return job.limited and self._interrupted.get(job) != "released"

@@ -29,14 +29,10 @@ class Limits:
         check("max_memory", max_memory, BYTES, 1, optional=True)
         self._drain = drain
         self._idle_timeout = idle_timeout
-        self._max_jobs = max_jobs
+        self.max_jobs = max_jobs
         self._max_memory = max_memory
         self._seen = 0
         self._busy_at = time.monotonic()
-
-    def was_last(self, ended: int) -> bool:
-        """Whether `ended` jobs are all that the worker is to run."""
-        return self._max_jobs is not None and ended >= self._max_jobs
 
     async def reached(self, worker: Worker) -> bool:
         """Whether to stop now."""

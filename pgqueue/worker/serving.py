@@ -17,7 +17,6 @@ from pgqueue.queries.finishing import Finished
 from pgqueue.queries.gates import GateName
 from pgqueue.queries.limiting import gates_of
 from pgqueue.queries.limits import Templates
-from pgqueue.task import Task
 from pgqueue.task.options import PRIORITIES
 from pgqueue.worker.chunks import GatheringSlots
 from pgqueue.worker.claimer import Claimer
@@ -44,6 +43,17 @@ class Rules(NamedTuple):
     own_retention: bool
 
 
+class RuleBook(dict[tuple[str, str], Rules]):
+    """Rules by the names of a task and a queue, each found when it is first asked for: every job asks."""
+
+    def __init__(self, find: Callable[[str, str], Rules]) -> None:
+        self._find = find
+
+    def __missing__(self, names: tuple[str, str]) -> Rules:
+        found = self[names] = self._find(*names)
+        return found
+
+
 class Serving:
     """Slots and a claimer for each queue that `spec` names; a glob takes up new queues as they appear."""
 
@@ -64,7 +74,7 @@ class Serving:
         self._poll_interval = poll_interval
         self._start = start
         self._settings: dict[str, QueueSettings] = {}
-        self._rules: dict[tuple[str, str], Rules] = {}
+        self.rules = RuleBook(self._rules_of)
         self._templates: Templates = {}
         self._breakers: frozenset[Of] = frozenset()
         self._keeps_history = worker.app.keep_completed.keeps
@@ -78,7 +88,7 @@ class Serving:
         """Take over what the tables say; `names` are the queues that there are."""
         before = self.paused()
         self._settings = settings
-        self._rules.clear()
+        self.rules.clear()
         if self._worker.life.heartbeat is not None:
             self._worker.reporter.paused_are(self.slots, before, self.paused())
         for queue in self.paused() - before:
@@ -135,15 +145,13 @@ class Serving:
         """Of the queues that the code knows."""
         return sum(self._spec.resolve(self.known_queues(set())).values())
 
-    def rules(self, task: Task[..., Any], queue: str) -> Rules:
-        """What holds for the jobs of a task in a queue: as the task says, else the queue, else the app."""
-        # Asked for twice a job: they are found anew when settings are read.
-        if (found := self._rules.get((task.name, queue))) is None:
-            own = task.options.keep_completed
-            kept = (queue in self._otherwise) is not self._keeps_history if own is None else own.keeps
-            timeout = timeout_of(task, self._settings.get(queue, NO_SETTINGS).timeout, self._worker.app.timeout)
-            found = self._rules[task.name, queue] = Rules(timeout, kept, own is not None)
-        return found
+    def _rules_of(self, name: str, queue: str) -> Rules:
+        """As the task says, else the queue, else the app."""
+        task = self._worker.app.tasks[name]
+        own = task.options.keep_completed
+        kept = (queue in self._otherwise) is not self._keeps_history if own is None else own.keeps
+        timeout = timeout_of(task, self._settings.get(queue, NO_SETTINGS).timeout, self._worker.app.timeout)
+        return Rules(timeout, kept, own is not None)
 
     def gates_hit(self, job: ClaimedJob, key: str | None) -> tuple[GateName, ...]:
         """The gates of a job at limits with this key; none for None."""
@@ -188,12 +196,6 @@ class Serving:
         return (
             slots is not None and claimer is not None and claimer.has_nothing and not (slots.running or slots.waiting)
         )
-
-    def timeout_of(self, task: Task[..., Any], job: ClaimedJob) -> float | None:
-        """Seconds that this run may take: the job's own, else what its rules say."""
-        if job.options and (own := job.option("timeout")) is not None:
-            return float(own)
-        return self.rules(task, job.queue).timeout
 
     def known_claims(self) -> set[int]:
         """Fences of the claims that are held or under way."""

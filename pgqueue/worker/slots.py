@@ -42,6 +42,8 @@ class Slots:
         self.target = 0
         self._pace = 0.0
         self._ended = 0
+        # How many had ended when the pace was taken, and when somebody looked whether it stands.
+        self._paced = self._seen = 0
         self._paced_at = self.moved_at
         self._start = start
         self._give_back = give_back
@@ -69,8 +71,8 @@ class Slots:
         now = self._clock()
         seconds = now - self._paced_at
         if seconds >= PACE_SECONDS:
-            self._pace = self._ended / seconds
-            self._ended, self._paced_at = 0, now
+            self._pace = (self._ended - self._paced) / seconds
+            self._paced, self._paced_at = self._ended, now
         held = not self.prefetches or self.is_standing()
         self.target = 0 if held else min(PREFETCH_LIMIT, int(self._pace * PREFETCH_SECONDS))
 
@@ -89,10 +91,9 @@ class Slots:
 
         Jobs that must not repeat go first: they count as started.
         """
-        if any(job.begins_at is not None for job in jobs):
-            for job in jobs:
-                if job.begins_at is not None:
-                    self._begin_later(job, job.begins_at)
+        if timed := [(job, due) for job in jobs if (due := job.begins_at) is not None]:
+            for job, due in timed:
+                self._begin_later(job, due)
             jobs = [job for job in jobs if job.begins_at is None]
         once = [job for job in jobs if job.max_attempts == 1]
         self.buffer.extendleft(reversed(once))
@@ -137,8 +138,13 @@ class Slots:
             self.fill()
 
     def ended(self) -> None:
-        self.running -= 1
+        """A run has ended: the next begins."""
         self._ended += 1
+        # Most often one takes the place of another, and enough of them are left: nothing else has changed.
+        if len(self.buffer) > (self.target + 1) // 2 and self.running == self.count and self.open:
+            self._start(self, self.buffer.popleft())
+            return
+        self.running -= 1
         self.fill()
 
     def give_back(self, which: Callable[[ClaimedJob], bool] = lambda job: True) -> list[ClaimedJob]:
@@ -157,6 +163,8 @@ class Slots:
         """Whether every slot has been taken for a while: what waits here may find a free one elsewhere."""
         # Who waits for the time that a limit gives it has not begun.
         begun = self.running - len(self._timers)
+        if self._ended != self._seen:
+            self._seen, self.moved_at = self._ended, self._clock()
         return begun >= self.count and self._clock() - self.moved_at > STUCK_SECONDS
 
     @property

@@ -23,7 +23,7 @@ from pgqueue.task import Task
 from pgqueue.task.chunkcall import ChunkCall
 
 if TYPE_CHECKING:
-    from pgqueue.worker.serving import Rules
+    from pgqueue.worker.serving import RuleBook
 
 
 class StaleClaim(PgQueueError):
@@ -76,7 +76,7 @@ class Transactions:
         database: Database,
         schema: str,
         worker: Callable[[], UUID],
-        rules: Callable[[Task[..., Any], str], Rules],
+        rules: RuleBook,
         on_flows: Callable[[], Any],
     ) -> None:
         self.database = database
@@ -90,7 +90,7 @@ class Transactions:
         with around.retried(), self.database.transaction() as connection, _lasting(context, connection):
             began = time.monotonic()
             with lent(connection), around.task():
-                outcome = Completed(task.dump_result(task.function(**kwargs)))
+                outcome = task.completed(task.function(**kwargs))
             written = run(connection, self._finish(task, job, outcome, time.monotonic() - began))
             self._check(_shown(task, [job]), written.stale, context.stopped)
         self._tell(written)
@@ -104,7 +104,7 @@ class Transactions:
                     began = time.monotonic()
                     async with alent(connection):
                         with around.task():
-                            outcome = Completed(task.dump_result(await task.function(**kwargs)))
+                            outcome = task.completed(await task.function(**kwargs))
                     written = await arun(connection, self._finish(task, job, outcome, time.monotonic() - began))
                     self._check(_shown(task, [job]), written.stale, context.stopped)
         self._tell(written)
@@ -164,7 +164,7 @@ class Transactions:
         return finish(self._schema, self._worker(), [self._finished(task, job, outcome, seconds)])
 
     def _finished(self, task: Task[..., Any], job: ClaimedJob, outcome: Completed, seconds: float) -> Finished:
-        _, kept, own_retention = self._rules(task, job.queue)
+        _, kept, own_retention = self._rules[task.name, job.queue]
         return Finished(
             job.id,
             job.fence,

@@ -305,7 +305,7 @@ class Worker:
             self.transactions,
             self.journals,
             self.effects,
-            self.serving.timeout_of,
+            self.serving.rules,
             self._on_start(),
             self._finished,
             app.middleware.runs,
@@ -395,7 +395,7 @@ class Worker:
             if job.limited:
                 self._freed()
         else:
-            _, kept, own_retention = self.serving.rules(task, job.queue)
+            _, kept, own_retention = self.serving.rules[task.name, job.queue]
             hit = self.serving.gates_hit(job, outcome.hit) if type(outcome) is Snooze else ()
             limited = job.limited or bool(hit) or bool(failed)
             tried = job.limited and self.breakers.busy
@@ -409,7 +409,7 @@ class Worker:
             self.finisher.add(finished)
         if outcome is not None:
             self.ended += 1
-            if self._limits.was_last(self.ended):
+            if self._limits.max_jobs is not None and self.ended >= self._limits.max_jobs:
                 self.stop()
         if self.metrics is not None:
             self.metrics.ended(job, outcome, seconds)

@@ -8,7 +8,8 @@ import playwright.sync_api as playwright
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from pgqueue.queries import auditing
+from pgqueue.queries import auditing, figures
+from pgqueue.queries.figures import Tally
 from tests.browser.conftest import PHONE, SCHEMES, WIDE, Look, Scheme, Site, settled
 
 SERIOUS = ("serious", "critical")
@@ -69,6 +70,37 @@ def test_buttons_act_and_what_cannot_be_undone_asks_first(site: Site, look: Look
     page.wait_for_selector("text=Obliterated old: 3 jobs.")
     noted = [row.action for row in site.app.database.fetch(auditing.entries(site.app.schema, 9, target="old"))]
     assert noted == ["obliterate_queue", "pause_queue"]
+
+
+def test_charts_are_drawn_are_live_and_take_the_colours_of_the_page(site: Site, look: Look) -> None:
+    page = look(f"{site.address}/tasks/shop.tasks.send_email", "light")
+    page.wait_for_selector("#plot-throughput canvas")
+    assert page.locator(".plot canvas").count() == page.locator(".plot").count() == 3
+    labels = page.locator("#plot-throughput .u-label").all_text_contents()
+    assert labels == ["At", "completed", "failed", "retried", "cancelled"]
+
+    def pixels() -> str:
+        return str(page.evaluate("document.querySelector('#plot-throughput canvas').toDataURL()"))
+
+    def drawn_anew(before: str) -> None:
+        page.wait_for_function(
+            "before => document.querySelector('#plot-throughput canvas').toDataURL() !== before", arg=before
+        )
+
+    light = pixels()
+    page.click("[data-theme-switch]")
+    drawn_anew(light)
+    dark = pixels()
+    page.evaluate("document.querySelector('#plot-throughput canvas').dataset.same = 'yes'")
+    tally = Tally()
+    tally.outcomes["completed"] = 5000
+    site.app.database.fetch(figures.add(site.app.schema, {("email", "shop.tasks.send_email"): tally}, 120.0))
+    drawn_anew(dark)
+    # The data are new, the plot is not: nothing flickers.
+    assert page.get_attribute("#plot-throughput canvas", "data-same") == "yes"
+    page.click("text=24 h")
+    page.wait_for_selector("#plot-throughput canvas")
+    assert page.url.endswith("?span=24h")
 
 
 def test_a_theme_that_was_chosen_stays(site: Site, look: Look) -> None:

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from psycopg.conninfo import conninfo_to_dict
 from rich.console import Console
 
-from pgqueue import Limit, PgQueue
+from pgqueue import JobNotFound, Limit, PgQueue, SnoozeJob
 from pgqueue.cli import pgqueue
 from pgqueue.cli.config import SETTINGS, Shown
 from pgqueue.cli.listings import TASKS
@@ -345,7 +345,57 @@ def test_promote_lets_a_scheduled_job_run_now(invoke: Invoke, app: PgQueue) -> N
     job = app.enqueue("shop.send", delay=3600)
     invoke("jobs", "promote", job.id)
     assert app.jobs.get(job.id).state == "available"
-    invoke("jobs", "promote", job.id + 1000, exit_code=3)
+    missing = invoke("jobs", "promote", job.id + 1000, exit_code=3).stderr
+    assert f"nothing was promoted: there is no job {job.id + 1000}" in missing
+
+
+def test_promote_says_of_each_job_that_waits_for_something_else_what_that_is(invoke: Invoke, app: PgQueue) -> None:
+    @app.task(name="shop.ship", queue="orders", serial_key="{order_id}")
+    def ship(order_id: int) -> None:
+        raise SnoozeJob(3600)
+
+    child = app.enqueue("shop.pack").id
+    parent = ship.using(after=[child]).enqueue(0).id
+    first, second = app.enqueue_many([ship.job(7), ship.job(7)])
+    drain(app, queues=["orders"])
+    later = app.enqueue("shop.send", delay=3600)
+    before = app.jobs.get(second.id)
+    said = invoke("jobs", "promote", parent, child, second.id, later.id, 10**9).stderr
+    assert "Promoted 1 job of 5: the rest were not waiting for their time: " in said
+    assert f"job {parent} is blocked, and not by its time (`pgqueue why {parent}`)" in said
+    assert f"job {second.id} is blocked, and not by its time" in said
+    assert f"job {child} is available already" in said
+    assert f"there is no job {10**9}" in said
+    assert app.jobs.get(second.id) == before
+    assert f"nothing was promoted: job {parent} is blocked" in invoke("jobs", "promote", parent, exit_code=3).stderr
+    assert "Promoted 1 job." in invoke("jobs", "promote", first.id).stderr
+
+
+def test_a_redrive_by_id_says_what_became_of_each_job_that_stays(invoke: Invoke, app: PgQueue, dsn: str) -> None:
+    done = app.enqueue("shop.send", queue="mail").id
+    held, locked, free = failed(app, dsn, 3)
+    with psycopg.connect(dsn) as connection:
+        connection.execute("update pgqueue.failed_jobs set unique_key = 'order 7' where id = %s", [held])
+    holder = app.enqueue("shop.charge", queue="cards", key="order 7").id
+    with psycopg.connect(dsn) as connection:
+        connection.execute("select from pgqueue.failed_jobs where id = %s for update", [locked])
+        said = invoke("failed", "redrive", held, locked, free).stderr
+    assert "Redrove 1 failed job; " in said
+    assert f"job {held} stayed, since live job {holder} holds its key" in said
+    assert f"job {locked} stayed, since another transaction has locked its row: try again" in said
+    missing = invoke("failed", "redrive", locked, free, done, 10**9, exit_code=3).stderr
+    assert f"nothing was done: job {done} is available, not failed, there is no job {10**9}" in missing.replace(
+        f"job {free} is available, not failed, ", ""
+    )
+    assert f"job {done} is available, not failed" in invoke("failed", "show", done, exit_code=3).stderr
+    assert "it never was" in invoke("failed", "show", 10**9, exit_code=3).stderr
+    with pytest.raises(JobNotFound, match=f"job {done} is available, not failed"):
+        app.failed.get(done)
+
+
+def test_an_id_that_no_flow_can_have_is_called_a_flow_id(invoke: Invoke) -> None:
+    for verb in ("show", "cancel", "retry"):
+        assert f"{2**63} is no flow id" in invoke("flows", verb, 2**63, exit_code=2).stderr
 
 
 def test_failed_jobs_are_listed_counted_and_shown(invoke: Invoke, app: PgQueue, dsn: str) -> None:
@@ -378,7 +428,7 @@ def test_redrive_works_in_batches_and_leaves_what_a_live_job_blocks(invoke: Invo
     app.enqueue("shop.charge", queue="cards", key="only one")
     assert "1,204 failed jobs" in invoke("failed", "redrive", "-q", "cards", exit_code=2).stderr
     result = invoke("failed", "redrive", "-e", "f00d", "--yes")
-    assert "Redrove 1,203 failed jobs; 1 job stayed" in result.stderr
+    assert f"Redrove 1,203 failed jobs; job {blocked} stayed, since live job" in result.stderr
     assert app.failed.count() == 1
     assert app.jobs.count(state="available") == 1204
 
@@ -503,6 +553,33 @@ def test_config_shows_the_database_of_the_app_that_is_named(invoke: Invoke, engi
         assert found is None or str(conninfo_to_dict(found)["dbname"]) in row["value"]
 
 
+def test_beside_a_dsn_the_schema_is_that_of_the_app_that_is_named(
+    invoke: Invoke, code: str, tmp_path: Path, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cli_mail" / "tasks.py").write_text(CODE.replace("PgQueue()", "PgQueue(schema='mail')"))
+    monkeypatch.setenv("PGQUEUE_APP", code)
+    for options in ([], ["--dsn", dsn]):
+        assert "schema mail: no tables" in invoke("migrate", "status", *options, exit_code=5).stdout
+        assert "CREATE TABLE mail." in invoke("migrate", "--sql", *options).stdout
+        rows = {row["name"]: row for row in records(invoke("config", "--json", *options))}
+        assert (rows["schema"]["value"], rows["schema"]["source"]) == ("mail", "the app")
+        assert (rows["dsn"]["value"], rows["dsn"]["source"]) == (masked(dsn), "--dsn" if options else "PGQUEUE_DSN")
+    assert invoke("ping", "--schema", "pgqueue").stderr == ""
+    monkeypatch.setenv("PGQUEUE_APP", "cli_mail.nowhere")
+    said = invoke("ping").stderr
+    assert "App cli_mail.nowhere cannot be asked for its schema (there is no module 'cli_mail.nowhere'" in said
+
+
+def test_config_shows_a_database_of_the_app_that_is_not_the_one_that_is_set(
+    invoke: Invoke, engine_code: str, empty_dsn: str, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGQUEUE_APP", engine_code)
+    rows = {row["name"]: row for row in records(invoke("config", "--json"))}
+    assert (rows["dsn"]["value"], rows["dsn"]["source"]) == (masked(dsn), "PGQUEUE_DSN")
+    assert str(conninfo_to_dict(empty_dsn)["dbname"]) in rows["app dsn"]["value"]
+    assert "app schema" not in rows
+
+
 def test_a_dsn_is_shown_whole_on_a_narrow_terminal() -> None:
     shown = rendered(SETTINGS, [Shown("dsn", f"postgresql://shop@{'h' * 60}/shop", "PGQUEUE_DSN", "PGQUEUE_DSN")])
     assert f"postgresql://shop@{'h' * 60}/shop" in re.sub(r"[\s]", "", "".join(shown[2:]).replace("PGQUEUE_DSN", ""))
@@ -579,6 +656,40 @@ def test_a_task_is_paused_by_the_name_that_people_type(invoke: Invoke, app: PgQu
     assert "paused" in invoke("limits", "list").stdout
     invoke("limits", "resume", "--task", "send", "-a", code)
     assert records(invoke("limits", "list", "--json")) == []
+
+
+def test_what_is_paused_of_a_key_is_listed_until_it_is_resumed(invoke: Invoke, app: PgQueue, dsn: str) -> None:
+    assert "paused" not in invoke("limits", "list").stderr
+    app.enqueue("shop.charge", {"customer": 7}, queue="cards")
+    invoke("limits", "set", "--queue", "cards", "--key", "{customer}", "--concurrency", 2)
+    value = ["--queue", "cards", "--key", "{customer}", "--value", "a:7"]
+    serial = ["--queue", "cards", "--serial-key", "order:7"]
+    assert "No limit" not in invoke("limits", "pause", *value).stderr
+    assert "1 key is paused by hand: `pgqueue limits paused`" in invoke("limits", "list").stderr
+    invoke("limits", "pause", *serial)
+    assert records(invoke("limits", "paused", "--json")) == [
+        {"scope": "queue", "name": "cards", "key": None, "value": "order:7", "blocked": 0},
+        {"scope": "queue", "name": "cards", "key": "{customer}", "value": "a:7", "blocked": 0},
+    ]
+    assert re.search(r"queue cards +serial key +order:7", invoke("limits", "paused").stdout)
+    invoke("limits", "resume", *value)
+    invoke("limits", "resume", *serial)
+    assert "No value and no serial key is paused" in invoke("limits", "paused").stderr
+    # A Retry-After of a minute ago.
+    with psycopg.connect(dsn) as connection:
+        connection.execute("update pgqueue.gates set closed_until = now() - interval '1 minute'")
+    assert "Nothing was paused of" in invoke("limits", "resume", *value).stderr
+
+
+def test_a_pause_by_a_key_that_no_limit_has_says_so(invoke: Invoke, app: PgQueue, code: str) -> None:
+    app.enqueue("shop.charge", {"customer": 7}, queue="cards")
+    of = ["limits", "pause", "--queue", "cards", "--value", "7", "--key"]
+    assert "No limit of queue cards has the key {custmer}. It holds" in invoke(*of, "{custmer}").stderr
+    invoke("limits", "set", "--queue", "cards", "--key", "{customer}", "--concurrency", 2)
+    said = invoke(*of, "{cust}").stderr
+    assert "No limit of queue cards has the key {cust}: the keys there are {custmer}, {customer}." in said
+    by = ["limits", "pause", "--task", "send", "-a", code, "--value", 7, "--key"]
+    assert "names nope, which is no parameter" in invoke(*by, "{nope}", exit_code=2).stderr
 
 
 def test_a_limit_by_an_argument_that_the_task_has_not_is_refused(invoke: Invoke, app: PgQueue, code: str) -> None:

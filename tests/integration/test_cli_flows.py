@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import re
+
 import psycopg
 import pytest
+from rich.console import Console
 
-from pgqueue import Flow, PgQueue, Task, chain, group, tree
+from pgqueue import Flow, PgQueue, Task, batch, chain, group, tree
+from pgqueue.cli.flowtree import draw
 from pgqueue.testing import drain
 from tests.integration.test_cli import Invoke, app, invoke, records
 
@@ -66,6 +71,50 @@ def test_a_long_chain_and_a_wide_group_are_drawn(invoke: Invoke, app: PgQueue, w
     assert "the first 1,000 of 1,500 jobs" in invoke("flows", "show", huge.id).stdout
 
 
+def test_a_deep_flow_fits_a_narrow_terminal_and_still_says_who_waits_for_whom(
+    app: PgQueue, work: Task[[str], str]
+) -> None:
+    made = app.flows.enqueue(
+        chain(group(work.job("x"), work.job("y")), *(work.job("a") for _ in range(30)), name="video 7")
+    )
+    lines = drawn(app, made.id, 80)
+    ids = [job.id for job in made.jobs]
+    assert len(lines) == 33
+    assert max(map(len, lines)) <= 80
+    assert all(re.search(r"\d  shop\.work  (blocked|available)$", line) for line in lines[1:])
+    assert lines[-3].endswith(f" {ids[3]} ← {ids[2]}  shop.work  blocked")
+    assert [line.split()[-4:-2] for line in lines[-2:]] == [["←", str(ids[0])], ["←", str(ids[1])]]
+
+
+def test_a_long_name_loses_its_beginning_and_not_the_state(app: PgQueue) -> None:
+    app.task(name="shop." + "deep." * 17 + "publish")(nothing)
+    made = app.flows.enqueue(chain(*(app.new_job("shop." + "deep." * 17 + "publish") for _ in range(2))))
+    for line in drawn(app, made.id, 60)[1:]:
+        assert re.search(r"…\S*deep\.publish  (blocked|available)$", line)
+        assert len(line) <= 60
+
+
+def test_callbacks_of_a_batch_are_told_apart(invoke: Invoke, app: PgQueue, work: Task[[str], str]) -> None:
+    callback = work.job("told")
+    made = app.flows.enqueue(batch([work.job("a")], on_success=callback, on_complete=callback, on_failure=callback))
+    shown = invoke("flows", "show", made.id).stdout
+    for when in ("success", "complete", "failure"):
+        assert f"shop.work  on {when}  blocked" in shown
+    assert {row["callback"] for row in records(invoke("flows", "show", made.id, "--json"))} == {
+        *(None, "success", "complete", "failure"),
+    }
+
+
+def nothing() -> None: ...
+
+
+def drawn(app: PgQueue, flow_id: int, width: int) -> list[str]:
+    console = Console(width=width, file=io.StringIO())
+    console.print(draw(app.flows.get(flow_id), app.flows.jobs(flow_id), width))
+    assert isinstance(console.file, io.StringIO)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
 def test_a_flow_is_cancelled_and_retried(invoke: Invoke, app: PgQueue, work: Task[[str], str]) -> None:
     made = app.flows.enqueue(chain(work.job("bad"), work.job("b")))
     drain(app)
@@ -75,6 +124,16 @@ def test_a_flow_is_cancelled_and_retried(invoke: Invoke, app: PgQueue, work: Tas
     cancelled = invoke("flows", "cancel", made.id, "--yes", "--json")
     assert [record["id"] for record in records(cancelled)] == [made.jobs[0].id]
     assert "Cancelled: 1 job." in cancelled.stderr
+
+
+def test_a_retry_of_a_flow_in_which_nothing_failed_says_so(
+    invoke: Invoke, app: PgQueue, work: Task[[str], str]
+) -> None:
+    made = app.flows.enqueue(group(work.job("a"), work.job("b")))
+    app.flows.cancel(made.id)
+    said = invoke("flows", "retry", made.id).stderr
+    assert f"Flow {made.id} is cancelled, and none of its jobs has failed" in said
+    assert app.flows.get(made.id).live == 0
 
 
 def test_what_is_not_there_says_so(invoke: Invoke, app: PgQueue, work: Task[[str], str], dsn: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -56,6 +57,22 @@ def test_the_next_times_of_every_schedule_are_shown(invoke: Invoke, app: PgQueue
     each = [row["schedule"] for row in records(invoke("schedules", "next", "-n", 3, "--json"))]
     assert each == ["often"] * 3 + ["yearly"] * 3
     assert len(records(invoke("schedules", "next", "often", "--json"))) == 5
+
+
+def test_times_of_a_pattern_are_shown_in_its_own_zone_too(invoke: Invoke, app: PgQueue) -> None:
+    daily = ("--cron", "0 9 * * *", "--tz", "Asia/Kathmandu", "--end", "2099-12-31T00:00Z")
+    invoke("schedules", "add", "daily", "shop.report", *daily, "--force")
+    invoke("schedules", "add", "often", "shop.report", "--every", "1m", "--force")
+    facts = dict(re.findall(r"(?m)^(\w+) {2,}(.*)$", invoke("schedules", "show", "daily").stdout))
+    assert re.match(r"\S+ 09:00:00 \+0545 = \S+ \S+ \S+  \(in ", facts["next"])
+    assert facts["end"].startswith("2099-12-31 05:45:00 +0545 = ")
+    listed = invoke("schedules", "next").stdout
+    assert re.search(r"daily .* 09:00:00 \+0545 ", listed)
+    assert "=" not in dict(re.findall(r"(?m)^(\w+) {2,}(.*)$", invoke("schedules", "show", "often").stdout))["next"]
+    assert {row["schedule"]: row["tz"] for row in records(invoke("schedules", "next", "--json"))} == {
+        "daily": "Asia/Kathmandu",
+        "often": None,
+    }
 
 
 def test_a_pattern_that_sql_wrote_and_cannot_be_used_says_why(invoke: Invoke, app: PgQueue, dsn: str) -> None:

@@ -11,12 +11,17 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from pgqueue import PgQueue, SchemaOutOfDate
-from pgqueue.queries import checkup
+from pgqueue import PgQueue, SchemaOutOfDate, chain
+from pgqueue.queries import checkup, scheduling
 from pgqueue.queries.checkup import Finding
+from pgqueue.services.scheduler import Scheduler
+from pgqueue.testing import drain
 from tests.integration.test_cli import Invoke, invoke, records
 
 __all__ = ["invoke"]
+
+# Emptied tables leave a sequence as it is.
+NEVER_SEEN = "select setval('pgqueue.scheduler_seen', 1)"
 
 
 @pytest.fixture(autouse=True)
@@ -116,6 +121,7 @@ def test_schedules_that_are_broken_or_late(app: PgQueue, dsn: str) -> None:
     @app.task(name="digest")
     def digest() -> None: ...
 
+    execute(dsn, NEVER_SEEN)
     for name in ("bad", "late", "paused"):
         app.schedules.upsert(name, "0 9 * * *", digest.job())
     execute(
@@ -124,10 +130,57 @@ def test_schedules_that_are_broken_or_late(app: PgQueue, dsn: str) -> None:
         "update pgqueue.schedules set next_run_at = pgqueue.clock() - interval '1 hour'",
         "update pgqueue.schedules set enabled = false where name = 'paused'",
     )
-    assert [(one.level, one.text) for one in found(app, "schedules")] == [
-        ("problem", "schedule bad is disabled: no such hour"),
-        ("problem", "due for more than a minute and not fired: late"),
+    bad, late = found(app, "schedules")
+    assert (bad.level, bad.text) == ("problem", "schedule bad is disabled: no such hour")
+    nobody = "no scheduler has been seen ever, and 1 schedule is on; due for more than a minute and not fired: late"
+    assert (late.level, late.text, late.fix) == ("problem", nobody, "pgqueue scheduler")
+    app.database.fetch(scheduling.seen(app.schema))
+    _, late = found(app, "schedules")
+    assert (late.level, late.text) == ("problem", "due for more than a minute and not fired: late")
+
+
+async def test_schedules_that_no_scheduler_fires(app: PgQueue, dsn: str) -> None:
+    @app.task(name="digest")
+    def digest() -> None: ...
+
+    execute(dsn, NEVER_SEEN)
+    for name in ("daily", "over"):
+        app.schedules.upsert(name, "0 9 * * *", digest.job())
+    execute(dsn, "update pgqueue.schedules set next_run_at = 'infinity' where name = 'over'")
+    [finding] = found(app, "schedules")
+    assert (finding.level, finding.fix) == ("warning", "pgqueue scheduler")
+    assert finding.text == "no scheduler has been seen ever, and 1 schedule is on"
+    await Scheduler.of(app).run_once()
+    assert [one.level for one in found(app, "schedules")] == ["ok"]
+    execute(dsn, "select setval('pgqueue.scheduler_seen', extract(epoch from now())::bigint - 600)")
+    assert [one.text for one in found(app, "schedules")] == [
+        "no scheduler has been seen for 10 min, and 1 schedule is on"
     ]
+    await Scheduler.of(app).run_once()
+    assert [one.level for one in found(app, "schedules")] == ["ok"]
+    await app.aclose()
+
+
+def test_flows_that_wait_until_somebody_redrives_what_failed(app: PgQueue, dsn: str) -> None:
+    @app.task(name="work", max_attempts=1)
+    def work(how: str) -> None:
+        if how == "bad":
+            raise ValueError(how)
+
+    app.flows.enqueue(chain(work.job("bad"), work.job("then")))
+    made = app.flows.enqueue(chain(work.job("bad"), work.job("then"), work.job("end"), on_failure="wait"))
+    app.flows.enqueue(chain(work.using(delay=60).job("later"), work.job("end"), on_failure="wait"))
+    drain(app)
+    bad, waits, _ = (job.id for job in made.jobs)
+    [finding] = found(app, "flows")
+    assert (finding.level, finding.text) == (
+        "warning",
+        f"1 job waits until failed jobs are redriven: {waits} for {bad}",
+    )
+    redrive = f"pgqueue failed redrive {bad}"
+    assert finding.fix == f"Mend the cause, then: {redrive}, or give them up: pgqueue flows cancel {made.id}"
+    app.failed.redrive([bad])
+    assert [one.level for one in found(app, "flows")] == ["ok"]
 
 
 def test_a_transaction_that_keeps_dead_rows(app: PgQueue, dsn: str) -> None:

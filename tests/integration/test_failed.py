@@ -103,7 +103,7 @@ def test_a_failed_job_that_was_listed_can_be_acted_on(app: PgQueue, fails: Task[
 def test_a_job_that_did_not_fail_is_not_there(app: PgQueue, fails: Task[[str], None]) -> None:
     job = fails.enqueue("fine")
     drain(app)
-    with pytest.raises(JobNotFound, match=f"no job with id {job.id} is in failed_jobs"):
+    with pytest.raises(JobNotFound, match=f"job {job.id} is completed, not failed"):
         app.failed.get(job.id)
 
 

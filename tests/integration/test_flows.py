@@ -588,14 +588,52 @@ async def test_a_job_that_was_cancelled_while_it_ran_adds_no_children(app: PgQue
     assert (job.refresh().state, work.ran) == ("cancelled", [])
 
 
-async def test_a_task_of_chunks_cannot_wait_for_children(app: PgQueue, work: Work) -> None:
-    @app.task(name="chunked", chunk=2, max_attempts=1)
+async def test_a_transactional_task_that_waits_for_children_writes_nothing_before(
+    app: PgQueue, work: Work, dsn: str
+) -> None:
+    @app.task(name="grow", bind=True, transactional=True)
+    def grow(ctx: Context) -> int:
+        ctx.connection.execute("insert into grown values (1)")
+        if not ctx.children():
+            raise WaitForChildren([work("part")])
+        return 7
+
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("create table grown (n integer)")
+        try:
+            job = grow.enqueue()
+            await adrain(app)
+            assert (await job.aresult(), work.ran) == (7, ["part"])
+            assert conn.execute("select count(*) from grown").fetchone() == (1,)
+        finally:
+            conn.execute("drop table grown")
+
+
+async def test_a_drain_counts_the_runs_that_failed(app: PgQueue) -> None:
+    @app.task(name="bad", max_attempts=1)
+    async def bad() -> None:
+        raise ValueError
+
+    await app.flows.aenqueue(chain(bad.job(), bad.job()))
+    assert ((await adrain(app)).failed, app.failed.count()) == (1, 2)
+
+
+@pytest.mark.parametrize("marked", [False, True])
+async def test_a_task_of_chunks_cannot_wait_for_children_and_is_not_retried(
+    app: PgQueue, work: Work, marked: bool
+) -> None:
+    @app.task(name="chunked", chunk=2)
     async def chunked(jobs: list[ChunkJob[Page]]) -> None:
-        raise WaitForChildren([work("part")])
+        if marked:
+            jobs[0].raised(WaitForChildren([work("part")]))
+        else:
+            raise WaitForChildren([work("part")])
 
     job = chunked.enqueue(n=1)
     await adrain(app)
-    assert "a chunk cannot wait for children" in app.failed.get(job.id).errors[-1]["message"]
+    failed = app.failed.get(job.id)
+    assert (failed.attempt, len(failed.errors), failed.reason) == (1, 1, "fail_job")
+    assert "a chunk cannot wait for children; leave out chunk=" in failed.errors[-1]["message"]
 
 
 # Batches

@@ -15,11 +15,13 @@ import pytest
 from pgqueue import (
     Backoff,
     CancelJob,
+    ChildFailed,
     ConfigurationError,
     Context,
     FailJob,
     Job,
     JobCancelled,
+    JobEnded,
     JobFailed,
     JobNotFound,
     PgQueue,
@@ -27,6 +29,7 @@ from pgqueue import (
     SnoozeJob,
     Task,
 )
+from pgqueue.flow import chain
 from pgqueue.testing import adrain, aenqueued
 from pgqueue.worker import finisher
 from tests.integration import process_app
@@ -86,18 +89,57 @@ async def test_a_result_may_hold_what_has_a_json_form(app: PgQueue) -> None:
     ids=["large", "object", "NaN", "NUL", "number as key"],
 )
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_result_that_cannot_be_stored_is_dropped_with_a_warning(
+async def test_a_job_whose_result_cannot_be_stored_completes_and_who_asks_for_it_is_told(
     app: PgQueue, kind: str, value: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = await make(app, kind, lambda ctx: value).aenqueue()
     with caplog.at_level(logging.WARNING, "pgqueue.task"):
         await adrain(app)
     assert (await job.arefresh()).state == "completed"
-    assert await job.aresult() is None
-    assert "result of task task" in caplog.text
-    assert "completes without a result" in caplog.text
-    assert "pass" not in caplog.text
-    assert "annotate" not in caplog.text
+    lost = rf"^job {job.id} \(task\) completed, and its result is not stored: the result of task task"
+    with pytest.raises(JobEnded, match=lost) as told:
+        await job.aresult()
+    assert (told.value.job, type(told.value)) == (await job.arefresh(), JobEnded)
+    assert "the job completes without it" in caplog.text
+    for text in (str(told.value), caplog.text):
+        assert "pass" not in text
+        assert "annotate" not in text
+
+
+async def test_who_asks_for_a_large_result_is_told_its_size_the_limit_and_what_to_return(app: PgQueue) -> None:
+    job = await make(app, "coroutine", lambda ctx: "x" * 70_000).aenqueue()
+    await adrain(app)
+    with pytest.raises(JobEnded, match=r"is 70,002 bytes as JSON, more than 64 KiB: store it, return its key$"):
+        await job.aresult()
+
+
+async def test_who_asks_for_a_result_that_postgresql_refused_is_told(fresh_dsn: str) -> None:
+    app = PgQueue(fresh_dsn)
+    with psycopg.connect(fresh_dsn, autocommit=True) as connection:
+        connection.execute("alter table pgqueue.completed_jobs add constraint nothing check (result is null)")
+    task = make(app, "coroutine", lambda ctx: ctx.attempt)
+    job = await task.aenqueue()
+    await adrain(app)
+    with pytest.raises(JobEnded, match=r"PostgreSQL refused the result of task task: .* violates check constraint"):
+        await job.aresult()
+    await app.aclose()
+
+
+async def test_a_parent_that_asks_for_a_result_that_was_not_stored_is_told(app: PgQueue) -> None:
+    @app.task(name="child", keep_completed=False)
+    async def child() -> str:
+        return "x" * 70_000
+
+    @app.task(name="parent", bind=True)
+    async def parent(ctx: Context) -> str:
+        [found] = ctx.children()
+        with pytest.raises(ChildFailed, match="completed, and its result is not stored: the result of task child is"):
+            found.result  # noqa: B018
+        return str(found.state)
+
+    await app.flows.aenqueue(chain(child.job(), parent.job()))
+    await adrain(app)
+    assert (await one(app)).value == "completed"
 
 
 async def test_a_task_can_keep_no_history(app: PgQueue) -> None:

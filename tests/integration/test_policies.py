@@ -281,6 +281,8 @@ async def test_what_the_code_declares_is_not_changed_by_hand_and_takes_a_name_ov
         (HOUR, {"job": "report"}, "schedule 'acme' was given 'report' as its job"),
         (HOUR, {"later": 60}, "its times are those of its rule"),
         (None, {}, "an interval is a timedelta"),
+        ("5m", {}, r"the cron pattern '5m' cannot be used: it is an interval: use timedelta\(seconds=300\)"),
+        (HOUR, {"end": NOON - HOUR}, "schedule acme would never fire: .* before its end, 2"),
     ],
 )
 async def test_a_schedule_that_cannot_be_is_refused_and_nothing_is_written(
@@ -343,6 +345,7 @@ async def test_a_pattern_that_sql_added_and_cannot_be_used_is_disabled_with_its_
         ("every => '1 hour'", "catch_up => 'all'", "overlap => 'skip'"),
         ("every => '1 hour'", "max_runs => 0"),
         ("every => '1 hour'", "start_at => now()", "end_at => now() - interval '1 day'"),
+        ("every => '1 hour'", "end_at => now() - interval '1 day'"),
         ("every => '1 hour'", "queue => 'a b'"),
     ],
 )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -20,10 +21,10 @@ from pgqueue.queries import waiting
 from pgqueue.testing import drain
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-OF_ENQUEUERS, OF_WORKERS = (
+OF_ENQUEUERS, OF_WORKERS, OF_VIEWERS = (
     block
     for block in re.findall(r"^```sql\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    if "to shop_web" in block or "to shop_worker" in block
+    if any(f"to shop_{role}" in block for role in ("web", "worker", "viewer"))
 )
 
 
@@ -48,7 +49,7 @@ class Shop:
 @pytest.fixture
 def shop(empty_dsn: str) -> Iterator[Shop]:
     made = Shop(empty_dsn, str(conninfo_to_dict(empty_dsn)["dbname"]))
-    roles = ("shop_owner", "shop_web", "shop_worker", "shop_nobody")
+    roles = ("shop_owner", "shop_web", "shop_worker", "shop_viewer", "shop_nobody")
     made.run("; ".join(f"create role {role} login password 'secret'" for role in roles))
     made.run(f"grant create on database {made.name} to shop_owner")
     migrate.upgrade(made.of("owner"))
@@ -85,6 +86,35 @@ def test_the_grants_of_the_readme_suffice_to_enqueue(shop: Shop) -> None:
     owner.task(name="send")(send)
     drain(owner)
     assert job.result(timeout=60) == 7
+    for each in (owner, app):
+        each.close()
+
+
+def test_the_grants_of_the_readme_suffice_for_flows_until_a_key_is_held(shop: Shop) -> None:
+    shop.run(OF_ENQUEUERS)
+    app = PgQueue(shop.of("web"))
+    task = app.task(name="send")(send)
+    spans: tuple[Any, ...] = ("ended", timedelta(hours=1), "forever")
+    for until in spans:
+        keyed = task.using(key=Unique(f"held {until}", until=until))
+        made = app.flows.enqueue(chain(task.job(1), keyed.job(2), name="keyed"))
+        # What is to wait for the holder locks it against its end: that takes rights to change jobs.
+        with pytest.raises(PgQueueError, match=r'permission denied.*"Roles" in the README'):
+            app.flows.enqueue(chain(task.job(1), keyed.job(2), name="keyed"))
+        assert app.flows.get(made.id).jobs == 2
+        assert app.flows.of(app.flows.jobs(made.id)[0].job_id) == app.flows.get(made.id)
+    assert [flow.jobs for flow in app.flows.list(name="keyed")] == [2, 2, 2]
+    app.close()
+
+
+def test_the_grants_of_the_readme_suffice_to_look(shop: Shop) -> None:
+    shop.run(OF_VIEWERS)
+    app = PgQueue(shop.of("viewer"))
+    owner = PgQueue(shop.of("owner"))
+    job = owner.enqueue("send", {"n": 1})
+    assert app.jobs.get(job.id).state == "available"
+    assert [reason.code for reason in app.jobs.why(job.id).reasons] == ["no_worker"]
+    assert not [finding for finding in app.doctor.look() if "may not look" in finding.text]
     for each in (owner, app):
         each.close()
 

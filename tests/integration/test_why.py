@@ -155,7 +155,7 @@ def test_others_come_first(app: PgQueue, registered: Any) -> None:
     app.enqueue("work")
     registered('{"default": 5}', "work")
     assert codes(app, job.id) == ["line"]
-    assert text(app, job.id).startswith("1 of the queue come before it")
+    assert text(app, job.id).startswith("1 job of the queue comes before it")
 
 
 async def test_all_slots_are_busy(app: PgQueue) -> None:
@@ -173,7 +173,7 @@ async def test_all_slots_are_busy(app: PgQueue) -> None:
         assert reason.code == "running"
         assert reason.text.startswith("attempt 1 of 1 runs in worker ")
         assert codes(app, second.id) == ["busy"]
-        assert text(app, second.id) == "1 job of queue default run in 1 slot of 1 worker"
+        assert text(app, second.id) == "1 job of queue default runs in 1 slot of 1 worker"
         go.set()
 
 
@@ -218,7 +218,7 @@ async def test_it_waits_at_a_limit(app: PgQueue) -> None:
         second = work.enqueue("acme")
         await until(lambda: _blocked(app, second.id))
         assert codes(app, second.id) == ["concurrency"]
-        assert text(app, second.id) == "1 job of task work for acme run, as many as its limit allows, and 1 wait"
+        assert text(app, second.id) == "1 job of task work for acme runs, as many as its limit allows, and 1 waits"
         go.set()
 
 

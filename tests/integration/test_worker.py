@@ -199,6 +199,27 @@ async def test_the_context_says_what_runs(app: PgQueue) -> None:
         current_job()
 
 
+async def test_whoever_asks_for_the_running_job_is_told_of_the_same_one(app: PgQueue) -> None:
+    async def deeper() -> Context:
+        await asyncio.sleep(0)
+        return current_job()
+
+    @app.task(name="look")
+    async def look(n: int) -> None:
+        first = current_job()
+        assert (first.task, first.attempt, dict(first.headers)) == ("look", 1, {})
+        assert first is current_job() is await deeper() is await asyncio.create_task(deeper())
+        first.progress(n)
+
+    jobs = [await look.aenqueue(n) for n in (10, 20)]
+    await adrain(app)
+    assert [(await job.arefresh()).state for job in jobs] == ["completed", "completed"]
+    told = [app.jobs.progress(job.id) for job in jobs]
+    assert [one and one.percent for one in told] == [10, 20]
+    with pytest.raises(LookupError):
+        current_job()
+
+
 @pytest.mark.parametrize("kind", ["coroutine", "thread"])
 async def test_what_a_job_sets_in_its_context_does_not_reach_the_next(app: PgQueue, kind: str) -> None:
     seen: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from click.testing import CliRunner
 
 from pgqueue import PgQueue
 from pgqueue.cli import dev, loading, pgqueue
+from pgqueue.cli.config import options
 from pgqueue.cli.detail import attempted
 from pgqueue.cli.joblog import explained
 from pgqueue.cli.naming import full_name
@@ -437,6 +439,21 @@ def test_config_tells_where_each_value_comes_from(runner: CliRunner, monkeypatch
     assert rows["worker --concurrency"]["value"] == "7"
     assert rows["worker --lease"]["source"] == "default"
     assert "PGQUEUE_WORKER_CONCURENCY" in result.stderr
+
+
+def test_a_variable_is_named_after_its_option(runner: CliRunner) -> None:
+    for command, option, variable in options(click.Context(pgqueue)):
+        longest = max(option.opts, key=len).lstrip("-")
+        assert variable == f"PGQUEUE_{command} {longest}".upper().replace(" ", "_").replace("-", "_")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [(["jbos", "list"], "jobs"), (["jobs", "lst"], "list"), (["flow"], "flows")]
+)
+def test_a_mistyped_command_is_asked_about(runner: CliRunner, typed: list[str], meant: str) -> None:
+    result = runner.invoke(pgqueue, typed)
+    assert result.exit_code == 2
+    assert re.search(rf"No such command '.*'\. Did you mean '{meant}'\?", result.stderr)
 
 
 def test_a_worker_for_a_queue_without_a_name_is_refused(shop: str, runner: CliRunner) -> None:

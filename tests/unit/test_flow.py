@@ -112,6 +112,7 @@ def test_an_unknown_name_is_refused_and_those_that_there_are_are_named() -> None
         (lambda: chain(A, 5), "no part of a flow"),  # type: ignore[arg-type]
         (lambda: WaitForChildren([]), "WaitForChildren"),
         (lambda: WaitForChildren("abc"), "no part of a flow"),  # type: ignore[arg-type]
+        (lambda: Flow().add(A, on_failure="ignore"), "a: on_failure='ignore' says what .* waits for none: give after="),
         (lambda: WaitForChildren([A], on_failure="x"), "is not known"),  # type: ignore[arg-type]
     ],
 )

@@ -321,6 +321,8 @@ def test_short_forms_mean_their_patterns(short: str) -> None:
         ("", "text such as '0 9 * * MON-FRI'"),
         ("   ", "text such as"),
         ("*/5 9", "it has 2 fields; write minute, hour"),
+        ("5m", "'5m' cannot be used: it is an interval: use timedelta(seconds=300)"),
+        ("every 1h30m", "it is an interval: use timedelta(seconds=5400)"),
         ("0 0 1 1 * 0 2030", "it has 7 fields"),
         ("61 * * * *", "`61` is no minute; write 0-59"),
         ("0 25 * * *", "`25` is no hour; write 0-23"),

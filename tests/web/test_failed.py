@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 
 from pgqueue import PgQueue
@@ -32,6 +33,16 @@ async def test_the_same_error_is_shown_once_with_how_often_it_was(viewer: Browse
     one = (await viewer.get(f"/failed/{fingerprint}")).text
     assert one.count('<tr id="job-') == 3
     assert "no image 2" in one
+
+
+@pytest.mark.parametrize("errors", ["[]", "[{}]", '[{"message": 7, "traceback": null}]'])
+async def test_an_error_that_sql_wrote_in_its_own_way_is_shown(
+    dsn: str, viewer: Browser, fingerprint: str, errors: str
+) -> None:
+    with psycopg.connect(dsn) as conn:
+        conn.execute("update pgqueue.failed_jobs set errors = %s::jsonb", [errors])
+    assert (await viewer.get(f"/failed/{fingerprint}")).status_code == 200
+    assert (await viewer.get("/failed")).status_code == 200
 
 
 async def test_all_of_an_error_are_redriven_after_a_question(app: PgQueue, operator: Browser, fingerprint: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from pgqueue import PgQueue
 from pgqueue.flow import Flow, chain
-from pgqueue.queries import auditing
+from pgqueue.queries import auditing, flowpages
 from pgqueue.testing import adrain
 from tests.web.conftest import Browser
 
@@ -19,7 +21,7 @@ def order(app: PgQueue) -> int:
 
 async def test_a_flow_is_in_the_list_and_drawn_with_its_jobs(viewer: Browser, order: int) -> None:
     assert "order 7" in (await viewer.get("/flows")).text
-    assert "No flow has this name." in (await viewer.get("/flows?name=other")).text
+    assert "No flow matches." in (await viewer.get("/flows?name=other")).text
     page = (await viewer.get(f"/flows/{order}")).text
     assert page.count('<g class="box ') == 2
     assert page.count('<path class="line fail_parent"') == 1
@@ -74,3 +76,74 @@ async def test_the_list_goes_on_from_where_a_page_ended(app: PgQueue, viewer: Br
     assert f"before={ids[1]}" in first
     assert second.count('<tr id="flow-') == 1
     assert (await viewer.get("/flows?before=x")).status_code == 200
+
+
+def shown(page: str) -> list[int]:
+    return [int(id_) for id_ in re.findall(r'<tr id="flow-(\d+)"', page)]
+
+
+@pytest.fixture
+async def ended(app: PgQueue) -> dict[str, int]:
+    """A flow in each state, by state."""
+
+    @app.task(name="charge", max_attempts=1)
+    def charge(order: int) -> None:
+        if order == 13:
+            raise ValueError("no money")
+
+    def enqueued(state: str, order: int) -> int:
+        jobs = [app.new_job("charge", {"order": order}, max_attempts=1), app.new_job(f"ship_{state}")]
+        return app.flows.enqueue(chain(*jobs, name=f"of {state}")).id
+
+    made = {"cancelled": enqueued("cancelled", 1), "failed": enqueued("failed", 13)}
+    app.flows.cancel(made["cancelled"])
+    made["completed"] = app.flows.enqueue(chain(charge.job(2), charge.job(3), name="of completed")).id
+    await adrain(app)
+    return {**made, "running": enqueued("running", 4)}
+
+
+async def test_flows_are_filtered_by_state_name_and_task_in_the_address(viewer: Browser, ended: dict[str, int]) -> None:
+    assert shown((await viewer.get("/flows")).text) == sorted(ended.values(), reverse=True)
+    for state, id_ in ended.items():
+        page = (await viewer.get(f"/flows?state={state}")).text
+        assert shown(page) == [id_]
+        assert f'<a href="/flows?state={state}" aria-current="page">{state}</a>' in page
+        assert shown((await viewer.get(f"/flows?name=of+{state}")).text) == [id_]
+    assert shown((await viewer.get("/flows?task=ship_failed")).text) == [ended["failed"]]
+    assert shown((await viewer.get("/flows?task=charge&state=running&name=of+running")).text) == [ended["running"]]
+    for nothing in ("task=charge&state=running&name=of+failed", "task=ship", "state=failed&before=1"):
+        assert "No flow matches." in (await viewer.get(f"/flows?{nothing}")).text
+    assert shown((await viewer.get("/flows?state=odd&before=x")).text) == sorted(ended.values(), reverse=True)
+
+
+@pytest.mark.parametrize("query", ["name=rare", "task=rare", "state=cancelled", "task=rare&state=cancelled&name=rare"])
+async def test_a_filter_of_flows_looks_back_a_bounded_way_and_the_next_page_further(
+    app: PgQueue, viewer: Browser, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    monkeypatch.setattr(flowpages, "LOOK_BACK", 5)
+    rare = app.flows.enqueue(chain(app.new_job("a"), app.new_job("rare"), name="rare")).id
+    app.flows.cancel(rare)
+    for _ in range(4):
+        app.flows.enqueue(chain(app.new_job("a"), app.new_job("b")))
+    # One that has more jobs than are looked at is looked at whole.
+    app.flows.enqueue(chain(*(app.new_job("a") for _ in range(9))))
+    for _ in range(4):
+        app.flows.enqueue(chain(app.new_job("a"), app.new_job("b")))
+    seen, path, pages = list[int](), f"/flows?{query}", 0
+    while path and pages < 10:
+        page = (await viewer.get(path)).text
+        seen, pages = seen + shown(page), pages + 1
+        older = re.search(r'href="([^"]+)" rel="next"', page)
+        assert ("looks further back" in page) is (older is not None)
+        path = older[1].replace("&amp;", "&") if older else ""
+    assert seen == [rare]
+    assert 1 < pages < 10
+
+
+async def test_pages_of_a_filter_go_on_from_where_one_ended(app: PgQueue, viewer: Browser) -> None:
+    ids = [app.flows.enqueue(chain(app.new_job("a"), app.new_job("b"), name="x")).id for _ in range(51)]
+    app.flows.enqueue(chain(app.new_job("a"), app.new_job("b")))
+    page = (await viewer.get("/flows?name=x&state=running")).text
+    assert shown(page) == ids[:0:-1]
+    assert f'href="/flows?name=x&amp;state=running&amp;before={ids[1]}" rel="next"' in page
+    assert shown((await viewer.get(f"/flows?name=x&state=running&before={ids[1]}")).text) == ids[:1]

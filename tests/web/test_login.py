@@ -9,7 +9,7 @@ from pgqueue import ConfigurationError, PgQueue
 from pgqueue.web import Dashboard, User
 from pgqueue.web.access import MEMORY, hashed, matches, read_users
 from pgqueue.web.session import COOKIE, LASTS, MESSAGE
-from tests.web.conftest import ORIGIN, PASSWORD, Browser, browser, log_in
+from tests.web.conftest import ORIGIN, PASSWORD, TOKEN, Browser, browser, log_in
 
 
 async def test_a_page_sends_to_the_login_and_back(dashboard: Dashboard) -> None:
@@ -125,6 +125,77 @@ async def test_a_login_from_another_page_is_refused(dashboard: Dashboard) -> Non
         assert "too old" in old.text
         assert (await somebody.client.post("/logout", headers={"Origin": ORIGIN})).status_code == 403
         assert (await somebody.get("/queues")).status_code == 303
+
+
+async def at_once(dashboard: Dashboard, path: str, into: Browser) -> list[str]:
+    """The tokens of two pages that a browser without a cookie asks for at once; it has the cookies of both then."""
+    tokens = []
+    for _ in range(2):
+        async with browser(dashboard) as asking:
+            [token] = set(TOKEN.findall((await asking.get(path)).text))
+            tokens.append(token)
+            into.client.cookies.update(asking.client.cookies)
+    return tokens
+
+
+async def test_both_forms_of_a_browser_that_opens_two_pages_at_once_can_be_sent(dashboard: Dashboard) -> None:
+    fields = {"name": "vera", "password": PASSWORD}
+    for n in range(2):
+        async with browser(dashboard) as somebody:
+            tokens = await at_once(dashboard, "/login", somebody)
+            answer = await somebody.post("/login", {**fields, "token": tokens[n]}, on="/login")
+            assert answer.status_code == 303, answer.text
+
+
+async def test_so_can_those_of_pages_that_ask_for_no_password(app: PgQueue) -> None:
+    dashboard = Dashboard(app)
+    async with browser(dashboard) as somebody:
+        job = app.enqueue("count")
+        for token in await at_once(dashboard, f"/jobs/{job.id}", somebody):
+            answer = await somebody.post(f"/jobs/{job.id}/repeat", {"token": token}, on="/queues")
+            assert answer.status_code == 303, answer.text
+    await dashboard.aclose()
+
+
+async def test_a_token_of_before_the_login_is_good_for_nothing_after_it(dashboard: Dashboard) -> None:
+    async with browser(dashboard) as somebody:
+        token, _ = await at_once(dashboard, "/login", somebody)
+        assert (await log_in(somebody, "ann")).status_code == 303
+        answer = await somebody.post("/queues/a/pause", {"token": token})
+        assert (answer.status_code, answer.text) == (403, "The form is too old: load its page again.\n")
+
+
+async def test_a_token_of_another_browser_is_good_for_nothing(dashboard: Dashboard) -> None:
+    async with browser(dashboard) as other, browser(dashboard) as somebody:
+        foreign = await other.token("/login")
+        await somebody.get("/login")
+        answer = await somebody.post("/login", {"name": "vera", "password": PASSWORD, "token": foreign}, on="/login")
+        assert "too old" in answer.text
+        assert (await somebody.get("/queues")).status_code == 303
+
+
+async def test_a_browser_that_has_a_cookie_is_given_no_other(dashboard: Dashboard, app: PgQueue) -> None:
+    open_to_all = Dashboard(app)
+    for one, path in ((dashboard, "/login"), (open_to_all, "/queues"), (open_to_all, "/")):
+        async with browser(one) as somebody:
+            await somebody.get(path)
+            names = {cookie.name for cookie in somebody.client.cookies.jar}
+            await somebody.get(path)
+            assert {cookie.name for cookie in somebody.client.cookies.jar} == names
+            assert len(names) == 1
+    await open_to_all.aclose()
+
+
+async def test_cookies_of_an_earlier_secret_are_taken_back(app: PgQueue, dashboard: Dashboard) -> None:
+    async with browser(dashboard) as somebody:
+        await somebody.get("/login")
+        restarted = Dashboard(app)
+        async with browser(restarted) as same:
+            same.client.cookies.update(somebody.client.cookies)
+            await same.get("/queues")
+            [left] = same.client.cookies.jar
+            assert left.name not in {cookie.name for cookie in somebody.client.cookies.jar}
+        await restarted.aclose()
 
 
 def test_a_hash_is_of_one_password_and_has_a_salt_of_its_own() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from pgqueue.queries import failures, flows
+from pgqueue.queries import failures, flowpages, flows
+from pgqueue.queries.flowpages import STATES, FlowFilter
 from pgqueue.queries.flows import FlowRow
 from pgqueue.web.graph import HEIGHT, WIDTH, drawn
 from pgqueue.web.routing import action, page
@@ -19,11 +20,19 @@ BOXES = 400
 
 
 async def show(visit: Visit) -> Response:
-    name, before = visit.query("name"), visit.query_id("before")
-    rows = await visit.fetch(flows.list_flows(visit.schema, ROWS + 1, name, before))
-    older = visit.here(before=rows[ROWS - 1].id) if len(rows) > ROWS else None
-    first = visit.here(before=None) if before is not None else None
-    return visit.render("flows.html", rows=rows[:ROWS], name=name, older=older, first=first)
+    state = next((one for one in STATES if one == visit.query("state")), None)
+    which = FlowFilter(visit.query("name"), visit.query("task"), state, visit.query_id("before"))
+    found = await visit.read(("flows", which), lambda: flowpages.browse(visit.schema, which, ROWS))
+    return visit.render(
+        "flows.html",
+        found=found,
+        which=which,
+        states=STATES,
+        older=visit.here(before=found.older) if found.older is not None else None,
+        first=visit.here(before=None) if which.before is not None else None,
+        look_back=flowpages.LOOK_BACK,
+        looks_at="flows" if which.task is None and which.state is None else "jobs of flows",
+    )
 
 
 async def one(visit: Visit) -> Response:

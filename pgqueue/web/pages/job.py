@@ -4,34 +4,40 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from starlette.responses import Response
 
 from pgqueue.errors import ArgumentError
 from pgqueue.job import ENDED, Job
-from pgqueue.queries import deleting, explaining, flows, inspecting, journaling
+from pgqueue.queries import beside, deleting, explaining, flows, inspecting, journaling
+from pgqueue.queries.beside import Process
 from pgqueue.web.fields import json_object, optional, whole
+from pgqueue.web.options import said
 from pgqueue.web.rendering import duration
 from pgqueue.web.routing import action, page
+from pgqueue.web.traces import trace_of
 from pgqueue.web.visit import Visit
 from pgqueue.wording import duration_of, moment_of
 
 LINES = 200
-CHILDREN = 50
+# Parents, children, steps and effects.
+LISTED = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Something that happened to a job, or will. `kind` is the state that it then had."""
+    """Something that happened to a job, or will. `kind` is the state that it then had; `worker` ran the attempt."""
 
     at: datetime | None
     kind: str
     text: str
     error: Mapping[str, Any] | None = None
+    worker: UUID | None = None
 
 
 async def show(visit: Visit) -> Response:
@@ -41,8 +47,16 @@ async def show(visit: Visit) -> Response:
     progress = await visit.fetch(journaling.progress(visit.schema, id_))
     lines = await visit.fetch(journaling.logs(visit.schema, id_, LINES))
     flow = await visit.fetch(flows.flow_of_job(visit.schema, id_))
-    children = await visit.fetch(flows.waited_for(visit.schema, id_, CHILDREN)) if flow else []
-    secrets = (job.args, job.headers)
+    children = await visit.fetch(flows.waited_for(visit.schema, id_, LISTED + 1)) if flow else []
+    parents = await visit.fetch(flows.waiting_for(visit.schema, id_, LISTED + 1)) if flow else []
+    rows = await visit.fetch(beside.beside(visit.schema, id_))
+    done = await visit.fetch(beside.steps(visit.schema, id_, LISTED))
+    effects = await visit.run(beside.effects(visit.schema, id_, job.created_at, job.ended_at, LISTED))
+    happened = list(timeline(job))
+    workers = {step.worker for step in happened} | {row.worker_id for row in rows}
+    known = visit.app.tasks.named(job.task)
+    backoff = known.options.backoff if known else None
+    trace = trace_of(job.headers)
     return visit.render(
         "job.html",
         job=job,
@@ -50,12 +64,25 @@ async def show(visit: Visit) -> Response:
         progress=progress[0] if progress else None,
         lines=lines,
         flow=flow[0] if flow else None,
-        children=children,
-        steps=list(timeline(job)),
+        family=[one for one in (("child", "It waits for", children), ("parent", "It runs before", parents)) if one[2]],
+        listed=LISTED,
+        beside=rows[0] if rows else None,
+        options=list(said(rows[0], backoff.describe() if backoff else None)) if rows else [],
+        done=done,
+        effects=effects,
+        looked_at=beside.LOOKED_AT,
+        processes=await _processes(visit, workers),
+        steps=happened,
         copies=copies(visit, job),
-        secrets=secrets,
-        trace=str(job.headers.get("traceparent", "")).split("-")[1:2],
+        secrets=(job.args, job.headers),
+        trace=trace,
+        trace_url=visit.dashboard.trace_url(trace) if trace else None,
     )
+
+
+async def _processes(visit: Visit, workers: Iterable[UUID | None]) -> dict[UUID, Process]:
+    ids = sorted(worker for worker in workers if worker is not None)
+    return dict(await visit.fetch(beside.processes(visit.schema, ids))) if ids else {}
 
 
 async def cancel(visit: Visit) -> Response:
@@ -123,7 +150,7 @@ async def delete(visit: Visit) -> Response:
 
 async def promote(visit: Visit) -> Response:
     id_ = visit.path_id()
-    rows = await visit.perform("promote_jobs", str(id_), inspecting.reschedule(visit.schema, [id_], None, 0.0))
+    rows = await visit.perform("promote_jobs", str(id_), inspecting.promote(visit.schema, [id_]))
     if not rows:
         text = f"Job {id_} does not wait for its time: nothing was done."
         return visit.back(text, visit.url("job", id=id_), kind="error")
@@ -159,10 +186,9 @@ async def _rows(visit: Visit) -> list[Job]:
 def timeline(job: Job) -> list[Step]:
     """What happened to it, oldest first."""
     steps = [Step(job.created_at, "scheduled" if job.state == "scheduled" else "available", "Enqueued")]
-    steps += [
-        Step(_moment(error.get("at")), "failed", f"Attempt {error.get('attempt', '?')} failed", error)
-        for error in job.errors
-    ]
+    for error in job.errors:
+        text = f"Attempt {error.get('attempt', '?')} failed"
+        steps.append(Step(_moment(error.get("at")), "failed", text, error, _uuid(error.get("worker"))))
     if job.started_at is not None and job.state in ("completed", "cancelled"):
         steps.append(Step(job.started_at, "running", f"Attempt {job.attempt} began"))
     if job.state in ENDED:
@@ -208,6 +234,13 @@ def _moment(text: Any) -> datetime | None:
     except (TypeError, ValueError):
         return None
     return found if found.tzinfo else None
+
+
+def _uuid(text: Any) -> UUID | None:
+    try:
+        return UUID(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
 
 
 ENDPOINTS = (

@@ -74,7 +74,7 @@ async def ticked(visit: Visit) -> Response:
             done = await visit.perform("cancel_jobs", listed(ids), _cancelling(visit, ids))
             text = f"Cancelled {counted(len(done), 'job')}{_rest(ids, done, 'had ended')}."
         case "promote":
-            done = await visit.perform("promote_jobs", listed(ids), inspecting.reschedule(visit.schema, ids, None, 0.0))
+            done = await visit.perform("promote_jobs", listed(ids), inspecting.promote(visit.schema, ids))
             text = f"Promoted {counted(len(done), 'job')}{_rest(ids, done, 'were not waiting for their time')}."
         case "redrive":
             async with visit.acting("redrive_jobs", listed(ids)) as conn:
@@ -158,7 +158,7 @@ async def cancel_all(visit: Visit) -> Response:
 
 async def promote_all(visit: Visit) -> Response:
     which = _given(visit, "promote")
-    steps = _through(visit, which, ("scheduled",), lambda ids: inspecting.reschedule(visit.schema, ids, None, 0.0))
+    steps = _through(visit, which, ("scheduled",), lambda ids: inspecting.promote(visit.schema, ids))
     done = await visit.perform_each("promote_all", "jobs", steps, **_said(which))
     return visit.back(f"Promoted {counted(done, 'job')}.", visit.url("jobs", query=_said(which)))
 

@@ -6,6 +6,7 @@ from starlette.responses import Response
 
 from pgqueue.queries import alerting, failures, fleet, overview, running
 from pgqueue.queries.failures import FailureFilter
+from pgqueue.web.charts import charts
 from pgqueue.web.routing import page
 from pgqueue.web.visit import Visit
 
@@ -41,6 +42,7 @@ async def show(visit: Visit) -> Response:
         groups=groups,
         args=args,
         jobs=await visit.fetch(running.running(visit.schema, RUNNING)),
+        charts=await charts(visit, runs=False),
     )
 
 

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from pgqueue.names import data_name
 from pgqueue.queries import browsing, failures, fleet, limits, obliterating, overview, running
 from pgqueue.queries.inspecting import JobFilter
+from pgqueue.web.charts import charts
 from pgqueue.web.pages.control import control
 from pgqueue.web.routing import action, page
 from pgqueue.web.visit import NotFound, Visit
@@ -32,6 +33,7 @@ async def show(visit: Visit) -> Response:
         "queue.html",
         queue=counts[0],
         control=await control(visit, "queue", name),
+        charts=await charts(visit, queue=name),
         workers=workers,
         jobs=jobs[:RUNNING],
         newest=newest.jobs,

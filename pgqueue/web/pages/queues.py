@@ -6,12 +6,14 @@ from starlette.responses import Response
 
 from pgqueue.names import data_name
 from pgqueue.queries import limits, overview
+from pgqueue.web.charts import by_queue
 from pgqueue.web.routing import action, page
 from pgqueue.web.visit import Visit
 
 
 async def show(visit: Visit) -> Response:
-    return visit.render("queues.html", queues=await visit.fetch(overview.queues(visit.schema)))
+    queues = await visit.fetch(overview.queues(visit.schema))
+    return visit.render("queues.html", queues=queues, lately=await by_queue(visit))
 
 
 async def pause(visit: Visit) -> Response:

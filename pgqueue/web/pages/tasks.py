@@ -8,6 +8,7 @@ from pgqueue.names import data_name
 from pgqueue.queries import browsing, failures, overview
 from pgqueue.queries.failures import FailureFilter
 from pgqueue.queries.inspecting import JobFilter
+from pgqueue.web.charts import by_task, charts
 from pgqueue.web.fields import json_object, optional, whole
 from pgqueue.web.pages.control import control
 from pgqueue.web.routing import action, page
@@ -18,7 +19,8 @@ NEWEST, GROUPS = 15, 10
 
 
 async def show(visit: Visit) -> Response:
-    return visit.render("tasks.html", tasks=await visit.fetch(overview.tasks(visit.schema)))
+    tasks = await visit.fetch(overview.tasks(visit.schema))
+    return visit.render("tasks.html", tasks=tasks, lately=await by_task(visit))
 
 
 async def one(visit: Visit) -> Response:
@@ -36,6 +38,7 @@ async def one(visit: Visit) -> Response:
         name=name,
         task=counts[0] if counts else None,
         control=await control(visit, "task", name),
+        charts=await charts(visit, task=name),
         newest=newest.jobs,
         groups=groups,
         args=args,

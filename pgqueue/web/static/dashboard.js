@@ -8,6 +8,7 @@
       : matchMedia("(prefers-color-scheme: dark)").matches;
     root.dataset.theme = dark ? "light" : "dark";
     localStorage.setItem("pgqueue-theme", root.dataset.theme);
+    document.dispatchEvent(new Event("pgqueue:theme"));
   }
 
   async function copy(button) {
