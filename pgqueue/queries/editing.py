@@ -64,7 +64,8 @@ class _Held:
 def edit(schema: str, job_id: int, change: Edit, tasks: Tasks) -> Operation[Job]:
     """The job as it is then. In one transaction. Its arguments must fit its task, where `tasks` has that.
 
-    Raises JobNotFound, JobNotEditable, ArgumentError."""
+    Raises JobNotFound, JobNotEditable, ArgumentError.
+    """
     rows: list[_Held] = yield _lock(schema, job_id)
     if not rows:
         ended = found((yield job(schema, job_id)), f"with id {job_id}")
