@@ -47,6 +47,16 @@ class Server:
         drop_database(self.dsn, database)
 
 
+@pytest.fixture(autouse=True)
+def own_settings() -> Iterator[None]:
+    """A command tells its children by variables what it was told: no other test is to hear it."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("PGQUEUE_")}
+    yield
+    for name in [name for name in os.environ if name.startswith("PGQUEUE_") and name not in before]:
+        del os.environ[name]
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     if dsn := os.environ.get("PGQUEUE_TEST_DSN"):

@@ -83,7 +83,8 @@ async def _answer(dashboard: Dashboard, endpoint: Endpoint, request: Request) ->
     try:
         return await endpoint.handler(visit)
     except (NotFound, JobNotFound, WorkerNotFound) as error:
-        return _said(visit, endpoint, 404, "Not found", str(error))
+        # An open page says that what it showed is gone; for its browser that is no error.
+        return _said(visit, endpoint, 200 if visit.is_live else 404, "Not found", str(error))
     except SchemaOutOfDate as error:
         return visit.render("error.html", status=503, title="The tables are of another version", text=str(error))
     except pg_errors.QueryCanceled:

@@ -113,3 +113,11 @@ async def test_an_open_page_is_never_shown_what_was_before_an_action(app: PgQueu
     assert "It is paused" not in (await operator.get("/queues/email", headers=LIVE)).text
     await operator.act("/queues/email/pause")
     assert "It is paused" in (await operator.get("/queues/email", headers=LIVE)).text
+
+
+async def test_an_open_page_says_that_what_it_showed_is_gone(app: PgQueue, admin: Browser) -> None:
+    app.enqueue("count", queue="email")
+    await admin.act("/queues/email/obliterate", on="/queues/email/obliterate")
+    answer = await admin.get("/queues/email", headers=LIVE)
+    assert (answer.status_code, "There is no queue email" in answer.text) == (200, True)
+    assert (await admin.get("/queues/email")).status_code == 404
