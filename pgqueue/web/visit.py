@@ -101,8 +101,7 @@ class Visit:
 
     async def fetch(self, statement: Statement[Row]) -> list[Row]:
         """The rows of one statement; open pages that ask for the same share them."""
-        key = statement.text, repr(sorted(statement.params.items()))
-        return await self.share(key, lambda: self.dashboard.reader.fetch(statement))
+        return await self.share(_key(statement), lambda: self.dashboard.reader.fetch(statement))
 
     async def share(self, key: object, read: Callable[[], Awaitable[Result]]) -> Result:
         """What `read` finds; for all open pages that ask for `key` at a tick, once."""
@@ -112,8 +111,8 @@ class Visit:
 
     async def fetch_figures(self, statement: Statement[Row]) -> list[Row]:
         """As `fetch`, of what may be some seconds old: for people too it is read once in a while."""
-        reader, key = self.dashboard.reader, (statement.text, repr(sorted(statement.params.items())))
-        return await reader.shared(key, lambda: reader.fetch(statement), FIGURES_SECONDS)
+        reader = self.dashboard.reader
+        return await reader.shared(_key(statement), lambda: reader.fetch(statement), FIGURES_SECONDS)
 
     async def run(self, operation: Operation[Result]) -> Result:
         """What an operation finds, in one read-only transaction."""
@@ -201,6 +200,11 @@ class Visit:
         response = RedirectResponse(to, 303)
         self.dashboard.sessions.tell(response, self.request, kind, text)
         return response
+
+
+def _key(statement: Statement[Any]) -> object:
+    """Two statements with it ask for the same."""
+    return statement.text, repr(sorted(statement.params.items()))
 
 
 def _id(text: str) -> int | None:

@@ -192,9 +192,12 @@ class Executor:
         return context
 
     async def _close(self, job: ClaimedJob, outcome: Outcome | None) -> None:
-        # It holds the job: each would keep the other.
-        context, job.context = job.context, None
-        if context.journal is not None:
+        context = job.context
+        if context.journal is None:
+            # It holds the job: each would keep the other.
+            job.context = None
+        else:
+            # What the run has left behind finds it closed, and opens no other.
             await self._journals.close(context.journal)
         if context.effects is not None:
             self._effects.ended(job.id, outcome)

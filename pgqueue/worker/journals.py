@@ -42,6 +42,11 @@ class Journals:
         self._arrived = asyncio.Event()
         self._turn = asyncio.Lock()
 
+    @property
+    def count(self) -> int:
+        """How many are open."""
+        return len(self._jobs)
+
     def open(self, job: ClaimedJob) -> Journal:
         """The journal of a run; the task may write into it from any thread."""
         journal = Journal(job.attempt, self._hear)

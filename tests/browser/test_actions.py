@@ -15,7 +15,7 @@ from pgqueue.flow import chain
 from pgqueue.testing import drain
 from pgqueue.web.pages import ENDPOINTS
 from tests.browser.conftest import Look, Site, settled
-from tests.integration.test_cli_worker import until
+from tests.integration.commands import until
 
 ACTIONS = {endpoint.name: endpoint.path for endpoint in ENDPOINTS if endpoint.is_action}
 

@@ -27,7 +27,6 @@ from tests.deploy.commands import check, is_known
 
 ROOT = Path(__file__).parents[2]
 TRIAL = ROOT / "deploy/compose"
-ACCESS = ROOT / "pgqueue/web/access.py"
 COMPOSE = Path(sys.executable).with_name("docker-compose")
 HADOLINT = shutil.which("hadolint", path=str(COMPOSE.parent))
 OWN = {"migrate", "worker", "worker-cpu", "scheduler", "web"}
@@ -175,9 +174,8 @@ def test_the_app_of_the_trial_works(services: dict[str, Any], dsn: str, monkeypa
     module.app.close()
 
 
-@pytest.mark.skipif(not ACCESS.exists(), reason="the dashboard is not there yet")
 def test_the_dashboard_of_the_trial_has_a_user() -> None:
-    from pgqueue.web.access import matches, read_users  # type: ignore[import-not-found, unused-ignore]
+    from pgqueue.web.access import matches, read_users
 
     [user] = read_users(TRIAL / "secrets/web_users")
     assert matches("pgqueue-trial", user.password)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -19,10 +18,9 @@ import yaml
 
 from pgqueue import PgQueue
 from pgqueue.web.access import hashed
-from tests.integration.test_cli_worker import Command, until
+from tests.integration.commands import ROOT, Command, commands, until
 from tests.integration.test_probes import free_port
 
-ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy/prometheus/rules"
 TASKS = """
 from pgqueue import PgQueue
@@ -43,18 +41,8 @@ pytestmark = pytest.mark.skipif(
 def start(fresh_dsn: str, tmp_path: Path) -> Iterator[Callable[..., Command]]:
     """`pgqueue …` in a folder with an app, on a database of its own."""
     (tmp_path / "letters.py").write_text(TASKS)
-    env = {name: value for name, value in os.environ.items() if not name.startswith("PGQUEUE_")}
-    env |= {"PGQUEUE_DSN": fresh_dsn, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
-    started: list[Command] = []
-
-    def run(*args: str) -> Command:
-        started.append(Command(args, tmp_path, env, tmp_path / f"log{len(started)}"))
-        return started[-1]
-
-    yield run
-    for command in started:
-        command.process.kill()
-        command.process.wait()
+    with commands(fresh_dsn, tmp_path) as run:
+        yield run
 
 
 class Prometheus:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from pgqueue import Job, PgQueue
-from tests.integration.test_cli_worker import Command, Start, app, has_said, start, until
+from tests.integration.commands import Command, Start, until
+from tests.integration.test_cli_worker import app, has_said, start
 
 __all__ = ["app", "start"]
 

@@ -8,19 +8,17 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 
 from pgqueue import PgQueue, PgQueueError
+from tests.integration.commands import TIMEOUT, Command, Start, commands, until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
-TIMEOUT = 30.0
 TASKS = """
 import asyncio, os
 from pgqueue import PgQueue
@@ -54,32 +52,6 @@ async def digest(to: str) -> None: ...
 """
 
 
-class Command:
-    """A running `pgqueue …`, whose stderr is a file."""
-
-    def __init__(self, args: tuple[str, ...], folder: Path, env: dict[str, str], log: Path) -> None:
-        self.log = log
-        with log.open("w") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "pgqueue", *args], cwd=folder, env=env, stdout=out, stderr=out
-            )
-
-    def said(self) -> str:
-        return self.log.read_text()
-
-    def send(self, number: int) -> None:
-        self.process.send_signal(number)
-
-    def wait(self) -> int:
-        try:
-            return self.process.wait(TIMEOUT)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"still running; it said:\n{self.said()}") from None
-
-
-Start = Callable[..., Command]
-
-
 @pytest.fixture
 def app(dsn: str) -> PgQueue:
     return PgQueue(dsn)
@@ -90,26 +62,8 @@ def start(dsn: str, tmp_path: Path) -> Iterator[Start]:
     (tmp_path / "cli_jobs").mkdir()
     (tmp_path / "cli_jobs" / "__init__.py").touch()
     (tmp_path / "cli_jobs" / "tasks.py").write_text(TASKS)
-    env = {name: value for name, value in os.environ.items() if not name.startswith("PGQUEUE_")}
-    env |= {"PGQUEUE_DSN": dsn, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "NO_COLOR": "1"}
-    started: list[Command] = []
-
-    def run(*args: str) -> Command:
-        started.append(Command(args, tmp_path, env, tmp_path / f"log{len(started)}"))
-        return started[-1]
-
-    yield run
-    for command in started:
-        command.process.kill()
-        command.process.wait()
-
-
-def until(condition: Callable[[], Any], what: str = "") -> Any:
-    deadline = time.monotonic() + TIMEOUT
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"it did not happen within {TIMEOUT} s: {what}"
-        time.sleep(0.02)
-    return found
+    with commands(dsn, tmp_path) as run:
+        yield run
 
 
 def is_completed(app: PgQueue, job_id: int) -> bool:

@@ -136,6 +136,32 @@ async def test_a_worker_that_lost_its_claim_writes_nothing(app: PgQueue, dsn: st
     assert (app.jobs.progress(job.id), app.jobs.logs(job.id)) == (None, [])
 
 
+async def is_completed(app: PgQueue, job_id: int) -> bool:
+    return (await app.jobs.aget(job_id)).state == "completed"
+
+
+async def test_what_a_run_leaves_behind_opens_no_journal_anew(app: PgQueue) -> None:
+    ended = asyncio.Event()
+    left: list[asyncio.Task[None]] = []
+
+    @app.task(name="tell")
+    async def tell() -> None:
+        async def later() -> None:
+            await ended.wait()
+            current_job().log("too late")
+
+        current_job().log("in time")
+        left.append(asyncio.create_task(later()))
+
+    job = await tell.aenqueue()
+    async with app.worker(name="w") as worker:
+        await until(lambda: is_completed(app, job.id))
+        ended.set()
+        await left[0]
+        assert worker.journals.count == 0
+    assert [line.message for line in app.jobs.logs(job.id)] == ["in time"]
+
+
 @pytest.mark.parametrize("wrong", [-1, 101, float("nan"), "40", True])
 async def test_a_progress_that_cannot_be_is_the_tasks_error(app: PgQueue, wrong: Any) -> None:
     @app.task(name="tell", max_attempts=1)

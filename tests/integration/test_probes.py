@@ -26,7 +26,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgqueue import PgQueue
-from tests.integration.test_cli_worker import Command, until
+from tests.integration.commands import Command, commands, until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 TASKS = """
@@ -130,18 +130,8 @@ def start(dsn: str, tmp_path: Path) -> Iterator[Callable[..., Command]]:
     (tmp_path / "metered").mkdir()
     (tmp_path / "metered" / "__init__.py").touch()
     (tmp_path / "metered" / "tasks.py").write_text(TASKS)
-    env = {name: value for name, value in os.environ.items() if not name.startswith("PGQUEUE_")}
-    env |= {"PGQUEUE_DSN": dsn, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "NO_COLOR": "1"}
-    started: list[Command] = []
-
-    def run(*args: str) -> Command:
-        started.append(Command(args, tmp_path, env, tmp_path / f"log{len(started)}"))
-        return started[-1]
-
-    yield run
-    for command in started:
-        command.process.kill()
-        command.process.wait()
+    with commands(dsn, tmp_path) as run:
+        yield run
 
 
 @pytest.fixture
