@@ -128,7 +128,7 @@ class PgQueue:
         # Closes what tasks have opened in an event loop: at a worker's end, and with `aclose`.
         self.at_close: list[Callable[[], Awaitable[Any]]] = []
         self.middleware = Stack()
-        self.jobs = Jobs(self.database, self.schema)
+        self.jobs = Jobs(self.database, self.schema, self.tasks)
         self.failed = FailedJobs(self.database, self.schema)
         self.queues = Queues(self.database, self.schema)
         self.limits = Limits(self.database, self.schema)

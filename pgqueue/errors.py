@@ -6,6 +6,7 @@ PgQueueError
 ├── KeyHeld                   a job holds the unique key, and that was to be an error
 ├── UnknownTask               a name that no task of this app has
 ├── JobNotFound               no job with that id or key
+├── JobNotEditable            the job runs, has ended, or the edit would break what holds for it
 ├── WorkerNotFound            no live worker has that name or id
 ├── QueueBusy                 jobs run in the queue that was to be obliterated
 ├── ConnectionFailed          PostgreSQL cannot be reached
@@ -62,6 +63,10 @@ class UnknownTask(PgQueueError, LookupError):
 
 class JobNotFound(PgQueueError, LookupError):
     """No job, live or ended, has that id or key."""
+
+
+class JobNotEditable(PgQueueError):
+    """The job runs, has ended, or the edit would break what holds for it. The message says which, and what to do."""
 
 
 class WorkerNotFound(PgQueueError, LookupError):

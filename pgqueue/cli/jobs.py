@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from typing import IO, TYPE_CHECKING, Any, get_args
 
 import click
 
 from pgqueue.cli.bulk import confirm, in_batches
 from pgqueue.cli.detail import show_job
 from pgqueue.cli.errors import NAMED, NotFound
-from pgqueue.cli.listings import JOBS
-from pgqueue.cli.naming import full_names
+from pgqueue.cli.listings import JOBS, job_record
+from pgqueue.cli.naming import full_names, require
 from pgqueue.cli.options import limit_option, operates, target_options, watch_option, yes_option
-from pgqueue.cli.output import note
+from pgqueue.cli.output import note, print_json, relative
 from pgqueue.cli.target import Target
-from pgqueue.cli.values import DURATION
+from pgqueue.cli.values import DURATION, MOMENT, parse_arguments
 from pgqueue.job import JobState
 from pgqueue.wording import counted
 
@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 
 STATES = get_args(JobState)
 LIVE = ("available", "scheduled", "blocked", "running")
+FORMATS = ("jsonl", "csv")
 PURGED = ("available", "scheduled", "blocked", "completed", "cancelled", "failed")
 
 
 @click.group("jobs")
 @target_options
 def command() -> None:
-    """List, show, cancel, promote and purge jobs."""
+    """List, show, edit, cancel, promote, delete, purge and export jobs."""
 
 
 def filters(states: Sequence[str]) -> Callable[[Any], Any]:
@@ -93,6 +94,48 @@ def cancel(target: Target, job_ids: tuple[int, ...], why: str, yes: bool, **wher
 
 
 @command.command()
+@click.argument("job_id", type=int)
+@click.argument("arguments", nargs=-1, metavar="[NAME=VALUE]...")
+@click.option("--unset", multiple=True, metavar="NAME", help="Leave this argument out. Repeatable.")
+@click.option("-q", "--queue", help="Move it to this queue.")
+@click.option("--priority", type=int, help="Lower runs first.")
+@click.option("--max-attempts", type=click.IntRange(min=1), help="Attempts, those that it has used included.")
+@click.option("--delay", type=DURATION, help="Run after so long, from now: 30, 5m, 1h30m.")
+@click.option("--at", "run_at", type=MOMENT, help="Run at this time: 2026-12-31T09:00+01:00.")
+@click.option("--force", is_flag=True, help="Also into a queue that nobody knows yet.")
+@operates
+def edit(target: Target, job_id: int, arguments: tuple[str, ...], force: bool, **given: Any) -> None:
+    """Change a job that waits: arguments, queue, priority, attempts or time.
+
+    What is not named stays. Values are read as `pgqueue enqueue` reads them, and checked against the task's signature
+    where its code is at hand. Refused for a job that runs, and for what its keys would not allow.
+
+    \b
+      pgqueue jobs edit 42 to=a@b.c copies:=2 --priority -5
+      pgqueue jobs edit 42 --delay 1h
+    """
+    from pgqueue.cli.enqueue import texts
+    from pgqueue.cli.target import check
+
+    if (app := target.optional_app()) is None:
+        app = target.database_app()
+    else:
+        check(app)
+    if given["queue"] is not None and not force:
+        require(app, given["queue"], forced=True)
+    task = app.tasks.named(app.jobs.get(job_id).task)
+    named = parse_arguments(arguments, frozenset() if task is None else texts(task))
+    job = app.jobs.edit(job_id, named, **{name: value for name, value in given.items() if value not in (None, ())})
+    if task is None and (named or given["unset"]):
+        note(f"The arguments were not checked: the code of {job.task} is not at hand; -a MODULE:APP reads it.")
+    if target.as_json:
+        print_json([job_record(job)])
+        return
+    late = f", {relative(job.run_at)}" if job.state == "scheduled" else ""
+    note(f"Edited job {job.id}: {job.task} in {job.queue}, priority {job.priority}{late}.")
+
+
+@command.command()
 @click.argument("job_ids", type=int, nargs=-1)
 @filters(("scheduled",))
 @yes_option
@@ -122,6 +165,54 @@ def promote(target: Target, job_ids: tuple[int, ...], yes: bool, **where: Any) -
     if job_ids and not done:
         raise NotFound(f"nothing was promoted: {why}")
     note(f"Promoted {counted(done, 'job')}{_of(done, ids, 'were not waiting for their time')}{why and f': {why}'}.")
+
+
+@command.command()
+@click.argument("job_ids", type=int, nargs=-1)
+@filters(PURGED)
+@yes_option
+@operates
+def delete(target: Target, job_ids: tuple[int, ...], yes: bool, **where: Any) -> None:
+    """Delete waiting and ended jobs for good, by id or all that match the filters; no history is left.
+
+    Running jobs stay: cancel them. In flows a waiting job counts as cancelled to those that wait for it. `jobs purge`
+    deletes by state and age, and is meant for many.
+
+    \b
+      pgqueue jobs delete 41 42
+      pgqueue jobs delete --tag trial --state failed
+    """
+    app = target.database_app()
+    ids = chosen(app, job_ids, PURGED, where)
+    if ids:
+        confirm(f"Delete {counted(len(ids), 'job')} for good?", yes=yes)
+    done = in_batches("Deleting", ids, lambda batch: len(app.jobs.delete(batch)))
+    refuse_none(job_ids, done, "waiting or ended")
+    note(f"Deleted {counted(done, 'job')}{_of(done, ids, 'run, or are gone already')}.")
+
+
+@command.command()
+@filters(STATES)
+@click.option("-f", "--format", "form", type=click.Choice(FORMATS), help="[by FILE's suffix, else jsonl]")
+@click.option("-o", "--output", type=click.File("w", encoding="utf-8"), default="-", help="A file, instead of stdout.")
+@operates
+def export(target: Target, form: str | None, output: IO[str], **where: Any) -> None:
+    """Write jobs of every state, oldest first, as JSON lines or CSV.
+
+    Whole: arguments, results, headers and errors, with whatever secrets are in them. Millions fill no memory, and hold
+    nothing up.
+
+    \b
+      pgqueue jobs export --state failed -o failed.csv
+      pgqueue jobs export -q email | jq -r .args.to
+    """
+    from pgqueue.cli.exporting import write
+
+    app = target.database_app()
+    which = full_names(app, where)
+    form = form or ("csv" if output.name.lower().endswith(".csv") else "jsonl")
+    done = write(app.jobs.export(**which), output, form)
+    note(f"Exported {counted(done, 'job')}.")
 
 
 @command.command()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import builtins
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,16 +16,23 @@ from pgqueue.database.hearing import EXPIRES, Waiter
 from pgqueue.errors import ArgumentError, ConfigurationError, ResultTimeout, seconds
 from pgqueue.job import ENDED, Job, JobState, checked_id, checked_ids, checked_limit, checked_time
 from pgqueue.journal import LogLine, Progress
-from pgqueue.queries import explaining, inspecting, journaling, purging, waiting
+from pgqueue.queries import deleting, editing, explaining, exporting, inspecting, journaling, purging, waiting
+from pgqueue.queries.editing import Edit
 from pgqueue.queries.explaining import Why
 from pgqueue.queries.inspecting import JobFilter
 from pgqueue.queries.purging import PURGED, Purging
 from pgqueue.queries.statement import Statement
+from pgqueue.task.options import new_job
+from pgqueue.task.registry import Tasks
+
+LEAST_ID = -(2**63)
 
 
 @dataclass(frozen=True, slots=True)
 class Jobs(Part):
     """`app.jobs`: jobs in every state, by id, key or filter. `using` joins the caller's transaction."""
+
+    tasks: Tasks = field(default_factory=Tasks)
 
     def get(self, job_id: int, using: Any = None) -> Job:
         """The job, live or ended. Raises JobNotFound.
@@ -133,6 +140,58 @@ class Jobs(Part):
         """As `reschedule`."""
         return bool(await self.database.arun(self._rescheduling(job_id, key, queue, run_at, delay), using))
 
+    def edit(
+        self,
+        job_id: int,
+        args: Mapping[str, Any] | None = None,
+        *,
+        unset: Sequence[str] = (),
+        queue: str | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        run_at: datetime | None = None,
+        delay: float | timedelta | None = None,
+        using: Any = None,
+    ) -> Job:
+        """Change a job that waits; the job as it is then. What is not given stays.
+
+        `args` take the place of the arguments of their names, those in `unset` are left out; both are checked against
+        the task's signature where this app has the task. `run_at` (aware) or `delay` (seconds or timedelta, from now)
+        says when it is to run. A new priority or queue puts it last in its lane. A job that waits for its children
+        goes on to; one that is parked at a limit passes its limits anew where arguments or queue change.
+
+        Raises JobNotFound, ArgumentError, and JobNotEditable for a job that runs, also since a moment ago, or has
+        ended; for arguments that its unique or serial key is made of, or with which it has done steps; for a queue,
+        where it has a key, which holds within its queue; for no attempts left.
+
+            app.jobs.edit(42, {"to": "b@c.d"}, priority=-5)
+        """
+        change = _edit(args, unset, queue, priority, max_attempts, run_at, delay)
+        edited = self.database.run(
+            editing.edit(self.schema, checked_id(job_id), change, self.tasks), using, atomic=True
+        )
+        return replace(edited, operations=self)
+
+    async def aedit(
+        self,
+        job_id: int,
+        args: Mapping[str, Any] | None = None,
+        *,
+        unset: Sequence[str] = (),
+        queue: str | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        run_at: datetime | None = None,
+        delay: float | timedelta | None = None,
+        using: Any = None,
+    ) -> Job:
+        """As `edit`."""
+        change = _edit(args, unset, queue, priority, max_attempts, run_at, delay)
+        edited = await self.database.arun(
+            editing.edit(self.schema, checked_id(job_id), change, self.tasks), using, atomic=True
+        )
+        return replace(edited, operations=self)
+
     def purge(
         self,
         state: JobState | Sequence[JobState],
@@ -163,6 +222,47 @@ class Jobs(Part):
         """As `purge`."""
         which = purging_of(state, queue, task, older_than)
         return sum([await self.database.arun_each(purging.purge(self.schema, one)) for one in which])
+
+    def delete(self, job_id: int | Sequence[int], *, using: Any = None) -> builtins.list[int]:
+        """Delete waiting and ended jobs by id, with what they have told; returns the ids of those that are gone.
+
+        No history is left, as `cancel` would. Running jobs stay: cancel them. In a flow one that waited counts as
+        cancelled, and a failed one that a parent waits to see redriven as gone: whoever waits for it goes on or fails
+        as its `on_failure` says, at once. What completed children have returned stays there for their parents. A
+        unique key that is used for a time or for good stays used.
+
+            app.jobs.delete([41, 42])
+        """
+        return self.database.run(deleting.delete(self.schema, checked_ids(job_id)), using, atomic=True)
+
+    async def adelete(self, job_id: int | Sequence[int], *, using: Any = None) -> builtins.list[int]:
+        """As `delete`."""
+        return await self.database.arun(deleting.delete(self.schema, checked_ids(job_id)), using, atomic=True)
+
+    def export(self, which: JobFilter | None = None, **where: Any) -> Iterator[Job]:
+        """Every job that matches, oldest first; filters as in `list`.
+
+        Read in pages while it is gone through, so that millions fill no memory and hold no snapshot. Each job comes
+        once, as it was when its page was read, with all that its arguments, headers and errors say, secrets included:
+        where they go is yours to decide.
+
+            for job in app.jobs.export(state="failed"):
+                print(job.id, job.args)
+        """
+        which = which or _filter(where)
+        last: int | None = LEAST_ID
+        while last is not None:
+            jobs, last = self.database.run(exporting.page(self.schema, which, last))
+            yield from (replace(job, operations=self) for job in jobs)
+
+    async def aexport(self, which: JobFilter | None = None, **where: Any) -> AsyncIterator[Job]:
+        """As `export`."""
+        which = which or _filter(where)
+        last: int | None = LEAST_ID
+        while last is not None:
+            jobs, last = await self.database.arun(exporting.page(self.schema, which, last))
+            for job in jobs:
+                yield replace(job, operations=self)
 
     def progress(self, job_id: int) -> Progress | None:
         """How far the job is, as its task told last: percent and message; None when it never did.
@@ -270,6 +370,27 @@ def _filter(where: dict[str, Any]) -> JobFilter:
         if name not in known:
             raise ArgumentError(f"jobs have no filter {name!r}: use {', '.join(known)}")
     return JobFilter(**where)
+
+
+def _edit(
+    args: Mapping[str, Any] | None,
+    unset: Sequence[str],
+    queue: str | None,
+    priority: int | None,
+    max_attempts: int | None,
+    run_at: datetime | None,
+    delay: float | timedelta | None,
+) -> Edit:
+    """Raises ArgumentError."""
+    if isinstance(unset, str):
+        raise ArgumentError(f"unset={unset!r} must be a list of names, such as [{unset!r}]")
+    new = new_job("edit", "{}", queue=queue, priority=priority, max_attempts=max_attempts, run_at=run_at, delay=delay)
+    change = Edit(
+        dict(args) if args else None, tuple(unset), new.queue, new.priority, new.max_attempts, new.run_at, new.delay
+    )
+    if change == Edit():
+        raise ArgumentError("nothing is to change: give args, unset, queue, priority, max_attempts, run_at or delay")
+    return change
 
 
 def purging_of(

@@ -149,8 +149,11 @@ def cancel_key(schema: str, key: str, queue: str | None, why: str) -> Operation[
     return cancelled
 
 
-def reschedule(schema: str, ids: Sequence[int], run_at: datetime | None, delay: float) -> Statement[Any]:
-    """Move waiting jobs to another time; running ones are left alone. Rows: the ids that moved."""
+def reschedule(schema: str, ids: Sequence[int], run_at: datetime | str | None, delay: float) -> Statement[Any]:
+    """Move waiting jobs to another time; running ones are left alone. Rows: the ids that moved.
+
+    A text is a time as PostgreSQL writes it, which may be one that Python does not know.
+    """
     return _rescheduled(schema, ids, WAITING, run_at, delay)
 
 
@@ -160,7 +163,7 @@ def promote(schema: str, ids: Sequence[int]) -> Statement[Any]:
 
 
 def _rescheduled(
-    schema: str, ids: Sequence[int], states: Sequence[str], run_at: datetime | None, delay: float
+    schema: str, ids: Sequence[int], states: Sequence[str], run_at: datetime | str | None, delay: float
 ) -> Statement[Any]:
     params = {"ids": array(ids), "states": list(states), "run_at": run_at, "delay": delay, "channel": schema}
     return Statement(text("reschedule", schema), params)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import re
@@ -21,7 +22,7 @@ from pgqueue import JobNotFound, Limit, PgQueue, SnoozeJob
 from pgqueue.cli import pgqueue
 from pgqueue.cli.config import SETTINGS, Shown
 from pgqueue.cli.listings import TASKS
-from pgqueue.cli.output import Listing
+from pgqueue.cli.output import Listing, plain
 from pgqueue.config import masked, sqlalchemy_url
 from pgqueue.testing import drain
 
@@ -465,6 +466,61 @@ def test_empty_lists_say_what_to_do(invoke: Invoke) -> None:
 def test_watch_is_refused_where_nothing_can_be_redrawn(invoke: Invoke) -> None:
     assert "terminal" in invoke("jobs", "list", "--watch", exit_code=2).stderr
     assert "--json" in invoke("jobs", "list", "--watch", "1", "--json", exit_code=2).stderr
+
+
+def test_a_job_is_edited_and_its_arguments_are_checked_where_the_code_is_at_hand(
+    invoke: Invoke, app: PgQueue, code: str
+) -> None:
+    job = records(invoke("enqueue", f"{code}.send", "to=01", "copies=2", "--json"))[0]["id"]
+    said = invoke("jobs", "edit", job, "to=02", "--unset", "copies", "--priority", "-5", "--delay", "1h").stderr
+    assert f"Edited job {job}: {code}.send in email, priority -5, in 1h" in said.replace("\n", " ")
+    assert "not checked" not in said
+    assert dict(app.jobs.get(job).args) == {"to": "02"}
+    assert "copies" in invoke("jobs", "edit", job, "copies=x", exit_code=2).stderr
+    assert "no worker listens on `emial`" in invoke("jobs", "edit", job, "-q", "emial", exit_code=3).stderr
+    assert records(invoke("jobs", "edit", job, "-q", "emial", "--force", "--json"))[0]["queue"] == "emial"
+    assert "nothing is to change" in invoke("jobs", "edit", job, exit_code=2).stderr
+
+
+def test_a_job_without_its_code_is_edited_with_a_warning_and_one_that_ended_is_refused(
+    invoke: Invoke, app: PgQueue
+) -> None:
+    job = app.enqueue("shop.send", {"to": "a"}).id
+    assert "The arguments were not checked" in invoke("jobs", "edit", job, "to=b").stderr
+    app.jobs.cancel(job)
+    assert "has ended (cancelled)" in invoke("jobs", "edit", job, "to=c", exit_code=1).stderr
+    assert "no job with id 999" in invoke("jobs", "edit", 999, "to=c", exit_code=3).stderr
+
+
+def test_jobs_are_deleted_by_id_or_filter_after_a_question(invoke: Invoke, app: PgQueue, dsn: str) -> None:
+    gone = failed(app, dsn, 3)
+    tagged = [app.enqueue("shop.send", {"n": n}, tags=["trial"]).id for n in range(2)]
+    kept = app.enqueue("shop.send").id
+    assert "Delete 1 job for good?" in invoke("jobs", "delete", kept, exit_code=2).stderr
+    assert "Deleted 2 jobs of 3: the rest run, or are gone" in invoke("jobs", "delete", *gone[:2], 999, "--yes").stderr
+    assert "Deleted 2 jobs." in invoke("jobs", "delete", "--tag", "trial", "--yes").stderr
+    assert "Deleted 1 job." in invoke("jobs", "delete", "-s", "failed", "-q", "cards", "-y").stderr
+    assert [job.id for job in app.jobs.list()] == [kept]
+    assert "no waiting or ended job has the id" in invoke("jobs", "delete", tagged[0], "-y", exit_code=3).stderr
+    assert "give ids, or a filter" in invoke("jobs", "delete", exit_code=2).stderr
+
+
+def test_jobs_are_exported_as_json_lines_and_csv(invoke: Invoke, app: PgQueue, dsn: str, tmp_path: Path) -> None:
+    gone = failed(app, dsn, 2)
+    waiting = app.enqueue("shop.send", {"to": "é,\n"}, key="k", tags=["a", "b"])
+    shown = invoke("jobs", "export")
+    assert [job["id"] for job in records(shown)] == [*gone, waiting.id]
+    assert records(shown)[2]["args"] == {"to": "é,\n"}
+    assert "Exported 3 jobs." in shown.stderr
+    invoke("jobs", "export", "-s", "failed", "-o", tmp_path / "failed.csv")
+    with (tmp_path / "failed.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(int(row["id"]), row["state"], row["key"]) for row in rows] == [(one, "failed", "") for one in gone]
+    [row] = csv.DictReader(io.StringIO(invoke("jobs", "export", "-s", "available", "-f", "csv").stdout, newline=""))
+    assert (json.loads(row["args"]), row["key"], json.loads(row["tags"])) == ({"to": "é,\n"}, "k", ["a", "b"])
+    assert row["created_at"] == plain(waiting.created_at)
+    assert (row["ended_at"], row["value"]) == ("", "")
+    assert "no task `nobody`" in invoke("jobs", "export", "-t", "nobody", exit_code=3).stderr
 
 
 @pytest.fixture

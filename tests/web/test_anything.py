@@ -21,7 +21,7 @@ NAMES = (
     *("id", "name", "task", "queue", "state", "key", "tag", "before", "verb", "fingerprint", "error", "actor"),
     *("action", "target", "cron", "every", "tz", "arguments", "catch_up", "overlap", "grace", "jitter", "start"),
     *("end", "max_runs", "concurrency", "rate", "burst", "value", "serial_key", "fair", "duration", "to_queue"),
-    *("look", "back", "priority", "delay", "next", "token"),
+    *("look", "back", "priority", "delay", "next", "token", "unset", "when", "max_attempts"),
 )
 WORDS = ("", "0", "1", "-1", "9" * 30, "1e9", "cancel", "completed", "failed", "@daily", "5m", "{", "{}", "[]", "NaN")
 EXAMPLES = 200 if os.environ.get("PGQUEUE_CHAOS") == "long" else 6

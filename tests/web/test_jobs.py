@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -206,6 +207,72 @@ async def test_what_is_done_with_one_job_is_said(app: PgQueue, operator: Browser
     said = await operator.act(f"/jobs/{mixed['completed']}/repeat")
     new = int(said.split()[1])
     assert app.jobs.get(new).args == app.jobs.get(mixed["completed"]).args
+
+
+async def test_a_waiting_job_is_edited_and_its_secrets_stay(app: PgQueue, admin: Browser, operator: Browser) -> None:
+    @app.task(name="mail")
+    def mail(to: str, password: str, copies: int = 1) -> None: ...
+
+    job = mail.using(delay=3600).enqueue("a@b.c", "hunter22", copies=2)
+    at = f"/jobs/{job.id}"
+    assert "/edit" not in (await operator.get(at)).text
+    assert (await operator.post(f"{at}/edit")).status_code == 403
+    form = (await admin.get(f"{at}/edit")).text
+    assert "hunter22" not in form
+    assert "they hold secrets: password" in form
+    fields = {"arguments": '{"to": "d@e.f"}', "unset": "copies", "queue": "other", "priority": "-4", "when": "5m"}
+    assert await admin.act(f"{at}/edit", fields, on=f"{at}/edit") == f"Job {job.id} is changed."
+    edited = app.jobs.get(job.id)
+    assert (dict(edited.args), edited.queue, edited.priority) == ({"to": "d@e.f", "password": "hunter22"}, "other", -4)
+    assert edited.run_at < job.run_at
+    for wrong, said in (
+        ({"arguments": "{"}, "no JSON"),
+        ({"priority": "x"}, "no whole number"),
+        ({}, "nothing is to change"),
+    ):
+        answer = await admin.post(f"{at}/edit", wrong, on=f"{at}/edit")
+        assert answer.status_code in (303, 400)
+        assert said in (
+            answer.text if answer.status_code == 400 else (await admin.get(answer.headers["location"])).text
+        )
+    assert "edit_job" in (await admin.get("/audit")).text
+
+
+async def test_jobs_are_deleted_after_a_question(
+    app: PgQueue, admin: Browser, operator: Browser, mixed: dict[str, int]
+) -> None:
+    at = f"/jobs/{mixed['completed']}"
+    assert "Delete" not in (await operator.get(at)).text
+    assert (await operator.post(f"{at}/delete")).status_code == 403
+    assert "no history of it is left" in (await admin.get(f"{at}/delete")).text
+    assert await admin.act(f"{at}/delete", on=f"{at}/delete") == f"Job {mixed['completed']} is deleted."
+    assert (await admin.get(at)).status_code == 404
+    ids = [str(mixed[state]) for state in ("failed", "scheduled", "cancelled")]
+    question = await admin.post("/jobs/ticked", {"verb": "delete", "id": ids, "back": "queue=numbers"}, on="/jobs")
+    assert question.status_code == 200
+    assert "Delete 3 jobs" in question.text
+    assert (await operator.post("/jobs/delete-ticked", {"id": ids})).status_code == 403
+    assert await admin.act("/jobs/delete-ticked", {"id": [*ids, mixed["completed"]]}) == (
+        "Deleted 3 jobs of 4: the rest run, or are gone."
+    )
+    assert sorted(shown((await admin.get("/jobs")).text)) == sorted([mixed["available"], mixed["blocked"]])
+
+
+async def test_all_that_match_are_exported_without_their_secrets(
+    operator: Browser, viewer: Browser, mixed: dict[str, int]
+) -> None:
+    assert (await viewer.post("/jobs/export")).status_code == 403
+    answer = await operator.post("/jobs/export")
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert [line["id"] for line in lines] == sorted(mixed.values())
+    assert "hunter22" not in answer.text
+    [failed] = [line for line in lines if line["state"] == "failed"]
+    assert failed["errors"][0]["message"] == f"unlucky with {MASK}"
+    assert failed["args"] == {"n": 13, "password": MASK}
+    only = await operator.post("/jobs/export", {"state": "cancelled", "queue": "numbers"})
+    assert [json.loads(line)["id"] for line in only.text.splitlines()] == [mixed["cancelled"]]
+    assert (await operator.post("/jobs/export", {"state": "x"})).status_code in (303, 400)
+    assert "export_jobs" in (await operator.get("/audit")).text
 
 
 @pytest.mark.parametrize("id_", ["0", "99", "x", str(2**63), "1e3", "-4"])

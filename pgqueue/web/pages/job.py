@@ -14,13 +14,15 @@ from starlette.responses import Response
 
 from pgqueue.errors import ArgumentError
 from pgqueue.job import ENDED, Job
-from pgqueue.queries import beside, explaining, flows, inspecting, journaling
+from pgqueue.queries import beside, deleting, explaining, flows, inspecting, journaling
 from pgqueue.queries.beside import Process
+from pgqueue.web.fields import json_object, optional, whole
 from pgqueue.web.options import said
 from pgqueue.web.rendering import duration
 from pgqueue.web.routing import action, page
 from pgqueue.web.traces import trace_of
 from pgqueue.web.visit import Visit
+from pgqueue.wording import duration_of, moment_of
 
 LINES = 200
 # Parents, children, steps and effects.
@@ -94,6 +96,58 @@ async def cancel(visit: Visit) -> Response:
     return visit.back(text, visit.url("job", id=id_))
 
 
+async def ask_edit(visit: Visit) -> Response:
+    """What is to change. Arguments that are secrets, or hold some, are not shown, and stay."""
+    [job] = [inspecting.found(rows, f"with id {visit.path_id()}") for rows in [await _rows(visit)]]
+    known = visit.dashboard.redaction.knowing(job.args)
+    shown = {name: value for name, value in job.args.items() if known.json({name: value}) == _json({name: value})}
+    given = {"arguments": json.dumps(shown, indent=2, ensure_ascii=False), "queue": job.queue, "unset": "", "when": ""}
+    given |= {"priority": str(job.priority), "max_attempts": str(job.max_attempts)}
+    return visit.render("job_form.html", job=job, given=given, hidden=sorted(job.args.keys() - shown.keys()))
+
+
+async def edit(visit: Visit) -> Response:
+    id_ = visit.path_id()
+    when = optional(visit, "when", _moment_or_duration)
+    async with visit.acting("edit_job", str(id_), unset=visit.field("unset"), queue=visit.field("queue")) as conn:
+        job = await visit.app.jobs.aedit(
+            id_,
+            optional(visit, "arguments", json_object),
+            unset=(visit.field("unset") or "").split(),
+            queue=visit.field("queue"),
+            priority=optional(visit, "priority", whole),
+            max_attempts=optional(visit, "max_attempts", whole),
+            run_at=when if isinstance(when, datetime) else None,
+            delay=when if isinstance(when, float) else None,
+            using=conn,
+        )
+    unchecked = (
+        "" if visit.app.tasks.named(job.task) else " The code of its task is not here: arguments were not checked."
+    )
+    return visit.back(f"Job {id_} is changed.{unchecked}", visit.url("job", id=id_))
+
+
+async def ask_delete(visit: Visit) -> Response:
+    [job] = [inspecting.found(rows, f"with id {visit.path_id()}") for rows in [await _rows(visit)]]
+    return visit.render(
+        "confirm.html",
+        title=f"Delete job {job.id}",
+        text=f"Job {job.id} ({job.task}, {job.state}) is deleted for good, with what it has told: no history of it is "
+        "left. In a flow it counts as cancelled to those that wait for it.",
+        button=f"Delete job {job.id}",
+        to=visit.url("delete_job", id=job.id),
+        back=visit.url("job", id=job.id),
+        fields={},
+    )
+
+
+async def delete(visit: Visit) -> Response:
+    id_ = visit.path_id()
+    if not await visit.perform("delete_jobs", str(id_), deleting.delete(visit.schema, [id_])):
+        return visit.back(f"Job {id_} runs, or is gone: nothing was done.", visit.url("jobs"), kind="error")
+    return visit.back(f"Job {id_} is deleted.", visit.url("jobs"))
+
+
 async def promote(visit: Visit) -> Response:
     id_ = visit.path_id()
     rows = await visit.perform("promote_jobs", str(id_), inspecting.promote(visit.schema, [id_]))
@@ -162,6 +216,18 @@ def copies(visit: Visit, job: Job) -> list[tuple[str, str]]:
     ]
 
 
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _moment_or_duration(text: str) -> datetime | float:
+    """A time, or how long from now. Raises ArgumentError."""
+    try:
+        return duration_of(text)
+    except ArgumentError:
+        return moment_of(text)
+
+
 def _moment(text: Any) -> datetime | None:
     try:
         found = datetime.fromisoformat(text)
@@ -180,6 +246,10 @@ def _uuid(text: Any) -> UUID | None:
 ENDPOINTS = (
     page("/jobs/{id}", show, "job"),
     action("/jobs/{id}/cancel", cancel, "cancel_job", "operator"),
+    page("/jobs/{id}/edit", ask_edit, "ask_edit", "admin"),
+    action("/jobs/{id}/edit", edit, "edit_job", "admin"),
+    page("/jobs/{id}/delete", ask_delete, "ask_delete", "admin"),
+    action("/jobs/{id}/delete", delete, "delete_job", "admin"),
     action("/jobs/{id}/promote", promote, "promote_job", "operator"),
     action("/jobs/{id}/redrive", redrive, "redrive_job", "operator"),
     action("/jobs/{id}/repeat", repeat, "repeat_job", "operator"),

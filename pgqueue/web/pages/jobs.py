@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from dataclasses import fields, replace
+from datetime import datetime
 from typing import Any, NamedTuple, get_args
 
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from pgqueue.client.jobs import purging_of
 from pgqueue.errors import ArgumentError
-from pgqueue.job import JobState
-from pgqueue.queries import browsing, inspecting, purging
+from pgqueue.job import Job, JobState
+from pgqueue.queries import browsing, deleting, exporting, inspecting, purging
 from pgqueue.queries.inspecting import JobFilter
 from pgqueue.queries.statement import Operation, Statement
 from pgqueue.web.access import Role
@@ -21,6 +22,7 @@ from pgqueue.wording import counted
 
 ROWS = 50
 BATCH = 500
+PART = 100
 STATES: tuple[JobState, ...] = get_args(JobState)
 FILTERS = ("state", "queue", "task", "key", "tag")
 
@@ -66,8 +68,7 @@ async def show(visit: Visit) -> Response:
 async def ticked(visit: Visit) -> Response:
     """Do something with the jobs that were ticked."""
     ids, verb = visit.ids(), visit.required("verb")
-    back = visit.field("back") or ""
-    to = visit.url("jobs") + (f"?{back}" if back.isascii() and back.isprintable() else "")
+    to = _back(visit)
     match verb:
         case "cancel":
             done = await visit.perform("cancel_jobs", listed(ids), _cancelling(visit, ids))
@@ -79,9 +80,51 @@ async def ticked(visit: Visit) -> Response:
             async with visit.acting("redrive_jobs", listed(ids)) as conn:
                 done = await visit.app.failed.aredrive(ids, using=conn)
             text = f"Redrove {counted(len(done), 'job')}{_rest(ids, done, 'have not failed, or their key is held')}."
+        case "delete":
+            return visit.render(
+                "confirm.html",
+                title=f"Delete {counted(len(ids), 'job')}",
+                text=f"Jobs {listed(ids)} are deleted for good, with what they have told: no history of them is left. "
+                "Those that run stay. In flows they count as cancelled to those that wait for them.",
+                button=f"Delete {counted(len(ids), 'job')}",
+                to=visit.url("delete_ticked"),
+                back=to,
+                fields={"id": [str(id_) for id_ in ids], "back": visit.field("back")},
+            )
         case _:
-            raise ArgumentError(f"nothing is called {verb!r}: choose cancel, promote or redrive")
+            raise ArgumentError(f"nothing is called {verb!r}: choose cancel, promote, redrive or delete")
     return visit.back(text, to)
+
+
+async def delete_ticked(visit: Visit) -> Response:
+    ids = visit.ids()
+    done = await visit.perform("delete_jobs", listed(ids), deleting.delete(visit.schema, ids))
+    return visit.back(f"Deleted {counted(len(done), 'job')}{_rest(ids, done, 'run, or are gone')}.", _back(visit))
+
+
+async def export(visit: Visit) -> Response:
+    """All that match, as JSON lines, without their secrets; read page by page while they are sent."""
+    queue, task, state, key, tag = [visit.field(name) for name in ("queue", "task", "state", "key", "tag")]
+    which = JobFilter(queue, task, state, key, tag)
+    async with visit.acting("export_jobs", "jobs", **_said(which)):
+        pass
+    headers = {"Content-Disposition": 'attachment; filename="jobs.jsonl"'}
+    return StreamingResponse(_lines(visit, which), media_type="application/jsonl", headers=headers)
+
+
+async def _lines(visit: Visit, which: JobFilter) -> AsyncIterator[str]:
+    after: int | None = 0
+    while after is not None:
+        jobs, after = await visit.run(exporting.page(visit.schema, which, after))
+        # Others are answered between the parts of a page: looking for secrets takes its time.
+        for start in range(0, len(jobs), PART):
+            yield "".join(f"{_line(visit, job)}\n" for job in jobs[start : start + PART])
+
+
+def _line(visit: Visit, job: Job) -> str:
+    given = {one.name: getattr(job, one.name) for one in fields(job) if one.name not in ("operations", "created")}
+    record = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in given.items()}
+    return visit.dashboard.redaction.knowing(job.args, job.headers).json(record)
 
 
 async def ask_all(visit: Visit) -> Response:
@@ -124,6 +167,11 @@ async def purge_all(visit: Visit) -> Response:
     which = _given(visit, "purge")
     done = await visit.perform_each("purge_all", "jobs", _purging(visit.schema, which), **_said(which))
     return visit.back(f"Purged {counted(done, 'job')}.", visit.url("jobs", query=_said(which)))
+
+
+def _back(visit: Visit) -> str:
+    back = visit.field("back") or ""
+    return visit.url("jobs") + (f"?{back}" if back.isascii() and back.isprintable() else "")
 
 
 def listed(ids: Sequence[int]) -> str:
@@ -227,6 +275,8 @@ def _rest(ids: Sequence[int], done: Sequence[Any], why: str) -> str:
 ENDPOINTS = (
     page("/jobs", show, "jobs"),
     action("/jobs/ticked", ticked, "ticked_jobs", "operator"),
+    action("/jobs/delete-ticked", delete_ticked, "delete_ticked", "admin"),
+    action("/jobs/export", export, "export_jobs", "operator"),
     page("/jobs/all", ask_all, "ask_all", "operator"),
     action("/jobs/cancel-all", cancel_all, "cancel_all", "operator"),
     action("/jobs/promote-all", promote_all, "promote_all", "operator"),
