@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -120,6 +121,27 @@ def jobs(site: Site, hand: Hand) -> None:
     assert app.jobs.count(queue="ticks", state="available") == 0
 
 
+def single_jobs(site: Site, hand: Hand) -> None:
+    app = site.app
+    one, two, three = [app.enqueue("click", queue="edits", delay=timedelta(hours=1)) for _ in range(3)]
+    hand.go(f"/jobs/{one.id}/edit")
+    hand.fill(arguments='{"to": "new@b.c"}', priority="-3")
+    hand.click("Save")
+    assert (app.jobs.get(one.id).args, app.jobs.get(one.id).priority) == ({"to": "new@b.c"}, -3)
+    hand.agrees(f"/jobs/{one.id}", "Delete")
+    hand.go("/jobs?queue=edits")
+    hand.page.check(f"#job-{two.id} input")
+    hand.page.locator("main").get_by_role("button", name="Delete", exact=True).click()
+    hand.page.locator("form.confirm button").click()
+    hand.done()
+    assert [job.id for job in app.jobs.list(queue="edits")] == [three.id]
+    hand.go("/jobs?queue=edits")
+    with hand.page.expect_download() as written:
+        hand.page.locator("main").get_by_role("button", name="Export", exact=True).click()
+    lines = written.value.path().read_text().splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [three.id]
+
+
 def run_failing(app: PgQueue) -> None:
     # Playwright's own event loop runs in this thread.
     with ThreadPoolExecutor(1) as beside:
@@ -197,6 +219,6 @@ def health(site: Site, hand: Hand) -> None:
 
 def test_every_action_is_clicked_and_does_what_it_says(site: Site, look: Look) -> None:
     hand = Hand(look(site.address), site.address)
-    for part in (queues, jobs, failures, schedules, tasks, workers, health):
+    for part in (queues, jobs, single_jobs, failures, schedules, tasks, workers, health):
         part(site, hand)
     assert sorted(set(ACTIONS) - hand.actions()) == []

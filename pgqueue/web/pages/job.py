@@ -98,7 +98,7 @@ async def cancel(visit: Visit) -> Response:
 
 async def ask_edit(visit: Visit) -> Response:
     """What is to change. Arguments that are secrets, or hold some, are not shown, and stay."""
-    [job] = [inspecting.found(rows, f"with id {visit.path_id()}") for rows in [await _rows(visit)]]
+    job = inspecting.found(await _rows(visit), f"with id {visit.path_id()}")
     known = visit.dashboard.redaction.knowing(job.args)
     shown = {name: value for name, value in job.args.items() if known.json({name: value}) == _json({name: value})}
     given = {"arguments": json.dumps(shown, indent=2, ensure_ascii=False), "queue": job.queue, "unset": "", "when": ""}
@@ -128,7 +128,7 @@ async def edit(visit: Visit) -> Response:
 
 
 async def ask_delete(visit: Visit) -> Response:
-    [job] = [inspecting.found(rows, f"with id {visit.path_id()}") for rows in [await _rows(visit)]]
+    job = inspecting.found(await _rows(visit), f"with id {visit.path_id()}")
     return visit.render(
         "confirm.html",
         title=f"Delete job {job.id}",
@@ -170,7 +170,7 @@ async def redrive(visit: Visit) -> Response:
 
 async def repeat(visit: Visit) -> Response:
     """Enqueue a job like it: the same task, arguments, queue and priority, without its key."""
-    [job] = [inspecting.found(rows, f"with id {visit.path_id()}") for rows in [await _rows(visit)]]
+    job = inspecting.found(await _rows(visit), f"with id {visit.path_id()}")
     if job.unreadable and "args" in job.unreadable:
         raise ArgumentError(f"the arguments of job {job.id} cannot be read: {job.unreadable['args']}")
     new = visit.app.new_job(job.task, dict(job.args), queue=job.queue, priority=job.priority)
