@@ -16,6 +16,9 @@ from pgqueue.queries.statement import Statement, array, inline, text, texts
 Lane = tuple[str, str]
 """A queue and a task."""
 KEEP_MINUTES = timedelta(days=3)
+KEEP_APART = timedelta(hours=7)
+PACKED = 600
+"""What is longer ago is kept by ten minutes."""
 MINUTE = 60
 OUTCOMES = ("completed", "failed", "retried", "snoozed", "cancelled")
 
@@ -130,6 +133,14 @@ def _seen(counts: Sequence[int]) -> str:
     return f"[{first}:{last}]={array(counts[first : last + 1])}"
 
 
+def pack_minutes(schema: str, apart: timedelta, after: datetime | None = None) -> Statement[datetime]:
+    """Add the oldest minute after `after` that is longer ago than `apart` to its ten minutes; returns which, or nothing.
+
+    Ten minutes are a row at their first minute, so that what is read over days has a tenth of the rows.
+    """
+    return Statement(text("pack_minutes", schema), {"apart": apart, "after": after}, lambda row: row[0])
+
+
 def forget_minutes(schema: str, keep: timedelta, count: int) -> Statement[int]:
     """Delete minutes that began longer ago than `keep`, up to so many rows, the oldest first; returns how many."""
     return Statement(
@@ -175,7 +186,11 @@ _COUNTS = ", ".join(f"coalesce(c.{name}, 0)" for name in OUTCOMES)
 def throughput(
     schema: str, since: float, queue: str | None = None, task: str | None = None, *, step: int = MINUTE
 ) -> Statement[Throughput]:
-    """All steps of the last `since` seconds, the oldest first; `step` is in seconds, whole minutes."""
+    """All steps of the last `since` seconds, the oldest first; `step` is in seconds, whole minutes.
+
+    It is made whole tens of minutes where `since` goes back to what is kept so.
+    """
+    step = _wide(since, step)
     query = (
         _CHOSEN + _COUNTED + f" select s.key, {_COUNTS} from {_STEPS} left join counted c using (key) order by s.key"
     )
@@ -190,6 +205,7 @@ def latency(
     schema: str, since: float, queue: str | None = None, task: str | None = None, *, step: int = MINUTE
 ) -> Statement[Latency]:
     """As `throughput`."""
+    step = _wide(since, step)
     query = (
         _CHOSEN
         + _TIMED
@@ -224,7 +240,11 @@ def _summaries(schema: str, key: str, since: float, queue: str | None) -> Statem
             "from span, counted c left join runs r using (key) left join waits w using (key) order by c.key"
         )
     )
-    return Statement(inline(query, schema, key=key), _params(since, queue, None, MINUTE), _summary)
+    return Statement(inline(query, schema, key=key), _params(since, queue, None, _wide(since, MINUTE)), _summary)
+
+
+def _wide(since: float, step: int) -> int:
+    return step if since + step <= KEEP_APART.total_seconds() else -(-step // PACKED) * PACKED
 
 
 def _params(since: float, queue: str | None, task: str | None, step: int) -> dict[str, Any]:

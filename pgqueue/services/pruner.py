@@ -6,7 +6,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import count
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ import psycopg
 from pgqueue.effects import KEEP_EFFECTS
 from pgqueue.errors import SchemaOutOfDate
 from pgqueue.queries import alerting, effects, figures, flows, pruning, retaining, steps, waiting
-from pgqueue.queries.figures import KEEP_MINUTES
+from pgqueue.queries.figures import KEEP_APART, KEEP_MINUTES
 from pgqueue.queries.retaining import Rule
 from pgqueue.queries.statement import Statement
 from pgqueue.retention import DAY, Retention
@@ -56,6 +56,7 @@ class Pruner(Service):
         self._keep_failed = None if keep_failed is None else keep_failed.age
         self._swept: dict[str, int] = {}
         self._flows_after = 0
+        self._packed: datetime | None = None
         self._keep_effects = keep_effects
         self._clock = clock
         self._steps_at = clock() + random.uniform(0.0, STEPS_INTERVAL)
@@ -87,6 +88,8 @@ class Pruner(Service):
         await self._prune_flows()
         await self._forget(waiting.forget_waiters(self.schema, BATCH))
         await self._forget(figures.forget_minutes(self.schema, KEEP_MINUTES, BATCH))
+        while packed := await self.runner.fetch(figures.pack_minutes(self.schema, KEEP_APART, self._packed)):
+            [self._packed] = packed
         await self._forget(effects.forget_effects(self.schema, self._keep_effects, BATCH))
         if self._clock() >= self._steps_at:
             self._steps_at = self._clock() + STEPS_INTERVAL * random.uniform(0.8, 1.2)

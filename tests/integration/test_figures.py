@@ -22,8 +22,10 @@ from pgqueue import (
     WaitForChildren,
     chain,
 )
+from pgqueue.database import afetch
 from pgqueue.outcome import Completed
-from pgqueue.queries.figures import Summary
+from pgqueue.queries import figures
+from pgqueue.queries.figures import Summary, Tally
 from pgqueue.queries.finishing import Finished
 from pgqueue.services.pruner import Pruner
 from pgqueue.services.service import Runner
@@ -272,6 +274,15 @@ async def test_the_pruner_deletes_figures_of_more_than_three_days_ago(app: PgQue
         await Pruner(runner_on(connection), app.schema).run_once()
         [(left,)] = await (await connection.execute("select count(*) from pgqueue.task_minutes")).fetchall()
     assert left == 1
+
+
+async def test_the_pruner_packs_what_is_hours_ago(app: PgQueue, dsn: str) -> None:
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        for minutes in range(500, 530):
+            await afetch(connection, figures.add(app.schema, {("mail", "send"): Tally()}, minutes * 60.0))
+        await Pruner(runner_on(connection), app.schema).run_once()
+        [(left,)] = await (await connection.execute("select count(*) from pgqueue.task_minutes")).fetchall()
+    assert left in (3, 4)
 
 
 def test_figures_are_asked_for_within_what_is_kept(app: PgQueue) -> None:

@@ -156,3 +156,41 @@ def test_old_minutes_are_deleted_in_bounded_batches(db: Connection) -> None:
     forgotten = [fetch(db, figures.forget_minutes(SCHEMA, figures.KEEP_MINUTES, 4)) for _ in range(3)]
     assert forgotten == [[4], [2], [0]]
     assert value(db, "select count(*) from pgqueue.task_minutes") == 6
+
+
+def test_what_is_longer_ago_is_packed_into_tens_of_minutes_and_nothing_is_lost(db: Connection) -> None:
+    for minutes in (1, 419, *range(440, 475), 4000):
+        add(db, {MAIL: tally(0.25, 0.5, waits=(2.0,), completed=2), ("sms", "text"): tally(failed=1)}, minutes * 60.0)
+    before = rows(db, TOTALS), sums(db)
+    after, packed = None, 0
+    while done := fetch(db, figures.pack_minutes(SCHEMA, figures.KEEP_APART, after)):
+        assert after is None or done[0] > after
+        [after] = done
+        packed += 1
+    assert (rows(db, TOTALS), sums(db)) == before
+    apart = value(db, "select count(*) from pgqueue.task_minutes where minute > now() - interval '425 minutes'")
+    old = rows(
+        db,
+        "select mod(date_part('minute', minute)::int, 10) as odd from pgqueue.task_minutes where minute < now() - interval '431 minutes'",
+    )
+    assert apart == 4
+    assert {row["odd"] for row in old} == {0}
+    assert 30 <= packed <= 36
+
+
+def sums(conn: Connection) -> Any:
+    return rows(
+        conn,
+        "select queue, sum(x)::int from (select queue, unnest(runs || waits) from pgqueue.task_minutes) t (queue, x) group by 1 order by 1",
+    )
+
+
+def test_what_goes_back_to_tens_of_minutes_is_read_by_such_steps(db: Connection) -> None:
+    add(db, {MAIL: tally(0.5, completed=1)}, ago=20 * HOUR)
+    while fetch(db, figures.pack_minutes(SCHEMA, figures.KEEP_APART)):
+        pass
+    assert {point.step for point in fetch(db, figures.throughput(SCHEMA, 6 * HOUR, step=120))} == {120}
+    day = fetch(db, figures.throughput(SCHEMA, 24 * HOUR, step=900))
+    assert {point.step for point in day} == {1200}
+    assert sum(point.completed for point in day) == 1
+    assert [one.completed for one in fetch(db, figures.by_task(SCHEMA, 20 * HOUR))] == [1]

@@ -1,0 +1,24 @@
+-- Adds the rows of the oldest minute apart to those of its ten minutes.
+with oldest as materialized (
+    select minute, date_bin('10 minutes', minute, '2000-01-01 00:00Z') as packed
+    from {schema}.task_minutes
+    where minute > coalesce(%(after)s::timestamptz, '-infinity')
+      and minute < date_bin('10 minutes', clock_timestamp() - %(apart)s::interval, '2000-01-01 00:00Z')
+      and minute <> date_bin('10 minutes', minute, '2000-01-01 00:00Z')
+    order by minute
+    limit 1),
+apart as (
+    delete from {schema}.task_minutes m using oldest where m.minute = oldest.minute
+    returning oldest.packed, m.*),
+packed as (
+    insert into {schema}.task_minutes as m (minute, run_seconds, wait_seconds, completed, failed, retried, snoozed, cancelled, queue, task,
+                                            runs, waits)
+    select packed, run_seconds, wait_seconds, completed, failed, retried, snoozed, cancelled, queue, task, runs, waits from apart
+    -- As workers lock them.
+    order by queue collate "C", task collate "C"
+    on conflict (minute, queue, task) do update
+    set completed = m.completed + excluded.completed, failed = m.failed + excluded.failed, retried = m.retried + excluded.retried,
+        snoozed = m.snoozed + excluded.snoozed, cancelled = m.cancelled + excluded.cancelled,
+        run_seconds = m.run_seconds + excluded.run_seconds, wait_seconds = m.wait_seconds + excluded.wait_seconds,
+        runs = {schema}.add_counts(m.runs, excluded.runs), waits = {schema}.add_counts(m.waits, excluded.waits))
+select minute from oldest
