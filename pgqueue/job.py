@@ -171,6 +171,7 @@ class ClaimedJob:
         "made",
         "max_attempts",
         "options",
+        "plain",
         "position",
         "queue",
         "suspicions",
@@ -205,6 +206,8 @@ class ClaimedJob:
             self.suspicions,
             self.options,
             self.headers,
+            # Whether it was in no flow, and held no place at a limit.
+            self.plain,
             waited,
         ) = row
         # Since when it could run, on the clock of `began`, which says `now`; None: nobody knows.

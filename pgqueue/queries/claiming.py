@@ -100,10 +100,10 @@ def claim(
     rows: list[tuple[Any, ...]] = yield Statement(claims, params, binary=True)
     if not rows:
         return Scan([], True, False, None, 0, 0, None)
-    xact_id, allocated, xmin, left_from, limits = rows[0][:5]
-    jobs = [] if rows[0][5] is None else taken(queue, fence, rows, 5, ages=ages)
+    xact_id, allocated, xmin, left_from, limits = rows[0][0]
+    jobs = taken(queue, fence, rows[1:], 1, ages=ages)
     full = len(jobs) == count or left_from is not None
-    return Scan(jobs, False, full, xact_id, allocated, xmin, left_from, limits)
+    return Scan(jobs, False, full, xact_id, allocated, xmin, left_from, bool(limits))
 
 
 def taken(queue: str, fence: int, rows: Iterable[tuple[Any, ...]], start: int = 0, *, ages: bool) -> list[ClaimedJob]:

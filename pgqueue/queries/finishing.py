@@ -17,7 +17,7 @@ from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome,
 from pgqueue.queries import breakers, flows, gates
 from pgqueue.queries.claiming import release
 from pgqueue.queries.gates import GateName
-from pgqueue.queries.statement import Operation, Statement, array, inline, text, texts
+from pgqueue.queries.statement import Operation, Statement, array, inline, source, text, texts
 
 
 @dataclass(slots=True)
@@ -28,7 +28,8 @@ class Finished:
     gates that its outcome closes. `tried`: it may be the one that a breaker tries. `waited`: seconds from when it could
     run until it ran; None for one that has not run.
     `suspected`: it is given back since its process crashed, and that may have been its fault.
-    `own_retention`: its task says how long its history is kept.
+    `own_retention`: its task says how long its history is kept. `plain`: when it was claimed it was in no flow, and held
+    no place.
     """
 
     id: int
@@ -45,7 +46,13 @@ class Finished:
     waited: float | None = None
     suspected: bool = False
     own_retention: bool = False
+    plain: bool = False
 
+
+# Most of what completes is plain, and what else its statement looks after would cost as much as the deletion itself. A job
+# may have come into a flow since it was claimed.
+_PLAIN = {"only": " and flow_id is null and places is null", "bound": "", "columns": "flow_id"}
+_BOUND = {"only": "", "bound": source("complete_bound"), "columns": "id, flow_id, places"}
 
 _GROUPS = {Retry: "retry", Snooze: "retry", Wait: "wait", Failed: "fail", Cancelled: "cancel", type(None): "release"}
 
@@ -101,7 +108,7 @@ def finish_grouped(schema: str, worker: UUID | None, batch: Grouped) -> Operatio
     for name, group in sorted(groups.items()):
         match name:
             case "complete" | "complete_own" | "complete_unkept":
-                [(count, members)] = yield _complete(schema, worker, group, name)
+                count, members = yield from _complete(schema, worker, group, name)
                 written += count
                 in_flows += members
             case "retry":
@@ -190,7 +197,8 @@ def _durations(group: list[Finished]) -> str:
     return array(one.duration for one in group)
 
 
-def _complete(schema: str, worker: UUID | None, group: list[Finished], name: str) -> Statement[Any]:
+def _complete(schema: str, worker: UUID | None, group: list[Finished], name: str) -> Operation[tuple[int, int]]:
+    """How many were written, and how many of these are of flows."""
     params = _common(worker, group)
     outcomes = [one.outcome for one in group if type(one.outcome) is Completed]
     results = [outcome.result for outcome in outcomes]
@@ -199,11 +207,18 @@ def _complete(schema: str, worker: UUID | None, group: list[Finished], name: str
     if name == "complete_unkept":
         # Only parents in flows read them.
         params["results"] = None if results.count(None) == len(results) else texts(results)
-        return Statement(text(name, schema), params)
-    params["results"] = texts(results)
-    params["durations"] = _durations(group)
-    params["own"] = True if name == "complete_own" else None
-    return Statement(text("complete", schema), params)
+    else:
+        params["results"] = texts(results)
+        params["durations"] = _durations(group)
+        params["own"] = True if name == "complete_own" else None
+        name = "complete"
+    written = members = 0
+    if False not in [one.plain for one in group]:
+        [(written, _)] = yield Statement(text(name, schema, **_PLAIN), params)
+    if written < len(group):
+        [(rest, members)] = yield Statement(text(name, schema, **_BOUND), params)
+        written += rest
+    return written, members
 
 
 def _release(schema: str, group: list[Finished], *, suspected: bool) -> Operation[set[int]]:

@@ -72,12 +72,16 @@ def _quoted(value: str) -> str:
 @cache
 def text(name: str, schema: str, **parts: str) -> str:
     """The statement of `sql/<name>.sql` for the tables of `schema`; `parts` are SQL for its other braces."""
-    source = (files("pgqueue") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
-    return inline(source, schema, **parts)
+    return inline(source(name), schema, **parts)
+
+
+def source(name: str) -> str:
+    """What `sql/<name>.sql` says: a part of other statements."""
+    return (files("pgqueue") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
 
 
 @cache
-def inline(source: str, schema: str, **parts: str) -> str:
-    """`source` with `{schema}` replaced by the quoted name, and `{part}` by SQL."""
+def inline(statement: str, schema: str, **parts: str) -> str:
+    """`statement` with `{schema}` replaced by the quoted name, and `{part}` by SQL."""
     filled = {name: sql.SQL(inline(part, schema)) for name, part in parts.items()}
-    return sql.SQL(source).format(schema=sql.Identifier(schema), **filled).as_string()
+    return sql.SQL(statement).format(schema=sql.Identifier(schema), **filled).as_string()

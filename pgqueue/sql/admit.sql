@@ -5,7 +5,8 @@ with taken as (
         places = (select nullif(array(select jsonb_array_elements_text((%(places)s::text[])[n]::jsonb)), '{{}}')
                   from (select width_bucket(id, %(ids)s::bigint[]) as n offset 0) place)
     where id = any (%(ids)s::bigint[]) and state = 'available'
-    returning id, coalesce(position, ready), task, args::text, attempt, max_attempts, crashes, suspicions, options::text, headers::text{ages}),
+    returning id, coalesce(position, ready), task, args::text, attempt, max_attempts, crashes, suspicions, options::text, headers::text,
+              flow_id is null and places is null as plain{ages}),
 kept as (
     insert into {schema}.claims (id, worker_id, queue, job_ids)
     select %(fence)s, %(worker)s, %(queue)s, array_agg(id) from taken having count(*) > 0)

@@ -17,13 +17,17 @@ chosen as (
 taken as (
     update {schema}.jobs set state = 'running', attempt = attempt + 1, claim_id = %(fence)s
     where id = any (array(select id from chosen)) and state = 'available'
-    returning id, position, task, args::text, attempt, max_attempts, crashes, suspicions, options::text, headers::text{ages}),
+    returning id, position, task, args::text, attempt, max_attempts, crashes, suspicions, options::text, headers::text,
+              flow_id is null and places is null as plain{ages}),
 kept as (
     insert into {schema}.claims (id, worker_id, queue, job_ids)
     select %(fence)s, %(worker)s, %(queue)s, array_agg(id) from taken having count(*) > 0)
+-- What the scan saw comes first, in a row of its own: on each job's it would cost as much as the job.
 -- A mark that has nothing new to wait for needs no transaction id, and an idle worker uses none up.
-select case when sequence.allocated > %(known)s then pg_current_xact_id()::text::bigint end, sequence.allocated, sequence.xmin,
-       (select min(position) from due where (max_attempts = 1 or limited) and id not in (select id from chosen)),
-       exists (select from due where limited), taken.*
-from sequence left join taken on true
-order by taken.position desc
+select array[case when sequence.allocated > %(known)s then pg_current_xact_id()::text::bigint end, sequence.allocated, sequence.xmin,
+             (select min(position) from due where (max_attempts = 1 or limited) and id not in (select id from chosen)),
+             exists (select from due where limited)::int] as scan, taken.*
+from sequence left join taken on false
+union all
+select null, * from taken
+order by position desc nulls first

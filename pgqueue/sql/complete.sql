@@ -1,6 +1,6 @@
 -- running -> completed, for jobs that still carry their claim.
 with gone as (
-    delete from {schema}.jobs where id = any (%(ids)s::bigint[]) and claim_id = any (%(fences)s::bigint[])
+    delete from {schema}.jobs where id = any (%(ids)s::bigint[]) and claim_id = any (%(fences)s::bigint[]){only}
     returning *),
 kept as (
     insert into {schema}.completed_jobs (id, run_at, created_at, started_at, worker_id, attempt, max_attempts, priority, state, queue,
@@ -11,20 +11,7 @@ kept as (
            result::jsonb, unstored, tags, %(own)s::boolean
     from gone join unnest(%(ids)s::bigint[], %(durations)s::float8[], %(results)s::text[], %(unstored)s::text[])
                    g (job_id, duration, result, unstored) on job_id = id),
-freed as (
-    insert into {schema}.freed_places (gate, loose, places)
-    select place, false, count(*) from gone, unnest(places) place where places is not null group by place),
-noted as (
-    update {schema}.flow_jobs
-    set state = 'completed', ended_at = clock_timestamp(),
-        error = (select jsonb_build_object('type', 'pgqueue.errors.JobEnded', 'message', why)
-                 from (values ((%(unstored)s::text[])[array_position(%(ids)s::bigint[], job_id)])) u (why) where why is not null),
-        result = (%(results)s::text[])[array_position(%(ids)s::bigint[], job_id)]::jsonb
-    where job_id = any (array(select id from gone where flow_id is not null)) returning job_id),
-news as (
-    -- Those that wait for it are told by settle_flows.
-    insert into {schema}.flow_news (job_id, was, state) select job_id, null, 'completed' from noted),
-woken as (
+{bound}woken as (
     -- Who waits for a result: mostly nobody, and nothing is looked up. A stale outcome wakes them too: they look, and wait on.
     delete from {schema}.waiters
     where (select last_value from {schema}.waited_until) >= extract(epoch from now()) and job_id = any (%(ids)s::bigint[])

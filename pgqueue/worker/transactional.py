@@ -175,6 +175,7 @@ class Transactions:
             job.limited,
             tried=job.limited,
             own_retention=own_retention,
+            plain=job.plain,
         )
 
     @staticmethod

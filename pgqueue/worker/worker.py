@@ -402,6 +402,8 @@ class Worker:
             finished = Finished(
                 job.id, job.fence, job.task, outcome, seconds, kept, limited, hit, tried, failed, job.queue, waited
             )
+            if job.plain:
+                finished.plain = True
             if own_retention:
                 finished.own_retention = True
             if suspected:

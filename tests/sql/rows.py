@@ -158,7 +158,7 @@ def scan(conn: Connection, lane: Lane, **options: Any) -> Scan:
 
 
 def finished(claimed: ClaimedJob, outcome: Outcome | None, **options: Any) -> Finished:
-    return Finished(claimed.id, claimed.fence, claimed.task, outcome, **options)
+    return Finished(claimed.id, claimed.fence, claimed.task, outcome, **{"plain": claimed.plain, **options})
 
 
 def finish(

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 
+from pgqueue import PgQueue
 from pgqueue.database import NoPartition, run
 from pgqueue.errors import PgQueueError
 from pgqueue.outcome import Cancelled, Completed, Failed, Retry
@@ -129,3 +130,26 @@ def test_a_finish_that_finds_no_partition_says_so_and_leaves_the_job_as_it_was(f
         conn.execute("select pgqueue.make_partitions()")
         assert finish(conn, claimed, Completed()) == 0
         assert state_of(conn, id_) == "completed"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_job_that_came_into_a_flow_while_it_ran_tells_of_its_end(db: Connection, dsn: str, kept: bool) -> None:
+    ids = add(db, 3)
+    jobs = claim(db).jobs
+    assert [one.plain for one in jobs] == [True] * 3
+    PgQueue(dsn).enqueue("report", after=[ids[1]])
+    batch = [finished(one, Completed("7"), kept=kept) for one in jobs]
+    written = run(db, finishing.finish(SCHEMA, uuid4(), batch))
+    assert (written.stale, written.in_flows) == (0, 1)
+    assert rows(db, "select job_id, state from pgqueue.flow_news") == [{"job_id": ids[1], "state": "completed"}]
+    assert value(db, "select result from pgqueue.flow_jobs where job_id = %(id)s", id=ids[1]) == 7
+    assert states(db).get("completed", 0) == (3 if kept else 0)
+
+
+def test_of_plain_jobs_those_that_were_lost_are_counted(db: Connection) -> None:
+    add(db, 3)
+    jobs = claim(db).jobs
+    finish(db, jobs[0], Completed())
+    written = run(db, finishing.finish(SCHEMA, uuid4(), [finished(one, Completed()) for one in jobs]))
+    assert (written.stale, written.in_flows) == (1, 0)
+    assert states(db) == {"completed": 3}

@@ -65,8 +65,9 @@ def claim(lifo: bool, guarded: bool = False) -> Statement[Any]:
     return first(claiming.claim(SCHEMA, **lane, **turn))
 
 
-def finishing(outcome: Outcome | None, *, kept: bool = True) -> Statement[Any]:
-    return first(finish(SCHEMA, WORKER, [Finished(id_, FENCES[0], "send", outcome, 0.1, kept) for id_ in IDS]))
+def finishing(outcome: Outcome | None, *, kept: bool = True, plain: bool = False) -> Statement[Any]:
+    batch = [Finished(id_, FENCES[0], "send", outcome, 0.1, kept, plain=plain) for id_ in IDS]
+    return first(finish(SCHEMA, WORKER, batch))
 
 
 HOT: dict[str, Statement[Any]] = {
@@ -76,6 +77,8 @@ HOT: dict[str, Statement[Any]] = {
     "age": ageing.age(SCHEMA, queue="q1", every=timedelta(minutes=10), floor=0, count=500),
     "complete": finishing(Completed()),
     "complete_unkept": finishing(Completed(), kept=False),
+    "complete plain": finishing(Completed(), plain=True),
+    "complete_unkept plain": finishing(Completed(), kept=False, plain=True),
     "retry": finishing(Retry(1.0, ERROR)),
     "fail": finishing(Failed("fail_job", ERROR)),
     "cancel_claimed": finishing(Cancelled("no")),
@@ -177,7 +180,9 @@ def test_a_hot_statement_reads_jobs_by_index_only_names_its_queue_or_its_ids_and
             assert by_lane or not any(is_scan_of_jobs(part) for part in inputs(node)), node
 
 
-@pytest.mark.parametrize("name", ["complete", "complete_unkept", "fail", "cancel_claimed"])
+@pytest.mark.parametrize(
+    "name", ["complete", "complete_unkept", "complete plain", "complete_unkept plain", "fail", "cancel_claimed"]
+)
 def test_a_finish_looks_for_who_waits_by_the_ids_of_its_jobs(session: Connection, name: str) -> None:
     plan = explain(session, HOT[name])
     [scan] = [

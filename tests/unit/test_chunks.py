@@ -87,7 +87,7 @@ class Place:
 def claimed(
     id_: int, task: str = "index", *, suspicions: int = 0, max_attempts: int = 25, begins_at: float | None = None
 ) -> ClaimedJob:
-    job = ClaimedJob("mail", 1, (id_, id_, task, "{}", 1, max_attempts, 0, suspicions, None, None, 0.0), 0.0)
+    job = ClaimedJob("mail", 1, (id_, id_, task, "{}", 1, max_attempts, 0, suspicions, None, None, True, 0.0), 0.0)
     job.begins_at, job.late = begins_at, 0.02
     return job
 

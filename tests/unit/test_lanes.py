@@ -24,7 +24,7 @@ def seen(
     left_from: int | None = None,
 ) -> Scan:
     """A claim's report: `found` are the positions that it took."""
-    jobs = [ClaimedJob("q", 1, (place, place, "t", "{}", 1, 25, 0, 0, None, None, 0.0), 0.0) for place in found]
+    jobs = [ClaimedJob("q", 1, (place, place, "t", "{}", 1, 25, 0, 0, None, None, True, 0.0), 0.0) for place in found]
     return Scan(jobs, False, full or left_from is not None, xact_id, allocated, xmin, left_from)
 
 

@@ -7,7 +7,7 @@ from pgqueue.worker.slots import Slots
 
 
 def claimed(id_: int, max_attempts: int) -> ClaimedJob:
-    return ClaimedJob("mail", 1, (id_, id_, "send", "{}", 1, max_attempts, 0, 0, None, None, 0.0), 0.0)
+    return ClaimedJob("mail", 1, (id_, id_, "send", "{}", 1, max_attempts, 0, 0, None, None, True, 0.0), 0.0)
 
 
 def test_jobs_that_must_not_repeat_keep_their_order_ahead_of_the_others() -> None:
