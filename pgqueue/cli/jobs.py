@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import IO, TYPE_CHECKING, Any, get_args
 
 import click
@@ -101,10 +102,12 @@ def cancel(target: Target, job_ids: tuple[int, ...], why: str, yes: bool, **wher
 @click.option("--priority", type=int, help="Lower runs first.")
 @click.option("--max-attempts", type=click.IntRange(min=1), help="Attempts, those that it has used included.")
 @click.option("--delay", type=DURATION, help="Run after so long, from now: 30, 5m, 1h30m.")
-@click.option("--at", "run_at", type=MOMENT, help="Run at this time: 2026-12-31T09:00+01:00.")
+@click.option("--at", type=MOMENT, help="Run at this time: 2026-12-31T09:00+01:00.")
 @click.option("--force", is_flag=True, help="Also into a queue that nobody knows yet.")
 @operates
-def edit(target: Target, job_id: int, arguments: tuple[str, ...], force: bool, **given: Any) -> None:
+def edit(
+    target: Target, job_id: int, arguments: tuple[str, ...], force: bool, at: datetime | None, **given: Any
+) -> None:
     """Change a job that waits: arguments, queue, priority, attempts or time.
 
     What is not named stays. Values are read as `pgqueue enqueue` reads them, and checked against the task's signature
@@ -125,7 +128,8 @@ def edit(target: Target, job_id: int, arguments: tuple[str, ...], force: bool, *
         require(app, given["queue"], forced=True)
     task = app.tasks.named(app.jobs.get(job_id).task)
     named = parse_arguments(arguments, frozenset() if task is None else texts(task))
-    job = app.jobs.edit(job_id, named, **{name: value for name, value in given.items() if value not in (None, ())})
+    changed = {name: value for name, value in {**given, "run_at": at}.items() if value not in (None, ())}
+    job = app.jobs.edit(job_id, named, **changed)
     if task is None and (named or given["unset"]):
         note(f"The arguments were not checked: the code of {job.task} is not at hand; -a MODULE:APP reads it.")
     if target.as_json:
@@ -193,10 +197,10 @@ def delete(target: Target, job_ids: tuple[int, ...], yes: bool, **where: Any) ->
 
 @command.command()
 @filters(STATES)
-@click.option("-f", "--format", "form", type=click.Choice(FORMATS), help="[by FILE's suffix, else jsonl]")
+@click.option("-f", "--format", type=click.Choice(FORMATS), help="[by FILE's suffix, else jsonl]")
 @click.option("-o", "--output", type=click.File("w", encoding="utf-8"), default="-", help="A file, instead of stdout.")
 @operates
-def export(target: Target, form: str | None, output: IO[str], **where: Any) -> None:
+def export(target: Target, format: str | None, output: IO[str], **where: Any) -> None:
     """Write jobs of every state, oldest first, as JSON lines or CSV.
 
     Whole: arguments, results, headers and errors, with whatever secrets are in them. Millions fill no memory, and hold
@@ -210,8 +214,9 @@ def export(target: Target, form: str | None, output: IO[str], **where: Any) -> N
 
     app = target.database_app()
     which = full_names(app, where)
-    form = form or ("csv" if output.name.lower().endswith(".csv") else "jsonl")
-    done = write(app.jobs.export(**which), output, form)
+    done = write(
+        app.jobs.export(**which), output, format or ("csv" if output.name.lower().endswith(".csv") else "jsonl")
+    )
     note(f"Exported {counted(done, 'job')}.")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from pgqueue.histogram import BUCKETS, percentile
+from pgqueue.histogram import BUCKETS, bucket, percentile
 from pgqueue.queries.statement import Statement, array, inline, text, texts
 
 Lane = tuple[str, str]
@@ -24,7 +24,10 @@ OUTCOMES = ("completed", "failed", "retried", "snoozed", "cancelled")
 
 
 class Tally:
-    """What has been counted of one task in one queue; `runs` and `waits` are histograms as pgqueue.histogram has them."""
+    """What has been counted of one task in one queue; `runs` and `waits` are histograms as pgqueue.histogram has them.
+
+    Of many runs that ended together some were timed, and stand for the others.
+    """
 
     __slots__ = ("outcomes", "run_seconds", "runs", "wait_seconds", "waits")
 
@@ -33,6 +36,13 @@ class Tally:
         self.runs = [0] * BUCKETS
         self.waits = [0] * BUCKETS
         self.run_seconds = self.wait_seconds = 0.0
+
+    def time(self, ran: float, waited: float, times: int = 1) -> None:
+        """Count runs of so many seconds, and the waits before them."""
+        self.runs[bucket(ran)] += times
+        self.waits[bucket(waited)] += times
+        self.run_seconds += ran * times
+        self.wait_seconds += waited * times
 
     def add(self, other: Tally) -> None:
         """Count what it has counted too."""

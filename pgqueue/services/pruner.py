@@ -40,6 +40,8 @@ class Pruner(Service):
     """
 
     name = "pruner"
+    # A worker starts to run jobs, and a fleet starts at once.
+    starts_after = 4.0
 
     def __init__(
         self,

@@ -40,6 +40,8 @@ class Service(ABC):
     """One background duty. `wake()` cuts the pause short."""
 
     name: str
+    starts_after = 0.0
+    """How many seconds, at most, its first turn leaves to others."""
 
     def __init__(self, runner: Runner, schema: str) -> None:
         self.runner = runner
@@ -59,6 +61,8 @@ class Service(ABC):
     async def run(self) -> None:
         """Turns for ever: an error is logged, and the next turn comes."""
         failing = False
+        if self.starts_after:
+            await asyncio.sleep(self.starts_after * random.uniform(0.5, 1.0))
         while True:
             self._woken.clear()
             self.tried_at = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from pgqueue.outcome import Cancelled, Completed, Failed, Retry, Snooze, Wait
@@ -18,6 +19,8 @@ SPREAD = 0.5
 # Names of queues are data, which a caller may make up: what comes after so many pairs is `other` until the next turn.
 MOST_LANES = 500
 OTHER = "other"
+# Of more of one lane that end together every second, third, … is timed, and stands for as many.
+TIMED = 50
 NAMES = {
     Completed: "completed",
     Failed: "failed",
@@ -36,26 +39,27 @@ class Minutes:
 
     def count(self, written: Iterable[Finished]) -> None:
         """Count outcomes that are in the database; those that gave a job back are none."""
-        queue = task = None
-        tally = Tally()
-        outcomes, runs, waits, names = tally.outcomes, tally.runs, tally.waits, NAMES
-        # Every job comes through here: what can be looked up once a lane is.
-        for one in written:
-            if one.outcome is None:
-                continue
-            if one.task != task or one.queue != queue:
-                queue, task = one.queue, one.task
-                tally = self._tally((queue, task))
-                outcomes, runs, waits = tally.outcomes, tally.runs, tally.waits
-            outcomes[names[type(one.outcome)]] += 1
-            waited = one.waited
-            if waited is not None:
-                seconds = one.duration
-                # As `histogram.bucket`, without the call.
-                runs[int(seconds * 1e6).bit_length()] += 1
-                waits[int(waited * 1e6).bit_length()] += 1
-                tally.run_seconds += seconds
-                tally.wait_seconds += waited
+        ended = [one for one in written if one.outcome is not None]
+        if not ended:
+            return
+        # Most batches are of one lane. Every job comes through here: what can be done for all at once is.
+        if len({one.task for one in ended}) == len({one.queue for one in ended}) == 1:
+            self._count((ended[0].queue, ended[0].task), ended)
+            return
+        lanes: dict[Lane, list[Finished]] = {}
+        for one in ended:
+            lanes.setdefault((one.queue, one.task), []).append(one)
+        for lane, of_lane in lanes.items():
+            self._count(lane, of_lane)
+
+    def _count(self, lane: Lane, ended: list[Finished]) -> None:
+        tally = self._tally(lane)
+        for kind, count in Counter([type(one.outcome) for one in ended]).items():
+            tally.outcomes[NAMES[kind]] += count
+        step = 1 + len(ended) // TIMED
+        for one in ended[random.randrange(step) :: step]:
+            if one.waited is not None:
+                tally.time(one.duration, one.waited, step)
 
     def take(self) -> dict[Lane, Tally]:
         """What has been counted since the last time."""
