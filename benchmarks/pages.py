@@ -1,9 +1,9 @@
 """How long the dashboard's pages take on the server: `python -m benchmarks.pages DSN [ENDED] [LIVE]`.
 
 Fills a database of its own with ENDED (1,000,000) completed and LIVE (100,000) waiting jobs and 5,000 failed ones, of
-200 queues and 500 tasks, with figures of three days in which 200 of them ran in every minute, and asks for each page nine
-times. Prints the milliseconds of the median and the slowest, a line a page; the bound is 300. What charts show is read once
-in ten seconds: of a page with charts the slowest says what reading costs.
+200 queues and 500 tasks, with figures of three days in which 200 of them ran in every minute, and asks for each page
+nine times. Prints the milliseconds of the median and the slowest, a line a page; the bound is 300. What charts show is
+read once in ten seconds: of a page with charts the slowest says what reading costs.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ FILL = """
     insert into pgqueue.task_minutes (minute, queue, task, completed, failed, retried,
         snoozed, cancelled, runs, waits, run_seconds, wait_seconds)
     select case when ago <= 420 then at else date_bin('10 minutes', at, '2000-01-01Z') end, 'queue-' || lane,
-        'shop.tasks.task_' || lane, sum(1 + lane), 0, 0, 0, 0, array_fill(1 + lane, array[8], array[9]), array_fill(9, array[8], array[11]), 1, 1
+        'shop.tasks.task_' || lane, sum(1 + lane), 0, 0, 0, 0, array_fill(1 + lane, array[8], array[9]),
+        array_fill(9, array[8], array[11]), 1, 1
     from generate_series(0, 4319) ago, generate_series(0, 199) lane,
         lateral (select date_trunc('minute', now()) - make_interval(mins => ago) as at) m
     group by 1, lane;

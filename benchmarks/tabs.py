@@ -3,8 +3,8 @@
 Drains JOBS (200,000) no-op jobs with one worker, in turns beside nothing and beside a dashboard in another process,
 on which five pages are open: each holds its stream, and asks for what is new at each tick, as htmx does. Prints both
 rates of each round, how many pages were drawn meanwhile, what share of the machine's processors the dashboard and its
-connections took, and the medians; what is promised is 0.98. Rates of two runs differ by more than that on most machines: a
-drain has all processors to itself, and cannot lose more to the dashboard than its share of them.
+connections took, and the medians; what is promised is 0.98. Rates of two runs differ by more than that on most
+machines: a drain has all processors to itself, and cannot lose more to the dashboard than its share of them.
 """
 
 from __future__ import annotations
