@@ -68,7 +68,7 @@ def processor_seconds(dsn: str, dashboard: int) -> float | None:
 
 
 def beside(dsn: str, jobs: int) -> tuple[float, int, float | None]:
-    """The rate beside five open pages, how often one was drawn anew meanwhile, and the dashboard's share of processors."""
+    """The rate beside five open pages, how often one was drawn anew meanwhile, and their share of the processors."""
     context = multiprocessing.get_context("fork")
     shown = context.Value("q", 0)
     with socket.create_server(("127.0.0.1", 0)) as listener:
