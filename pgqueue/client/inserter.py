@@ -14,7 +14,7 @@ from pgqueue.events import Subscribers, tell_enqueued
 from pgqueue.flow import Plan
 from pgqueue.job import Job, NewJob, checked_time
 from pgqueue.middleware import Stack, around_enqueue
-from pgqueue.queries import copying, enqueuing, flows
+from pgqueue.queries import copying, enqueuing, joining
 from pgqueue.queries.fleet import QueueRow
 
 
@@ -53,11 +53,11 @@ class Inserter(Part):
         return flow, self._told(enqueue.made)
 
     def _whole(self, plan: Plan, jobs: Sequence[NewJob]) -> Any:
-        return flows.enqueue_plan(self.schema, plan, jobs, self.max_attempts, self.operations, self._declared())
+        return joining.enqueue_plan(self.schema, plan, jobs, self.max_attempts, self.operations, self._declared())
 
     def _operation(self, jobs: Sequence[NewJob]) -> Any:
         if any(job.after for job in jobs):
-            return flows.enqueue_all(self.schema, jobs, self.max_attempts, self.operations, self._declared())
+            return joining.enqueue_all(self.schema, jobs, self.max_attempts, self.operations, self._declared())
         insert: Any = copying.copy if copying.can_copy(jobs) else enqueuing.enqueue
         return insert(self.schema, jobs, self.max_attempts, self.operations, self._declared())
 

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from pgqueue.breaker import Of
 from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome, Retry, Snooze, Wait
-from pgqueue.queries import breakers, flows, gates
+from pgqueue.queries import breakers, gates, joining
 from pgqueue.queries.claiming import release
 from pgqueue.queries.gates import GateName
 from pgqueue.queries.statement import Operation, Statement, array, inline, source, text, texts
@@ -228,11 +228,11 @@ def _release(schema: str, group: list[Finished], *, suspected: bool) -> Operatio
 
 def _wait(schema: str, group: list[Finished]) -> Operation[set[int]]:
     waits = [
-        flows.Waiting(one.id, one.fence, one.outcome.plan, one.outcome.on_failure, one.outcome.max_attempts)
+        joining.Waiting(one.id, one.fence, one.outcome.plan, one.outcome.on_failure, one.outcome.max_attempts)
         for one in group
         if isinstance(one.outcome, Wait)
     ]
-    return (yield from flows.wait_for_children(schema, waits))
+    return (yield from joining.wait_for_children(schema, waits))
 
 
 def _retry(schema: str, worker: UUID | None, group: list[Finished]) -> Operation[set[int]]:

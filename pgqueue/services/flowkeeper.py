@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable
 
-from pgqueue.queries import flows
+from pgqueue.queries import settling
 from pgqueue.services.service import Runner, Service
 
 INTERVAL = 1.0
@@ -36,10 +36,10 @@ class FlowKeeper(Service):
 
     async def run_once(self) -> float:
         began = self._clock()
-        done = await self.runner.run(flows.turn(self.schema))
+        done = await self.runner.run(settling.turn(self.schema))
         if done:
             self._moved_at = self._clock()
-            if done < flows.SETTLE:
+            if done < settling.SETTLE:
                 # Where many end, those of a moment are counted together: it looks no more than half of its time.
                 await asyncio.sleep(min(self._moved_at - began, GATHER_SECONDS))
             # What has gone on may have ended something else.
@@ -51,6 +51,6 @@ class FlowKeeper(Service):
 
     async def _sweep(self) -> None:
         """Jobs that were deleted have told nobody: their parents hear of it here."""
-        [(last, _)] = await self.runner.fetch(flows.sweep(self.schema, self._swept, SWEEP))
+        [(last, _)] = await self.runner.fetch(settling.sweep(self.schema, self._swept, SWEEP))
         self._swept = last or 0
         self._sweep_at = self._clock() + (0.0 if last else SWEEP_INTERVAL * random.uniform(0.8, 1.2))

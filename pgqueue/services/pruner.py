@@ -14,7 +14,7 @@ import psycopg
 
 from pgqueue.effects import KEEP_EFFECTS
 from pgqueue.errors import SchemaOutOfDate
-from pgqueue.queries import alerting, effects, figures, flows, pruning, retaining, steps, waiting
+from pgqueue.queries import alerting, effects, figures, pruning, retaining, settling, steps, waiting
 from pgqueue.queries.figures import KEEP_APART, KEEP_MINUTES
 from pgqueue.queries.retaining import Rule
 from pgqueue.queries.statement import Statement
@@ -118,7 +118,7 @@ class Pruner(Service):
     async def _prune_flows(self) -> None:
         """Look at some each time, from where the last turn ended."""
         for _ in range(SWEEPS):
-            pruning_flows = flows.prune(self.schema, self._flows_after, BATCH, self._keep)
+            pruning_flows = settling.prune(self.schema, self._flows_after, BATCH, self._keep)
             last, _ = await self.runner.run(pruning_flows, atomic=True)
             self._flows_after = last or 0
             if last is None:

@@ -30,7 +30,7 @@ from pgqueue import (
 )
 from pgqueue.database import running
 from pgqueue.middleware import with_headers
-from pgqueue.queries import flows
+from pgqueue.queries import settling
 from pgqueue.services.flowkeeper import FlowKeeper
 from pgqueue.services.service import runner_of
 from pgqueue.testing import adrain
@@ -54,7 +54,7 @@ async def test_who_comes_to_wait_while_an_end_is_still_to_be_counted_hears_of_it
     with psycopg.connect(dsn) as conn:
         late = work.task.using(conn, after=made.jobs[0], on_failure="ignore").enqueue("late")
         # The service looks while that is open: what it counted now would leave the job out.
-        assert await app.database.afetch(flows.settle(app.schema)) == [(0, False)]
+        assert await app.database.afetch(settling.settle(app.schema)) == [(0, False)]
     await adrain(app)
     assert sorted(work.ran) == ["late", "second"]
     assert late.refresh().state == "completed"
@@ -65,7 +65,7 @@ async def test_who_comes_to_wait_after_some_were_told_and_others_not_is_told_onc
     parents = [work.task.using(after=first, on_failure="ignore").enqueue(str(n)) for n in range(5)]
     first.cancel()
     # Three of five have heard of it.
-    [settled] = await app.database.afetch(flows.settle(app.schema, 3))
+    [settled] = await app.database.afetch(settling.settle(app.schema, 3))
     assert settled.told == 3
     late = work.task.using(after=first, on_failure="ignore").enqueue("late")
     await adrain(app)
@@ -94,9 +94,9 @@ async def test_an_end_and_another_are_counted_with_the_redrive_in_between(app: P
             )
     # Two of the three would be counted by one look, the third by another.
     for count in (2, 1, 2):
-        await app.database.afetch(flows.settle(app.schema, count))
+        await app.database.afetch(settling.settle(app.schema, count))
         assert end.refresh().state == "blocked"
-    await app.database.afetch(flows.settle(app.schema))
+    await app.database.afetch(settling.settle(app.schema))
     assert end.refresh().state == "blocked"
     with psycopg.connect(dsn) as conn:
         assert conn.execute("select pending from pgqueue.flow_waits where job_id = %s", [end.id]).fetchone() == (1,)
@@ -108,9 +108,9 @@ async def test_what_somebody_holds_keeps_no_other_flow_waiting(app: PgQueue, wor
         one.jobs[0].cancel()
     with psycopg.connect(dsn) as conn:
         conn.execute("select from pgqueue.jobs where id = %s for key share", [batches[0].jobs[1].id])
-        await app.database.arun(flows.turn(app.schema))
+        await app.database.arun(settling.turn(app.schema))
         assert [one.jobs[1].refresh().state for one in batches] == ["blocked", "cancelled"]
-    await app.database.arun(flows.turn(app.schema))
+    await app.database.arun(settling.turn(app.schema))
     assert batches[0].jobs[1].refresh().state == "cancelled"
 
 
@@ -132,15 +132,15 @@ async def test_siblings_are_cancelled_though_the_service_dies_in_between_and_one
     siblings = [work.task.using(delay=3600).job(name) for name in ("b", "c")]
     made = app.flows.enqueue(chord([work("a"), *siblings], work("end"), on_failure="cancel_siblings"))
     made.jobs[0].cancel()
-    await app.database.afetch(flows.settle(app.schema))
+    await app.database.afetch(settling.settle(app.schema))
     # Here the process dies: its parent has failed, and nobody was cancelled.
-    assert await app.database.afetch(flows.fail(app.schema)) == [1]
+    assert await app.database.afetch(settling.fail(app.schema)) == [1]
     assert [job.refresh().state for job in made.jobs[1:3]] == ["scheduled", "scheduled"]
     with psycopg.connect(dsn) as conn:
         conn.execute("select from pgqueue.jobs where id = %s for update", [made.jobs[1].id])
-        await app.database.arun(flows.turn(app.schema))
+        await app.database.arun(settling.turn(app.schema))
         assert [job.refresh().state for job in made.jobs[1:3]] == ["scheduled", "cancelled"]
-    await app.database.arun(flows.turn(app.schema))
+    await app.database.arun(settling.turn(app.schema))
     assert made.jobs[1].refresh().state == "cancelled"
 
 

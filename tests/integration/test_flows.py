@@ -35,7 +35,7 @@ from pgqueue import (
     tree,
 )
 from pgqueue.middleware import with_headers
-from pgqueue.queries import flows
+from pgqueue.queries import settling
 from pgqueue.services.flowkeeper import FlowKeeper
 from pgqueue.services.pruner import Pruner
 from pgqueue.services.service import runner_of
@@ -454,7 +454,7 @@ async def test_failed_jobs_that_are_purged_let_nobody_wait_for_ever(app: PgQueue
     made = app.flows.enqueue(chain(work("a"), work("b"), on_failure="wait"))
     await adrain(app)
     app.failed.purge(all=True)
-    await app.database.afetch(flows.sweep(app.schema, 0, 100))
+    await app.database.afetch(settling.sweep(app.schema, 0, 100))
     await adrain(app)
     assert app.failed.get(made.jobs[1].id).reason == "child_failed"
 
@@ -714,9 +714,9 @@ async def test_an_ended_flow_goes_with_the_history_and_one_with_failed_jobs_stay
     failed = app.flows.enqueue(chain(work("bad"), work("c")))
     live = app.flows.enqueue(chain(work.task.using(delay=3600).job("later"), work("d")))
     await adrain(app)
-    _, gone = await app.database.arun(flows.prune(app.schema, 0, 100, timedelta(hours=1)), atomic=True)
+    _, gone = await app.database.arun(settling.prune(app.schema, 0, 100, timedelta(hours=1)), atomic=True)
     assert gone == 0
-    _, gone = await app.database.arun(flows.prune(app.schema, 0, 100, timedelta()), atomic=True)
+    _, gone = await app.database.arun(settling.prune(app.schema, 0, 100, timedelta()), atomic=True)
     assert gone == 1
     assert sorted(row.id for row in app.flows.list()) == [failed.id, live.id]
     with pytest.raises(JobNotFound):
@@ -748,10 +748,10 @@ async def test_a_child_that_lives_again_before_its_parent_fails_loses_nobody(app
     await adrain(app)
     ship = work.task.using(after=first).enqueue("ship")
     # As between two statements of the service: the failure is counted, and the parent has not failed yet.
-    await app.database.afetch(flows.settle(app.schema))
+    await app.database.afetch(settling.settle(app.schema))
     work.fails = set()
     assert app.failed.redrive([first.id]) == [first.id]
-    [failed] = await app.database.afetch(flows.fail(app.schema))
+    [failed] = await app.database.afetch(settling.fail(app.schema))
     assert (failed, ship.refresh().state) == (0, "blocked")
     await adrain(app)
     assert (work.ran, ship.refresh().state) == (["a", "a", "ship"], "completed")
@@ -764,7 +764,7 @@ async def test_a_flow_whose_job_another_flow_waits_for_is_kept(app: PgQueue, wor
     flow.add(work("c"), after=[made.jobs[0], late])
     app.flows.enqueue(flow)
     await adrain(app)
-    _, gone = await app.database.arun(flows.prune(app.schema, 0, 100, timedelta()), atomic=True)
+    _, gone = await app.database.arun(settling.prune(app.schema, 0, 100, timedelta()), atomic=True)
     assert (gone, app.flows.get(made.id).state) == (0, "completed")
 
 

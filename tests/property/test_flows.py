@@ -18,7 +18,7 @@ from pgqueue.database import Database, fetch, run
 from pgqueue.flow import Flow, OnFailure, WaitForChildren
 from pgqueue.job import ClaimedJob, NewJob
 from pgqueue.outcome import AttemptError, Cancelled, Completed, Failed, Outcome, Retry, Wait
-from pgqueue.queries import claiming, failures, finishing, fleet, flows, inspecting
+from pgqueue.queries import claiming, failures, finishing, fleet, inspecting, joining, settling
 from pgqueue.queries.failures import FailureFilter
 from pgqueue.queries.finishing import Finished
 
@@ -131,7 +131,7 @@ class World:
             flow.add(self.job(), after={flow.nodes[child]: policy for child, policy in edges.items()})
         plan = flow.plan()
         with self.db.transaction():
-            self.flow, made = run(self.db, flows.enqueue_plan(SCHEMA, plan, plan.jobs, 25))
+            self.flow, made = run(self.db, joining.enqueue_plan(SCHEMA, plan, plan.jobs, 25))
         ids = [made[place].id for place in plan.places]
         for id_, member in zip(ids, members, strict=True):
             member.after = {ids[child]: policy for child, policy in member.after.items()}
@@ -253,10 +253,10 @@ class World:
         """A keeper's look, statement by statement, with another keeper in between."""
         if self.maybe(30):
             with self.other.transaction(force_rollback=self.maybe(50)):
-                fetch(self.other, flows.settle(SCHEMA, self.draw(st.integers(1, 3))))
-                self.crashing(self.db, flows.turn(SCHEMA, self.draw(st.integers(1, 5))))
+                fetch(self.other, settling.settle(SCHEMA, self.draw(st.integers(1, 3))))
+                self.crashing(self.db, settling.turn(SCHEMA, self.draw(st.integers(1, 5))))
         else:
-            self.crashing(self.db, flows.turn(SCHEMA, self.draw(st.sampled_from([1, 3, 100]))))
+            self.crashing(self.db, settling.turn(SCHEMA, self.draw(st.sampled_from([1, 3, 100]))))
         self.see()
 
     def see(self) -> None:
@@ -334,7 +334,7 @@ class World:
             before = self.shape()
             self.calm(self.promote)
             self.calm(self.claim)
-            moved = run(self.db, flows.turn(SCHEMA))
+            moved = run(self.db, settling.turn(SCHEMA))
             self.see()
             if not (moved or self.held) and self.shape() == before:
                 return
