@@ -16,11 +16,11 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 
 def span(seconds: float) -> str:
     """`45 s`, `5 min`, `1.5 h`, `3 days`."""
-    for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size or seconds == size:
-            return (
-                f"{seconds / size:.1f}".removesuffix(".0") + f" {unit.removesuffix('s') if seconds == size else unit}"
-            )
+    for size, smaller, unit in ((86_400, 3600, "days"), (3600, 60, "h"), (60, 1, "min")):
+        # Two of a unit, or what would else be written as as many of the smaller one.
+        if seconds >= 2 * size - smaller / 2 or seconds == size:
+            figure = f"{seconds / size:.{1 if seconds < 9.95 * size else 0}f}".removesuffix(".0")
+            return f"{figure} {unit.removesuffix('s') if seconds == size else unit}"
     return f"{seconds:.0f} s"
 
 
