@@ -37,7 +37,15 @@ MOST = 1000
 # Places at which what is left of one may begin, where a text was cut.
 LOOKED_AT = 50
 # What may be looked through in vain is bounded: a text of others must not make a search go over it again and again.
-_VALUE = r"""(?P<between>["']?\s{0,4}[:=]\s{0,4})(?P<value>"[^"\n]*"|'[^'\n]*'|[^\s,;)}\]]+)"""
+# Quotes may be escaped where the text is one in another; of a list all is meant.
+_BETWEEN = r"""(?P<between>\\{0,3}["']?\s{0,4}[:=]\s{0,4})"""
+_VALUE = (
+    r"""(?P<value>\\{1,3}(?P<quote>["'])[^\n]{0,1000}?\\{1,3}(?P=quote)|"[^"\\\n]*(?:\\.[^"\\\n]*){0,1000}"|"""
+    r"""'[^'\\\n]*(?:\\.[^'\\\n]*){0,1000}'|\[[^\[\]\n]{0,1000}\]|"""
+    r"""(?:(?:bearer|basic|digest|token)\s{1,4})?[^\s,;)}\]]+)"""
+)
+# Fields of HTTP, of which the rest of the line is the value.
+_FIELDS = {"authorization": "(?:proxy-)?authorization", "cookie": "(?:set-)?cookie"}
 _DSN = re.compile(
     r"(?P<before>(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,30}://[^\s:/@]{0,200}:)[^\s@]{1,1000}(?=@)", re.IGNORECASE
 )
@@ -57,7 +65,11 @@ class Redaction:
         self._names = tuple(_plain(name) for name in names if _plain(name))
         # Each as it may be written: api_key, API-Key, apikey.
         either = "|".join("[-_]?".join(map(re.escape, name)) for name in self._names) or "(?!)"
-        self._pair = re.compile(rf"(?P<name>(?:{either})[\w-]{{0,40}}){_VALUE}", re.IGNORECASE)
+        self._pair = re.compile(rf"(?P<name>(?:{either})[\w-]{{0,40}}){_BETWEEN}{_VALUE}", re.IGNORECASE)
+        fields = "|".join(written for name, written in _FIELDS.items() if self.hides(name)) or "(?!)"
+        self._field = re.compile(
+            rf"""(?P<name>(?<![\w-])(?:{fields}))(?P<colon>:\s{{0,4}})(?=[^\s"'])[^\n"']+""", re.IGNORECASE
+        )
 
     def hides(self, name: str) -> bool:
         plain = _plain(name)
@@ -73,7 +85,15 @@ class Redaction:
 
     def named(self, text: str) -> str:
         """`text` without what it names itself: `token=…`, the password of an address."""
-        return self._pair.sub(rf"\g<name>\g<between>{MASK}", _DSN.sub(rf"\g<before>{MASK}", text))
+        text = self._field.sub(rf"\g<name>\g<colon>{MASK}", _DSN.sub(rf"\g<before>{MASK}", text))
+        return self._pair.sub(rf"\g<name>\g<between>{MASK}", text)
+
+    def shown(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of `args` that neither are secrets nor hold one."""
+        known = self.knowing(args)
+        plain = json.dumps(dict(args), ensure_ascii=False, default=str)
+        whole = json.loads(plain)
+        return {name: args[name] for name in args if json.loads(known.json({name: args[name]})) == {name: whole[name]}}
 
     def knowing(self, *told: Any) -> Known:
         """What knows the values that `told` hides, each as texts may write it. What knows already can be told too."""

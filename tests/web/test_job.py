@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import timedelta
 from html import unescape
@@ -237,3 +238,22 @@ def test_the_command_line_takes_the_address_of_traces(dsn: str) -> None:
     refused = CliRunner().invoke(pgqueue, ["web", "--dsn", dsn, "--trace-url", "ftp://a.example/{trace_id}"])
     assert refused.exit_code != 0
     assert "trace_url 'ftp://a.example/{trace_id}' is no address of http or https" in refused.output
+
+
+async def test_a_secret_argument_is_nowhere_on_the_page_of_its_job(app: PgQueue, viewer: Browser) -> None:
+    secret = "hunter22hunter"
+    args = {"password": secret, "url": f"https://x.example/{secret}"}
+    headers = {"note": f"for {secret}"}
+    live = app.enqueue("t.login", args, key=f"k-{secret}", serial_key=f"s-{secret}", tags=[secret])
+    ended = app.enqueue("t.login", args)
+    with psycopg.connect(app.database.dsn) as conn:
+        conn.execute("update pgqueue.jobs set headers = %s", [json.dumps(headers)])
+        conn.execute(
+            "with gone as (delete from pgqueue.jobs where id = %s returning *) insert into pgqueue.completed_jobs "
+            "(id, queue, task, args, headers, state, priority, attempt, max_attempts, run_at, created_at, result, reason) "
+            "select id, queue, task, args, headers, 'completed', priority, 1, max_attempts, run_at, created_at, "
+            "'\"in as hunter22hunter\"', 'with hunter22hunter' from gone",
+            [ended.id],
+        )
+    for path in (f"/jobs/{live.id}", f"/jobs/{ended.id}", "/jobs"):
+        assert secret not in unescape((await viewer.get(path)).text)

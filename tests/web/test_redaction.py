@@ -41,6 +41,15 @@ def test_what_is_too_short_to_be_known_again_stays_in_a_text() -> None:
         ('{"api_key": "k", "n": 1}', f'{{"api_key": {MASK}, "n": 1}}'),
         ("postgresql://ann:hunter2@db/shop", f"postgresql://ann:{MASK}@db/shop"),
         ("Authorization: Basic", f"Authorization: {MASK}"),
+        ("> authorization: Bearer eyJh.eyJz.c2ln\n> accept: a", f"> authorization: {MASK}\n> accept: a"),
+        ("{'Authorization': 'Basic dXNlcjpw', 'a': 1}", f"{{'Authorization': {MASK}, 'a': 1}}"),
+        ("authorization='Bearer abc' a", f"authorization={MASK} a"),
+        ("Proxy-Authorization: Basic dXNlcjpw", f"Proxy-Authorization: {MASK}"),
+        ("Cookie: a=b; session=abc; c=d", f"Cookie: {MASK}"),
+        ("with cookies, token=Bearer abc and more", f"with cookies, token={MASK} and more"),
+        ("tokens: ['abc', 'def'] of ann", f"tokens: {MASK} of ann"),
+        (r'said "{\"password\": \"a, b\", \"n\": 1}"', rf'said "{{\"password\": {MASK}, \"n\": 1}}"'),
+        (r"password='it\'s me', to", f"password={MASK}, to"),
         ("the key of the token bucket", "the key of the token bucket"),
     ],
 )
@@ -56,7 +65,10 @@ def test_names_can_be_added() -> None:
     assert Redaction(()).text("password=x") == "password=x"
 
 
-@pytest.mark.parametrize("text", ["x", "token", 'token="', "a.", "http://", "secret:", " ", "token ", "://:"])
+@pytest.mark.parametrize(
+    "text",
+    ["x", "token", 'token="', "token=[", 'token=\\"', "cookie: ", "a.", "http://", "secret:", " ", "token ", "://:"],
+)
 def test_a_long_text_is_read_once(text: str) -> None:
     """What goes over it again and again does not come to an end here."""
     assert len(Redaction().text(text * (300_000 // len(text)))) > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from html import unescape
 
 import pytest
@@ -115,3 +116,24 @@ async def test_one_of_the_code_is_not_changed_here(admin: Browser, nightly: str)
 async def test_one_that_is_not_there_is_not_found(viewer: Browser) -> None:
     answer = await viewer.get("/schedules/nobody")
     assert (answer.status_code, "There is no schedule &#39;nobody&#39;" in answer.text) == (404, True)
+
+
+SECRET = "hunter22hunter"
+
+
+async def test_what_a_schedule_hides_is_in_no_form_and_no_audit_row_and_stays(
+    app: PgQueue, admin: Browser, viewer: Browser
+) -> None:
+    fields = {"name": "pull", "task": "t.pull", "every": "1h", "catch_up": "latest", "overlap": "allow"}
+    args = {"password": SECRET, "url": f"https://x.example/{SECRET}", "n": 1}
+    await admin.act("/schedule-form", {**fields, "arguments": json.dumps(args)}, on="/schedule-form")
+    assert app.schedules.get("pull").args == args
+    for page in (await viewer.get("/audit"), await admin.get("/schedule-form?name=pull")):
+        assert SECRET not in unescape(page.text)
+    assert "password, url stay" in page.text
+    [noted] = app.database.fetch(auditing.entries(app.schema, 9, target="pull"))
+    assert "arguments" not in noted.detail
+    await admin.act("/schedule-form", {**fields, "arguments": '{"n": 2}', "keeps": "1"}, on="/schedule-form")
+    assert app.schedules.get("pull").args == {**args, "n": 2}
+    await admin.act("/schedule-form", {**fields, "arguments": '{"n": 3}'}, on="/schedule-form")
+    assert app.schedules.get("pull").args == {"n": 3}

@@ -74,7 +74,8 @@ async def show(visit: Visit) -> Response:
         processes=await _processes(visit, workers),
         steps=happened,
         copies=copies(visit, job),
-        secrets=(job.args, job.headers),
+        # Found once for all texts of the page.
+        secrets=(visit.dashboard.redaction.knowing(job.args, job.headers),),
         trace=trace,
         trace_url=visit.dashboard.trace_url(trace) if trace else None,
     )
@@ -99,8 +100,7 @@ async def cancel(visit: Visit) -> Response:
 async def ask_edit(visit: Visit) -> Response:
     """What is to change. Arguments that are secrets, or hold some, are not shown, and stay."""
     job = inspecting.found(await _rows(visit), f"with id {visit.path_id()}")
-    known = visit.dashboard.redaction.knowing(job.args)
-    shown = {name: value for name, value in job.args.items() if known.json({name: value}) == _json({name: value})}
+    shown = visit.dashboard.redaction.shown(job.args)
     given = {"arguments": json.dumps(shown, indent=2, ensure_ascii=False), "queue": job.queue, "unset": "", "when": ""}
     given |= {"priority": str(job.priority), "max_attempts": str(job.max_attempts)}
     return visit.render("job_form.html", job=job, given=given, hidden=sorted(job.args.keys() - shown.keys()))
@@ -204,8 +204,8 @@ def timeline(job: Job) -> list[Step]:
 
 def copies(visit: Visit, job: Job) -> list[tuple[str, str]]:
     """How to enqueue another like it; secrets are left out of these too."""
-    args = visit.dashboard.redaction.value(job.args)
-    text = json.dumps(args, ensure_ascii=False, default=str)
+    text = visit.dashboard.redaction.knowing(job.args).json(job.args)
+    args = json.loads(text)
     written = {name: json.dumps(value, ensure_ascii=False, default=str) for name, value in args.items()}
     pairs = "".join(f" {shlex.quote(f'{name}:={value}')}" for name, value in written.items())
     quoted = text.replace("'", "''")
@@ -214,10 +214,6 @@ def copies(visit: Visit, job: Job) -> list[tuple[str, str]]:
         ("Python", f"app.enqueue({job.task!r}, {args!r}, queue={job.queue!r})"),
         ("SQL", f"select {visit.schema}.enqueue('{job.task}', '{quoted}', queue => '{job.queue}')"),
     ]
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _moment_or_duration(text: str) -> datetime | float:

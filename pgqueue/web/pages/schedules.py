@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, get_args
@@ -106,46 +107,54 @@ async def remove(visit: Visit) -> Response:
 
 
 async def form(visit: Visit) -> Response:
-    """An empty form, or that of a schedule to change."""
+    """An empty form, or that of a schedule to change. Arguments that are secrets, or hold some, are not shown."""
     given = dict.fromkeys(FIELDS, "") | {"tz": "UTC", "catch_up": "latest", "overlap": "allow"}
+    hidden: list[str] = []
     if (name := visit.query("name")) is not None:
-        given |= _written(await _named(visit, name))
-    return _form(visit, given)
+        row = await _named(visit, name)
+        hidden = _hidden(visit, row)
+        given |= _written(row, {name: value for name, value in row.args.items() if name not in hidden})
+    return _form(visit, given, hidden=hidden, keeps=True)
 
 
 async def save(visit: Visit) -> Response:
     """Look at what was written, or keep it."""
     given = {name: visit.field(name) or "" for name in FIELDS}
+    keeps = visit.field("keeps") is not None
+    rows = await visit.fetch(scheduling.list_schedules(visit.schema, given["name"])) if keeps else []
+    kept = {name: row.args[name] for row in rows for name in _hidden(visit, row)}
+    found = {"hidden": sorted(kept), "keeps": keeps}
     try:
-        schedule = _schedule(visit)
+        schedule = _schedule(visit, kept)
         [now] = await visit.fetch(scheduling.now(visit.schema))
         row = schedule.row(now)
         if visit.field("look") is not None:
             zone = zone_of(row)
             times = [(time.astimezone(zone), time) for time in islice(upcoming(row, now), NEXT)]
-            return _form(visit, given, words=in_words(row), times=times)
+            return _form(visit, given, words=in_words(row), times=times, **found)
         declaring = visit.app.schedules.declaring([schedule])
-        await visit.perform("upsert_schedule", schedule.name, declaring, **{k: v for k, v in given.items() if v})
+        said = {name: text for name, text in given.items() if text and name != "arguments"}
+        await visit.perform("upsert_schedule", schedule.name, declaring, **said)
     except PgQueueError as error:
-        return _form(visit, given, wrong=str(error), status=400)
+        return _form(visit, given, wrong=str(error), status=400, **found)
     return visit.back(f"Schedule {schedule.name}: {in_words(row)}.", visit.url("schedule", name=schedule.name))
 
 
 def _form(visit: Visit, given: dict[str, str], *, status: int = 200, **found: Any) -> Response:
-    values = {"wrong": None, "words": None, "times": [], **found}
+    values = {"wrong": None, "words": None, "times": [], "hidden": [], "keeps": True, **found}
     choices = {"catch_up": get_args(CatchUp), "overlap": get_args(Overlap)}
     return visit.render("schedule_form.html", status=status, given=given, choices=choices, **values)
 
 
-def _schedule(visit: Visit) -> Schedule:
-    """What the form says. Raises ArgumentError, ConfigurationError."""
+def _schedule(visit: Visit, kept: Mapping[str, Any]) -> Schedule:
+    """What the form says, with the arguments that it does not show. Raises ArgumentError, ConfigurationError."""
     name = data_name("schedule", visit.required("name"))
     cron, every = visit.field("cron"), optional(visit, "every", duration_of)
     if (cron is None) is (every is None):
         raise ConfigurationError("give a pattern or an interval, one of the two")
     tz = visit.field("tz") or "UTC"
     rule = rule_given(cron, tz, name) if cron is not None else rule_given(timedelta(seconds=every or 0), "UTC", name)
-    arguments = optional(visit, "arguments", json_object) or {}
+    arguments = {**kept, **(optional(visit, "arguments", json_object) or {})}
     queue = visit.field("queue")
     job = visit.app.new_job(visit.required("task"), arguments, **({} if queue is None else {"queue": queue}))
     policy = Policy(
@@ -160,8 +169,8 @@ def _schedule(visit: Visit) -> Schedule:
     return Schedule(name, rule, job, policy, source="live")
 
 
-def _written(row: ScheduleRow) -> dict[str, str]:
-    """A schedule as its form has it."""
+def _written(row: ScheduleRow, args: Mapping[str, Any]) -> dict[str, str]:
+    """A schedule as its form has it, with these of its arguments."""
     spans = {"every": row.every, "grace": row.grace, "jitter": row.jitter}
     moments = {"start": row.start, "end": row.end}
     given = {name: f"{span.total_seconds():g}" for name, span in spans.items() if span is not None}
@@ -173,11 +182,16 @@ def _written(row: ScheduleRow) -> dict[str, str]:
         "task": row.task,
         "cron": row.cron or "",
         "tz": row.tz,
-        "arguments": json.dumps(row.args, indent=2, ensure_ascii=False) if row.args else "",
+        "arguments": json.dumps(args, indent=2, ensure_ascii=False) if args else "",
         "queue": row.queue or "",
         "catch_up": row.catch_up,
         "overlap": row.overlap,
     }
+
+
+def _hidden(visit: Visit, row: ScheduleRow) -> list[str]:
+    """Names of its arguments that are secrets, or hold some."""
+    return sorted(row.args.keys() - visit.dashboard.redaction.shown(row.args).keys())
 
 
 def _resuming(schema: str, row: ScheduleRow) -> Operation[datetime | None]:
