@@ -16,6 +16,7 @@ CSV_COLUMNS = (
     *("id", "state", "queue", "task", "priority", "attempt", "max_attempts", "key", "serial_key"),
     *("created_at", "run_at", "started_at", "ended_at", "reason", "tags", "args", "value", "headers", "errors"),
 )
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write(jobs: Iterable[Job], output: IO[str], form: str) -> int:
@@ -34,10 +35,15 @@ def write(jobs: Iterable[Job], output: IO[str], form: str) -> int:
 
 
 def cell(value: Any) -> Any:
-    """What a cell of CSV says: JSON, but for text and times; nothing for None and for what is empty."""
+    """What a cell of CSV says: JSON, but for text and times; nothing for None and for what is empty.
+
+    A text that a spreadsheet would take for a formula begins with an apostrophe: who enqueues is not who opens it.
+    """
     if value is None or value in ({}, [], ()):
         return ""
-    return value if isinstance(value, str) else str(plain(value)) if isinstance(value, datetime) else dumped(value)
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(FORMULA) else value
+    return str(plain(value)) if isinstance(value, datetime) else dumped(value)
 
 
 def dumped(value: Any) -> str:

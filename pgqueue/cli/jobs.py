@@ -192,7 +192,7 @@ def delete(target: Target, job_ids: tuple[int, ...], yes: bool, **where: Any) ->
         confirm(f"Delete {counted(len(ids), 'job')} for good?", yes=yes)
     done = in_batches("Deleting", ids, lambda batch: len(app.jobs.delete(batch)))
     refuse_none(job_ids, done, "waiting or ended")
-    note(f"Deleted {counted(done, 'job')}{_of(done, ids, 'run, or are gone already')}.")
+    note(f"Deleted {counted(done, 'job')}{_of(done, ids, 'run, are being redriven, or are gone already')}.")
 
 
 @command.command()

@@ -63,7 +63,7 @@ def command(
 ) -> None:
     """Serve the dashboard.
 
-    On 127.0.0.1 it asks nobody who they are; elsewhere it needs --users, or --header and --proxy.
+    On 127.0.0.1 it asks nobody who they are. Elsewhere, and behind a proxy, it needs --users, or --header and --proxy.
 
     \b
       pgqueue web
@@ -127,5 +127,5 @@ def greeting(app: PgQueue, host: str, port: int, *, asks: bool) -> str:
     from pgqueue import config
 
     place = f"[{host}]" if ":" in host else host
-    who = "asks for a name" if asks else "open to this machine"
+    who = "asks for a name" if asks else "open to this machine; behind a proxy give --users"
     return f"The dashboard of {config.masked(app.database.dsn)} is at http://{place}:{port} ({who})."

@@ -226,10 +226,10 @@ class Jobs(Part):
     def delete(self, job_id: int | Sequence[int], *, using: Any = None) -> builtins.list[int]:
         """Delete waiting and ended jobs by id, with what they have told; returns the ids of those that are gone.
 
-        No history is left, as `cancel` would. Running jobs stay: cancel them. In a flow one that waited counts as
-        cancelled, and a failed one that a parent waits to see redriven as gone: whoever waits for it goes on or fails
-        as its `on_failure` says, at once. What completed children have returned stays there for their parents. A
-        unique key that is used for a time or for good stays used.
+        No history is left, as `cancel` would. Running jobs stay: cancel them. So does one that somebody redrives at
+        this moment. In a flow one that waited counts as cancelled, and a failed one that a parent waits to see redriven
+        as gone: whoever waits for it goes on or fails as its `on_failure` says, at once. What completed children have
+        returned stays there for their parents. A unique key that is used for a time or for good stays used.
 
             app.jobs.delete([41, 42])
         """

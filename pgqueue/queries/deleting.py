@@ -43,10 +43,13 @@ def _completed(schema: str, ids: Sequence[int]) -> Statement[int]:
 
 
 def _failed(schema: str, ids: Sequence[int]) -> Statement[int]:
-    """Who waits for one until it is redriven hears that it is gone."""
+    """Who waits for one until it is redriven hears that it is gone. One that somebody redrives just now stays.
+
+    Whoever redrives holds it, and may wait for the key of a waiting job that is deleted here.
+    """
     return Statement(
         inline(
-            "with held as materialized (select id from {schema}.failed_jobs where id = any (%(ids)s::bigint[]) order by id for update), "
+            "with held as materialized (select id from {schema}.failed_jobs where id = any (%(ids)s::bigint[]) order by id for update skip locked), "
             "dead as (delete from {schema}.failed_jobs where id = any (array(select id from held)) returning id, places), "
             "freed as (insert into {schema}.freed_places (gate, loose) select place, false from dead, unnest(places) place returning 1), "
             "noted as (update {schema}.flow_jobs set state = 'gone' where job_id = any (array(select id from dead)) "

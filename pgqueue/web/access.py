@@ -98,8 +98,9 @@ class Loopback:
 
     async def visitor(self, connection: HTTPConnection) -> Visitor | None:
         client, host = connection.client, connection.url.hostname
-        # A proxy on this machine asks from loopback as well, for anybody.
-        passed_on = any(
+        # A proxy on this machine asks from loopback as well, for anybody. One that says nothing of itself may still
+        # speak the older HTTP, which browsers do not.
+        passed_on = connection.scope.get("http_version") == "1.0" or any(
             name in ("forwarded", "via") or name.startswith("x-forwarded") or name == "x-real-ip"
             for name in connection.headers
         )

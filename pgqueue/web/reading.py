@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -18,12 +17,15 @@ Row = TypeVar("Row")
 Result = TypeVar("Result")
 
 CONNECTIONS = 4
+# Whoever looks must not keep waiting who acts.
+ACTING = 2
 READ_SECONDS = 2
 # The pages that tick together ask within it; and no page is shown what is older than itself by more.
 SHARED_SECONDS = 1.0
 # Figures of minutes do not change faster.
 FIGURES_SECONDS = 10.0
-MOST_SHARED = 1000
+# Rows of a list are whole jobs.
+MOST_SHARED = 100
 # An action may meet a lock: longer than any statement of a worker holds one.
 ACT_SECONDS = 10
 
@@ -33,10 +35,11 @@ class Reader:
 
     def __init__(self, database: Database, schema: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database.for_tasks(CONNECTIONS)
+        self._acting = database.for_tasks(ACTING)
         self.schema = schema
         self.spent = 0.0
-        # By key, the oldest first: when it was asked for, and what is found.
-        self._found: dict[Any, tuple[float, asyncio.Task[Any]]] = {}
+        # By key, the oldest first: when it was asked for, for how long it is shared, and what is found.
+        self._found: dict[Any, tuple[float, float, asyncio.Task[Any]]] = {}
         self._clock = clock
 
     async def fetch(self, statement: Statement[Row]) -> list[Row]:
@@ -55,11 +58,13 @@ class Reader:
         What was acted on here is read anew.
         """
         now = self._clock()
-        at, task = self._found.get(key, (-math.inf, None))
-        if task is None or (task.done() and now - at >= seconds) or _went_wrong(task):
+        for other in [key for key, (at, lasts, task) in self._found.items() if task.done() and now - at >= lasts]:
+            del self._found[other]
+        _, _, task = self._found.get(key, (0.0, 0.0, None))
+        if task is None or _went_wrong(task):
             task = asyncio.ensure_future(_awaited(read))
             self._found.pop(key, None)
-            self._found[key] = now, task
+            self._found[key] = now, seconds, task
             if len(self._found) > MOST_SHARED:
                 del self._found[next(iter(self._found))]
         # Whose tab closes does not take it from the others.
@@ -68,13 +73,14 @@ class Reader:
     @asynccontextmanager
     async def acting(self) -> AsyncIterator[Any]:
         """A connection in a transaction, for what changes something."""
-        async with self._database.atransaction() as conn:
+        async with self._acting.atransaction() as conn:
             await afetch(conn, _settings(ACT_SECONDS, "off"))
             yield conn
         self._found.clear()
 
     async def close(self) -> None:
         await self._database.aclose()
+        await self._acting.aclose()
 
     @asynccontextmanager
     async def _reading(self) -> AsyncIterator[Any]:

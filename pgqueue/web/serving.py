@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -78,11 +80,16 @@ def wsgi(dashboard: Dashboard) -> Callable[..., Any]:
     """
     from a2wsgi import ASGIMiddleware
 
-    served: Any = ASGIMiddleware(dashboard)  # type: ignore[arg-type]
+    # By process: it has a thread, and servers that load the app before they fork leave that behind.
+    served: dict[int, Any] = {}
+    making = threading.Lock()
 
     def application(environ: dict[str, Any], start_response: Any) -> Any:
         # Not every server says it, and without it the address is not passed on.
         environ.setdefault("REMOTE_PORT", "0")
-        return served(environ, start_response)
+        with making:
+            if (mine := served.get(os.getpid())) is None:
+                mine = served[os.getpid()] = ASGIMiddleware(dashboard)  # type: ignore[arg-type]
+        return mine(environ, start_response)
 
     return application

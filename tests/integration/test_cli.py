@@ -523,6 +523,12 @@ def test_jobs_are_exported_as_json_lines_and_csv(invoke: Invoke, app: PgQueue, d
     assert "no task `nobody`" in invoke("jobs", "export", "-t", "nobody", exit_code=3).stderr
 
 
+def test_what_a_spreadsheet_would_run_is_text_in_csv(invoke: Invoke, app: PgQueue) -> None:
+    app.enqueue("shop.send", {}, key='=HYPERLINK("http://x.example","y")', serial_key="@SUM(1)", priority=-5)
+    [row] = csv.DictReader(io.StringIO(invoke("jobs", "export", "-f", "csv").stdout, newline=""))
+    assert (row["key"][:7], row["serial_key"], row["priority"]) == ("'=HYPER", "'@SUM(1)", "-5")
+
+
 @pytest.fixture
 def engine_code(code: str, empty_dsn: str, tmp_path: Path) -> str:
     """An app on an engine, whose database is not the one that PGQUEUE_DSN names."""

@@ -165,3 +165,19 @@ async def test_a_parent_that_waits_for_a_redrive_fails_when_the_failed_child_is_
     await adrain(app)
     [last] = await aenqueued(app)
     assert (last.id, last.state) == (second.id, "failed")
+
+
+async def test_a_job_that_is_being_redriven_stays_and_nobody_waits_for_it(app: PgQueue, dsn: str) -> None:
+    @app.task(name="fails", max_attempts=1)
+    def fails() -> None:
+        raise FailJob("no")
+
+    failed = fails.using(key="k").enqueue()
+    await adrain(app)
+    # A redrive holds the failed job, and waits for the key of the waiting one.
+    waiting = fails.using(key="k", delay=60).enqueue()
+    with psycopg.connect(dsn) as conn:
+        conn.execute("set lock_timeout = '10s'")
+        conn.execute("select from pgqueue.failed_jobs where id = %s for update", [failed.id])
+        assert await app.jobs.adelete([failed.id, waiting.id]) == [waiting.id]
+    assert await app.jobs.adelete([failed.id]) == [failed.id]

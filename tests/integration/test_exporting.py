@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from pgqueue import ArgumentError, FailJob, PgQueue
 from pgqueue.queries import exporting
+from pgqueue.queries.inspecting import JobFilter
 from pgqueue.testing import drain
 
 
-@pytest.fixture(params=[1_000, 2])
+@pytest.fixture(params=[{}, {"LOOK_AT": 2}, {"MOST_BYTES": 30}])
 def ids(app: PgQueue, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> dict[str, list[int]]:
-    """Jobs in every state but running, of two queues, by state; pages that look at all, and at two rows."""
-    monkeypatch.setattr(exporting, "LOOK_AT", request.param)
+    """Jobs in every state but running, of two queues, by state; pages that look at all, at two rows, at few bytes."""
+    for name, value in request.param.items():
+        monkeypatch.setattr(exporting, name, value)
 
     @app.task(name="t")
     def t(n: int) -> None:
@@ -56,6 +60,15 @@ def test_a_job_that_ends_during_an_export_comes_once(app: PgQueue) -> None:
     seen = [next(going).id]
     drain(app)
     assert seen + [job.id for job in going] == every
+
+
+def test_a_page_of_large_jobs_has_fewer(app: PgQueue) -> None:
+    noise = random.Random(7)
+    app.enqueue_many([app.new_job("t", {"noise": noise.randbytes(100_000).hex()}) for _ in range(30)])
+    jobs, last = app.database.run(exporting.page(app.schema, JobFilter(), 0))
+    assert 5 < len(jobs) < 25
+    assert last == jobs[-1].id
+    assert len(list(app.jobs.export())) == 30
 
 
 def test_what_is_no_filter_is_refused(app: PgQueue) -> None:

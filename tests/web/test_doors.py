@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from typing import Any
 from urllib.parse import quote
 
@@ -252,6 +254,18 @@ async def test_only_files_that_are_meant_to_be_are_served(viewer: Browser, path:
     assert (await viewer.get(path)).status_code == 404
 
 
+async def test_a_proxy_of_this_machine_that_says_nothing_of_itself_speaks_old_http(app: PgQueue) -> None:
+    dashboard = Dashboard(app)
+
+    async def older(scope: Any, receive: Any, send: Any) -> None:
+        await dashboard({**scope, "http_version": "1.0"}, receive, send)
+
+    async with browser(dashboard) as somebody:
+        assert (await somebody.get("/queues")).status_code == 200
+    async with browser(older) as somebody:  # type: ignore[arg-type]
+        assert (await somebody.get("/queues")).status_code == 403
+
+
 # Where it is mounted
 
 
@@ -278,6 +292,30 @@ def test_it_works_below_a_wsgi_application(app: PgQueue) -> None:
         assert page.status_code == 200
         assert 'id="queue-email"' in page.text
         assert 'href="/jobs/static/dashboard.css"' in page.text
+
+
+FORKS = """
+import io, os, signal, sys
+from pgqueue import PgQueue
+from pgqueue.web import Dashboard
+from pgqueue.web.serving import wsgi
+
+application = wsgi(Dashboard(PgQueue(sys.argv[1])))
+if os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+signal.alarm(20)
+environ = {"REQUEST_METHOD": "GET", "SCRIPT_NAME": "", "PATH_INFO": "/queues", "QUERY_STRING": "",
+           "SERVER_NAME": "localhost", "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1", "HTTP_HOST": "localhost", "REMOTE_ADDR": "127.0.0.1",
+           "wsgi.url_scheme": "http", "wsgi.input": io.BytesIO(), "CONTENT_LENGTH": "0"}
+status = []
+body = b"".join(application(environ, lambda said, *_: status.append(said)))
+os._exit(0 if status[0].startswith("200") and b"email" in body else 1)
+"""
+
+
+def test_a_server_may_load_it_and_fork_then(app: PgQueue, dsn: str) -> None:
+    app.enqueue("count", queue="email")
+    assert subprocess.run([sys.executable, "-c", FORKS, dsn], timeout=60, check=False).returncode == 0
 
 
 def test_it_is_not_served_to_others_without_a_door(app: PgQueue) -> None:

@@ -250,9 +250,9 @@ async def test_a_secret_argument_is_nowhere_on_the_page_of_its_job(app: PgQueue,
         conn.execute("update pgqueue.jobs set headers = %s", [json.dumps(headers)])
         conn.execute(
             "with gone as (delete from pgqueue.jobs where id = %s returning *) insert into pgqueue.completed_jobs "
-            "(id, queue, task, args, headers, state, priority, attempt, max_attempts, run_at, created_at, result, reason) "
-            "select id, queue, task, args, headers, 'completed', priority, 1, max_attempts, run_at, created_at, "
-            "'\"in as hunter22hunter\"', 'with hunter22hunter' from gone",
+            "(id, queue, task, args, headers, state, priority, attempt, max_attempts, run_at, created_at, result, "
+            "reason) select id, queue, task, args, headers, 'completed', priority, 1, max_attempts, run_at, created_at,"
+            " '\"in as hunter22hunter\"', 'with hunter22hunter' from gone",
             [ended.id],
         )
     for path in (f"/jobs/{live.id}", f"/jobs/{ended.id}", "/jobs"):

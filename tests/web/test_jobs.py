@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+from collections.abc import Sequence
 
 import pytest
 
 from pgqueue import CancelJob, Context, PgQueue
+from pgqueue.job import Job
 from pgqueue.queries import auditing, browsing
 from pgqueue.testing import adrain
+from pgqueue.web.pages import jobs as pages
 from pgqueue.web.redaction import MASK
+from pgqueue.web.visit import Visit
 from tests.web.conftest import Browser
 
 
@@ -256,6 +261,21 @@ async def test_jobs_are_deleted_after_a_question(
         "Deleted 3 jobs of 4: the rest run, or are gone."
     )
     assert sorted(shown((await admin.get("/jobs")).text)) == sorted([mixed["available"], mixed["blocked"]])
+
+
+async def test_the_event_loop_goes_on_while_jobs_are_exported(
+    app: PgQueue, operator: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app.enqueue("count")
+    loop, whole = asyncio.get_running_loop(), pages._part
+
+    def part(visit: Visit, jobs: Sequence[Job]) -> str:
+        # On the loop's own thread this would wait for itself.
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(30)
+        return whole(visit, jobs)
+
+    monkeypatch.setattr(pages, "_part", part)
+    assert len((await operator.post("/jobs/export", {}, on="/jobs")).text.splitlines()) == 1
 
 
 async def test_all_that_match_are_exported_without_their_secrets(

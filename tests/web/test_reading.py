@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 
 import pytest
 
 from pgqueue import PgQueue
-from pgqueue.web.reading import MOST_SHARED, SHARED_SECONDS, Reader
+from pgqueue.database import afetch
+from pgqueue.queries.statement import Statement
+from pgqueue.web.reading import CONNECTIONS, MOST_SHARED, SHARED_SECONDS, Reader
 from tests.web.conftest import Browser
 
 LIVE = {"HX-Request": "true"}
@@ -21,6 +25,10 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class Found:
+    """What is read."""
 
 
 class Looks:
@@ -58,9 +66,34 @@ async def test_who_asks_together_shares_what_is_read(reader: Reader, clock: Cloc
     assert await reader.shared("a", look) == 1
     clock.now = SHARED_SECONDS
     assert await reader.shared("a", look) == 3
-    assert await reader.shared("a", look, 10) == 3
+    assert await reader.shared("c", look, 10) == 4
     clock.now = SHARED_SECONDS + 9
-    assert await reader.shared("a", look, 10) == 3
+    assert await reader.shared("c", look, 10) == 4
+    clock.now = SHARED_SECONDS + 10
+    assert await reader.shared("c", look, 10) == 5
+
+
+async def test_what_nobody_shares_any_more_is_not_held(reader: Reader, clock: Clock) -> None:
+    async def look() -> Found:
+        return Found()
+
+    known = weakref.ref(await reader.shared("a", look))
+    await reader.shared("b", look)
+    assert known() is not None
+    clock.now = SHARED_SECONDS
+    await reader.shared("c", look)
+    gc.collect()
+    assert known() is None
+
+
+async def test_who_acts_waits_for_no_one_who_looks(reader: Reader) -> None:
+    slow = [asyncio.create_task(reader.fetch(Statement("select pg_sleep(1)"))) for _ in range(3 * CONNECTIONS)]
+    async with reader.acting() as conn:
+        assert await afetch(conn, Statement("select 1")) == [(1,)]
+    assert not any(one.done() for one in slow)
+    for one in slow:
+        one.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
 
 
 async def test_what_takes_long_is_not_asked_for_twice(reader: Reader, clock: Clock) -> None:

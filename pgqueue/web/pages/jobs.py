@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any, NamedTuple, get_args
 
+from anyio import to_thread
 from starlette.responses import Response, StreamingResponse
 
 from pgqueue.client.jobs import purging_of
@@ -99,7 +100,9 @@ async def ticked(visit: Visit) -> Response:
 async def delete_ticked(visit: Visit) -> Response:
     ids = visit.ids()
     done = await visit.perform("delete_jobs", listed(ids), deleting.delete(visit.schema, ids))
-    return visit.back(f"Deleted {counted(len(done), 'job')}{_rest(ids, done, 'run, or are gone')}.", _back(visit))
+    return visit.back(
+        f"Deleted {counted(len(done), 'job')}{_rest(ids, done, 'run, are being redriven, or are gone')}.", _back(visit)
+    )
 
 
 async def export(visit: Visit) -> Response:
@@ -116,9 +119,13 @@ async def _lines(visit: Visit, which: JobFilter) -> AsyncIterator[str]:
     after: int | None = 0
     while after is not None:
         jobs, after = await visit.run(exporting.page(visit.schema, which, after))
-        # Others are answered between the parts of a page: looking for secrets takes its time.
         for start in range(0, len(jobs), PART):
-            yield "".join(f"{_line(visit, job)}\n" for job in jobs[start : start + PART])
+            # Looking for secrets takes its time: others are answered meanwhile.
+            yield await to_thread.run_sync(_part, visit, jobs[start : start + PART])
+
+
+def _part(visit: Visit, jobs: Sequence[Job]) -> str:
+    return "".join(f"{_line(visit, job)}\n" for job in jobs)
 
 
 def _line(visit: Visit, job: Job) -> str:
