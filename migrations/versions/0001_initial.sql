@@ -684,7 +684,7 @@ comment on column {schema}.audit_log.role is 'The role that they had: viewer, op
 comment on column {schema}.audit_log.action is 'What was done, such as pause_queue.';
 comment on column {schema}.audit_log.target is 'To what: a name, an id, or how many.';
 comment on column {schema}.audit_log.detail is 'What else was said, such as a filter.';
-comment on column {schema}.audit_log.outcome is 'done; of what takes several transactions begun, and then done or failed.';
+comment on column {schema}.audit_log.outcome is 'done; nothing, where there was none to do it to; of several transactions begun, and then done or failed.';
 
 create table {schema}.task_minutes (
     minute timestamptz not null,

@@ -68,10 +68,14 @@ class Percentiles:
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """How many runs ended in the `step` seconds from `at` on, by what they came to. The last step still goes on."""
+    """How many runs ended in the `step` seconds from `at` on, by what they came to.
+
+    Of the last step, which still goes on, so many `seconds` have passed.
+    """
 
     at: datetime
     step: int
+    seconds: float
     completed: int
     failed: int
     retried: int
@@ -202,7 +206,10 @@ def throughput(
     """
     step = _wide(since, step)
     query = (
-        _CHOSEN + _COUNTED + f" select s.key, {_COUNTS} from {_STEPS} left join counted c using (key) order by s.key"
+        _CHOSEN
+        + _COUNTED
+        + f" select s.key, least(%(step)s, date_part('epoch', (select last from span) - s.key)), {_COUNTS} "
+        + f"from {_STEPS} left join counted c using (key) order by s.key"
     )
     return Statement(
         inline(query, schema, key=_AT),

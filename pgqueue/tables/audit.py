@@ -19,7 +19,11 @@ def audit_log(metadata: sa.MetaData) -> sa.Table:
         column("action", TEXT, "What was done, such as pause_queue."),
         column("target", TEXT, "To what: a name, an id, or how many."),
         column("detail", JSONB, "What else was said, such as a filter."),
-        column("outcome", TEXT, "done; of what takes several transactions begun, and then done or failed."),
+        column(
+            "outcome",
+            TEXT,
+            "done; nothing, where there was none to do it to; of several transactions begun, and then done or failed.",
+        ),
         sa.PrimaryKeyConstraint("id", name="audit_log_pkey"),
         comment="Who did what in the dashboard, in the transaction of what was done. Nothing deletes from it.",
     )

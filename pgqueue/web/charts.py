@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from psycopg import errors as pg_errors
@@ -89,8 +88,7 @@ async def charts(visit: Visit, *, queue: str | None = None, task: str | None = N
         timed: Sequence[Latency] = await visit.fetch_figures(asked(figures.latency))
     except pg_errors.QueryCanceled:
         return Charts(span, (), refused=True)
-    now = datetime.now(UTC)
-    made = [throughput(counted, now), _times("waits", "Waited", timed, lambda one: one.wait)]
+    made = [throughput(counted), _times("waits", "Waited", timed, lambda one: one.wait)]
     if runs:
         made.insert(1, _times("runs", "Ran", timed, lambda one: one.run))
     return Charts(span, tuple(made))
@@ -113,7 +111,7 @@ async def _summaries(visit: Visit, statement: Statement[Summary]) -> dict[str, S
         return {}
 
 
-def throughput(points: Sequence[Throughput], now: datetime) -> Chart:
+def throughput(points: Sequence[Throughput]) -> Chart:
     """How many runs ended a minute, by what they came to."""
     totals = {name: sum(getattr(point, name) for point in points) for name in OUTCOMES}
     shown = [name for name in OUTCOMES if totals[name] or name in ALWAYS_SHOWN] if any(totals.values()) else []
@@ -123,7 +121,7 @@ def throughput(points: Sequence[Throughput], now: datetime) -> Chart:
             "kind": KINDS[name],
             "dash": DASHES.get(name),
             "fill": name == "completed",
-            "values": [_a_minute(getattr(point, name), point, now) for point in points],
+            "values": [_a_minute(getattr(point, name), point) for point in points],
         }
         for name in shown
     ]
@@ -131,10 +129,9 @@ def throughput(points: Sequence[Throughput], now: datetime) -> Chart:
     return Chart("throughput", "A minute", said, _data(points, series, ""))
 
 
-def _a_minute(count: int, point: Throughput, now: datetime) -> float | None:
+def _a_minute(count: int, point: Throughput) -> float | None:
     """Of a step that still goes on, as far as it has gone."""
-    seconds = min((now - point.at).total_seconds(), point.step)
-    return None if seconds < point.step * LEAST_SHARE else round(count / seconds * 60, 3)
+    return None if point.seconds < point.step * LEAST_SHARE else round(count / point.seconds * 60, 3)
 
 
 def _times(id_: str, title: str, points: Sequence[Latency], of: Callable[[Latency], Percentiles]) -> Chart:

@@ -90,6 +90,6 @@ def wsgi(dashboard: Dashboard) -> Callable[..., Any]:
         with making:
             if (mine := served.get(os.getpid())) is None:
                 mine = served[os.getpid()] = ASGIMiddleware(dashboard)  # type: ignore[arg-type]
-        return mine(environ, start_response)
+        return mine(environ, start_response)  # type: ignore[arg-type]
 
     return application

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
+from psycopg import errors as pg_errors
 from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from pgqueue.database import afetch, arun
-from pgqueue.errors import ArgumentError
+from pgqueue.errors import ArgumentError, PgQueueError
 from pgqueue.queries import auditing
 from pgqueue.queries.statement import Operation, Statement
 from pgqueue.web.access import Visitor
@@ -28,6 +29,19 @@ Row = TypeVar("Row")
 Result = TypeVar("Result")
 
 LARGEST_ID = 2**63 - 1
+
+
+# Somebody holds what is to be changed, or for too long.
+CONTENDED = (
+    pg_errors.QueryCanceled,
+    pg_errors.LockNotAvailable,
+    pg_errors.SerializationFailure,
+    pg_errors.DeadlockDetected,
+)
+
+
+class Interrupted(PgQueueError):
+    """Of what takes many transactions some were not to be had."""
 
 
 class NotFound(Exception):
@@ -131,6 +145,15 @@ class Visit:
                 return await afetch(conn, operation)
             return await arun(conn, operation)
 
+    async def perform_on_jobs(self, action: str, target: str, operation: Operation[Any] | Statement[Any]) -> Any:
+        """As `perform`, of what returns the jobs that it was done to: where there are none, that is noted."""
+        async with self.dashboard.reader.acting() as conn:
+            [noted] = await afetch(conn, self._record(action, target, {}, "done"))
+            done = await (afetch(conn, operation) if isinstance(operation, Statement) else arun(conn, operation))
+            if not done:
+                await afetch(conn, auditing.close(self.schema, noted, "nothing"))
+            return done
+
     @asynccontextmanager
     async def acting(self, action: str, target: str, **detail: Any) -> AsyncIterator[Any]:
         """A connection in a transaction that has noted the action: for the verbs of the app, as their `using`."""
@@ -145,7 +168,7 @@ class Visit:
         reader = self.dashboard.reader
         async with reader.acting() as conn:
             [noted] = await afetch(conn, self._record(action, target, detail, "begun"))
-        sent, outcome = None, "failed"
+        sent, outcome, begun = None, "failed", False
         try:
             while True:
                 try:
@@ -153,8 +176,16 @@ class Visit:
                 except StopIteration as end:
                     outcome = "done"
                     return end.value  # type: ignore[no-any-return]
-                async with reader.acting() as conn:
-                    sent = await arun(conn, step)
+                try:
+                    async with reader.acting() as conn:
+                        sent = await arun(conn, step)
+                except CONTENDED as error:
+                    if not begun:
+                        raise
+                    raise Interrupted(
+                        f"{str(error).splitlines()[0]}: what was done before stays; do it again for the rest"
+                    ) from error
+                begun = True
         finally:
             async with reader.acting() as conn:
                 await afetch(conn, auditing.close(self.schema, noted, outcome))

@@ -194,3 +194,11 @@ def test_what_goes_back_to_tens_of_minutes_is_read_by_such_steps(db: Connection)
     assert {point.step for point in day} == {1200}
     assert sum(point.completed for point in day) == 1
     assert [one.completed for one in fetch(db, figures.by_task(SCHEMA, 20 * HOUR))] == [1]
+
+
+def test_of_the_last_step_it_is_told_how_far_it_has_gone_by_the_clock_of_the_database(db: Connection) -> None:
+    before = value(db, "select date_part('second', clock_timestamp())")
+    *ended, last = fetch(db, figures.throughput(SCHEMA, HOUR, step=3600))
+    assert {point.seconds for point in ended} == {3600}
+    passed = value(db, "select date_part('epoch', clock_timestamp() - date_trunc('hour', clock_timestamp(), 'UTC'))")
+    assert before <= last.seconds <= passed

@@ -304,9 +304,11 @@ application = wsgi(Dashboard(PgQueue(sys.argv[1])))
 if os.fork():
     sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
 signal.alarm(20)
-environ = {"REQUEST_METHOD": "GET", "SCRIPT_NAME": "", "PATH_INFO": "/queues", "QUERY_STRING": "",
-           "SERVER_NAME": "localhost", "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1", "HTTP_HOST": "localhost", "REMOTE_ADDR": "127.0.0.1",
-           "wsgi.url_scheme": "http", "wsgi.input": io.BytesIO(), "CONTENT_LENGTH": "0"}
+environ = {
+    "REQUEST_METHOD": "GET", "SCRIPT_NAME": "", "PATH_INFO": "/queues", "QUERY_STRING": "", "CONTENT_LENGTH": "0",
+    "SERVER_NAME": "localhost", "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1", "HTTP_HOST": "localhost",
+    "REMOTE_ADDR": "127.0.0.1", "wsgi.url_scheme": "http", "wsgi.input": io.BytesIO(),
+}
 status = []
 body = b"".join(application(environ, lambda said, *_: status.append(said)))
 os._exit(0 if status[0].startswith("200") and b"email" in body else 1)

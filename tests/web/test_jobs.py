@@ -6,13 +6,16 @@ import asyncio
 import json
 import re
 from collections.abc import Sequence
+from html import unescape
 
+import psycopg
 import pytest
 
 from pgqueue import CancelJob, Context, PgQueue
 from pgqueue.job import Job
 from pgqueue.queries import auditing, browsing
 from pgqueue.testing import adrain
+from pgqueue.web import reading
 from pgqueue.web.pages import jobs as pages
 from pgqueue.web.redaction import MASK
 from pgqueue.web.visit import Visit
@@ -258,7 +261,7 @@ async def test_jobs_are_deleted_after_a_question(
     assert "Delete 3 jobs" in question.text
     assert (await operator.post("/jobs/delete-ticked", {"id": ids})).status_code == 403
     assert await admin.act("/jobs/delete-ticked", {"id": [*ids, mixed["completed"]]}) == (
-        "Deleted 3 jobs of 4: the rest run, or are gone."
+        "Deleted 3 jobs of 4: the rest run, are being redriven, or are gone."
     )
     assert sorted(shown((await admin.get("/jobs")).text)) == sorted([mixed["available"], mixed["blocked"]])
 
@@ -313,3 +316,30 @@ async def test_odd_ids_stay_exact(app: PgQueue, dsn: str, viewer: Browser) -> No
     finally:
         with psycopg.connect(dsn) as conn:
             conn.execute("alter table pgqueue.jobs alter id restart with 1")
+
+
+async def test_what_was_done_before_a_lock_is_said_to_stay(
+    app: PgQueue, dsn: str, operator: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "BATCH", 2)
+    monkeypatch.setattr(reading, "ACT_SECONDS", 1)
+    made = [app.enqueue("count") for _ in range(6)]
+    with psycopg.connect(dsn) as conn:
+        conn.execute("select from pgqueue.jobs where id = %s for update", [made[5].id])
+        answer = await operator.post("/jobs/cancel-all", {"queue": "default"}, on="/jobs")
+    said = unescape((await operator.get("/jobs")).text + answer.text)
+    assert "what was done before stays" in said
+    assert "nothing was changed" not in said
+    assert app.jobs.count(state="cancelled") == 4
+
+
+async def test_what_nothing_was_done_to_is_noted_so(app: PgQueue, admin: Browser) -> None:
+    job = app.enqueue("count")
+    for path in (f"/jobs/{job.id}/cancel", f"/jobs/{job.id}/cancel", "/jobs/999/delete"):
+        await admin.post(path, {}, on="/jobs")
+    noted = app.database.fetch(auditing.entries(app.schema, 9))
+    assert [(row.action, row.outcome) for row in noted] == [
+        ("delete_jobs", "nothing"),
+        ("cancel_jobs", "nothing"),
+        ("cancel_jobs", "done"),
+    ]

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -87,7 +88,8 @@ async def test_what_nobody_shares_any_more_is_not_held(reader: Reader, clock: Cl
 
 
 async def test_who_acts_waits_for_no_one_who_looks(reader: Reader) -> None:
-    slow = [asyncio.create_task(reader.fetch(Statement("select pg_sleep(1)"))) for _ in range(3 * CONNECTIONS)]
+    sleep: Statement[Any] = Statement("select pg_sleep(1)")
+    slow = [asyncio.create_task(reader.fetch(sleep)) for _ in range(3 * CONNECTIONS)]
     async with reader.acting() as conn:
         assert await afetch(conn, Statement("select 1")) == [(1,)]
     assert not any(one.done() for one in slow)

@@ -89,7 +89,7 @@ async def _processes(visit: Visit, workers: Iterable[UUID | None]) -> dict[UUID,
 async def cancel(visit: Visit) -> Response:
     id_ = visit.path_id()
     cancelling = inspecting.cancel(visit.schema, [id_], f"cancelled by {visit.visitor.name}")
-    rows = await visit.perform("cancel_jobs", str(id_), cancelling)
+    rows = await visit.perform_on_jobs("cancel_jobs", str(id_), cancelling)
     if not rows:
         return visit.back(f"Job {id_} had ended: nothing was done.", visit.url("job", id=id_), kind="error")
     asked = rows[0][1] == "running"
@@ -143,14 +143,14 @@ async def ask_delete(visit: Visit) -> Response:
 
 async def delete(visit: Visit) -> Response:
     id_ = visit.path_id()
-    if not await visit.perform("delete_jobs", str(id_), deleting.delete(visit.schema, [id_])):
+    if not await visit.perform_on_jobs("delete_jobs", str(id_), deleting.delete(visit.schema, [id_])):
         return visit.back(f"Job {id_} runs, or is gone: nothing was done.", visit.url("jobs"), kind="error")
     return visit.back(f"Job {id_} is deleted.", visit.url("jobs"))
 
 
 async def promote(visit: Visit) -> Response:
     id_ = visit.path_id()
-    rows = await visit.perform("promote_jobs", str(id_), inspecting.promote(visit.schema, [id_]))
+    rows = await visit.perform_on_jobs("promote_jobs", str(id_), inspecting.promote(visit.schema, [id_]))
     if not rows:
         text = f"Job {id_} does not wait for its time: nothing was done."
         return visit.back(text, visit.url("job", id=id_), kind="error")

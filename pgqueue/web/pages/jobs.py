@@ -72,10 +72,10 @@ async def ticked(visit: Visit) -> Response:
     to = _back(visit)
     match verb:
         case "cancel":
-            done = await visit.perform("cancel_jobs", listed(ids), _cancelling(visit, ids))
+            done = await visit.perform_on_jobs("cancel_jobs", listed(ids), _cancelling(visit, ids))
             text = f"Cancelled {counted(len(done), 'job')}{_rest(ids, done, 'had ended')}."
         case "promote":
-            done = await visit.perform("promote_jobs", listed(ids), inspecting.promote(visit.schema, ids))
+            done = await visit.perform_on_jobs("promote_jobs", listed(ids), inspecting.promote(visit.schema, ids))
             text = f"Promoted {counted(len(done), 'job')}{_rest(ids, done, 'were not waiting for their time')}."
         case "redrive":
             async with visit.acting("redrive_jobs", listed(ids)) as conn:
@@ -99,7 +99,7 @@ async def ticked(visit: Visit) -> Response:
 
 async def delete_ticked(visit: Visit) -> Response:
     ids = visit.ids()
-    done = await visit.perform("delete_jobs", listed(ids), deleting.delete(visit.schema, ids))
+    done = await visit.perform_on_jobs("delete_jobs", listed(ids), deleting.delete(visit.schema, ids))
     return visit.back(
         f"Deleted {counted(len(done), 'job')}{_rest(ids, done, 'run, are being redriven, or are gone')}.", _back(visit)
     )

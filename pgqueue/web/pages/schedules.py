@@ -123,7 +123,7 @@ async def save(visit: Visit) -> Response:
     keeps = visit.field("keeps") is not None
     rows = await visit.fetch(scheduling.list_schedules(visit.schema, given["name"])) if keeps else []
     kept = {name: row.args[name] for row in rows for name in _hidden(visit, row)}
-    found = {"hidden": sorted(kept), "keeps": keeps}
+    found: dict[str, Any] = {"hidden": sorted(kept), "keeps": keeps}
     try:
         schedule = _schedule(visit, kept)
         [now] = await visit.fetch(scheduling.now(visit.schema))
