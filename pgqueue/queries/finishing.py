@@ -82,7 +82,12 @@ def grouped(batch: Sequence[Finished]) -> Grouped:
     latest = {one.id: one for one in batch}
     groups: defaultdict[str, list[Finished]] = defaultdict(list)
     for one in latest.values():
-        groups[_group(one)].append(one)
+        if type(one.outcome) is Completed:
+            # Most: a call for each would cost as much as all else here.
+            name = ("complete_own" if one.own_retention else "complete") if one.kept else "complete_unkept"
+        else:
+            name = "suspect" if one.suspected else _GROUPS[type(one.outcome)]
+        groups[name].append(one)
     # What completes frees its places in the same statement, but for that which a breaker tries.
     limited = [one for one in latest.values() if one.limited and (one.tried or type(one.outcome) is not Completed)]
     return Grouped(latest, groups, limited)
@@ -144,14 +149,6 @@ def finish_unlocked(schema: str, worker: UUID | None, batch: Sequence[Finished])
     free = set((yield lock_claimed(schema, batch)))
     written = yield from finish(schema, worker, [one for one in batch if one.id in free])
     return free, written.in_flows
-
-
-def _group(one: Finished) -> str:
-    if type(one.outcome) is Completed:
-        return ("complete_own" if one.own_retention else "complete") if one.kept else "complete_unkept"
-    if one.suspected:
-        return "suspect"
-    return _GROUPS[type(one.outcome)]
 
 
 def _or_cancelled(

@@ -30,7 +30,7 @@ DROP_BATCH = 20
 DROP_SECONDS = 0.2
 LOCK_TIMEOUT = "200ms"
 REFUSED_SECONDS = 30.0
-AGAIN = (Retry, Snooze)
+AGAIN = {Retry, Snooze}
 CONTENDED = (pg_errors.SerializationFailure, pg_errors.DeadlockDetected)
 
 
@@ -248,9 +248,8 @@ class Finisher:
         # Lists, which cost half of what generators do: every job comes through here.
         for fence, count in Counter([one.fence for one in outcomes]).items():
             self._count(fence, count)
-        delays = [one.outcome.delay for one in outcomes if isinstance(one.outcome, AGAIN)]
-        if delays:
-            self._on_later(min(delays))
+        if not AGAIN.isdisjoint([type(one.outcome) for one in outcomes]):
+            self._on_later(min(one.outcome.delay for one in outcomes if isinstance(one.outcome, Retry | Snooze)))
         if True in [one.limited for one in outcomes]:
             self._on_freed()
         self._on_written(outcomes)
