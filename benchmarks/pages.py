@@ -48,7 +48,9 @@ FILL = """
     select n, 1 + n %% 1000, 'shop.tasks.task_1', 'queue-1', 'completed' from generate_series(1, 10000) n;
     insert into pgqueue.task_minutes (minute, queue, task, completed, failed, retried,
         snoozed, cancelled, runs, waits, run_seconds, wait_seconds)
-    select case when ago <= 420 then at else date_bin('10 minutes', at, '2000-01-01Z') end, 'queue-' || lane,
+    select date_bin(make_interval(mins =>
+            case when ago <= 70 then 1 when ago <= 420 then 2 when ago <= 1500 then 10 else 30 end), at, '2000-01-01Z'),
+        'queue-' || lane,
         'shop.tasks.task_' || lane, sum(1 + lane), 0, 0, 0, 0, array_fill(1 + lane, array[8], array[9]),
         array_fill(9, array[8], array[11]), 1, 1
     from generate_series(0, 4319) ago, generate_series(0, 199) lane,

@@ -20,8 +20,9 @@ class Figures(Part):
 
     Workers add to it every five seconds, and what one had not added when it was killed is lost. Jobs that end without a
     worker are not counted. `since` is how far to look back, a number of seconds or a timedelta, rounded up to a whole
-    minute or step; `step` likewise, in whole minutes, and in whole tens of them where `since` is more than some six
-    hours: so what is longer ago is kept. Raises ArgumentError for what cannot be.
+    minute or step; `step` likewise, in whole minutes. What is longer ago is kept by two minutes after an hour, by ten
+    after six and by thirty after a day: where `since` goes back so far, steps are whole ones of these. Raises
+    ArgumentError for what cannot be.
     """
 
     def throughput(

@@ -16,9 +16,8 @@ from pgqueue.queries.statement import Statement, array, inline, text, texts
 Lane = tuple[str, str]
 """A queue and a task."""
 KEEP_MINUTES = timedelta(days=3)
-KEEP_APART = timedelta(hours=7)
-PACKED = 600
-"""What is longer ago is kept by ten minutes."""
+# What is longer ago is kept by so many seconds, not by the minute: charts of it have no smaller steps.
+PACKS = ((timedelta(minutes=70), 120), (timedelta(hours=7), 600), (timedelta(hours=25), 1800))
 MINUTE = 60
 OUTCOMES = ("completed", "failed", "retried", "snoozed", "cancelled")
 
@@ -147,12 +146,13 @@ def _seen(counts: Sequence[int]) -> str:
     return f"[{first}:{last}]={array(counts[first : last + 1])}"
 
 
-def pack_minutes(schema: str, apart: timedelta, after: datetime | None = None) -> Statement[datetime]:
-    """Add the oldest minute after `after` that is longer ago than `apart` to its ten minutes; returns which, or nothing.
+def pack_minutes(schema: str, apart: timedelta, step: int, after: datetime | None = None) -> Statement[datetime]:
+    """Add the oldest minute after `after` that is longer ago than `apart` to its `step`; returns which, or nothing.
 
-    Ten minutes are a row at their first minute, so that what is read over days has a tenth of the rows.
+    A step of so many seconds is a row at its first minute, so that what is read over days is a fraction of the rows.
     """
-    return Statement(text("pack_minutes", schema), {"apart": apart, "after": after}, lambda row: row[0])
+    params = {"apart": apart, "step": step, "after": after}
+    return Statement(text("pack_minutes", schema), params, lambda row: row[0])
 
 
 def forget_minutes(schema: str, keep: timedelta, count: int) -> Statement[int]:
@@ -202,7 +202,7 @@ def throughput(
 ) -> Statement[Throughput]:
     """All steps of the last `since` seconds, the oldest first; `step` is in seconds, whole minutes.
 
-    It is made whole tens of minutes where `since` goes back to what is kept so.
+    It is made whole steps of those that are kept where `since` goes back to them.
     """
     step = _wide(since, step)
     query = (
@@ -261,7 +261,10 @@ def _summaries(schema: str, key: str, since: float, queue: str | None) -> Statem
 
 
 def _wide(since: float, step: int) -> int:
-    return step if since + step <= KEEP_APART.total_seconds() else -(-step // PACKED) * PACKED
+    for apart, packed in PACKS:
+        if since + step > apart.total_seconds():
+            step = -(-step // packed) * packed
+    return step
 
 
 def _params(since: float, queue: str | None, task: str | None, step: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import count
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ import psycopg
 from pgqueue.effects import KEEP_EFFECTS
 from pgqueue.errors import SchemaOutOfDate
 from pgqueue.queries import alerting, effects, figures, pruning, retaining, settling, steps, waiting
-from pgqueue.queries.figures import KEEP_APART, KEEP_MINUTES
+from pgqueue.queries.figures import KEEP_MINUTES, PACKS
 from pgqueue.queries.retaining import Rule
 from pgqueue.queries.statement import Statement
 from pgqueue.retention import DAY, Retention
@@ -58,7 +59,7 @@ class Pruner(Service):
         self._keep_failed = None if keep_failed is None else keep_failed.age
         self._swept: dict[str, int] = {}
         self._flows_after = 0
-        self._packed: datetime | None = None
+        self._packed: dict[int, datetime] = {}
         self._keep_effects = keep_effects
         self._clock = clock
         self._steps_at = clock() + random.uniform(0.0, STEPS_INTERVAL)
@@ -90,8 +91,7 @@ class Pruner(Service):
         await self._prune_flows()
         await self._forget(waiting.forget_waiters(self.schema, BATCH))
         await self._forget(figures.forget_minutes(self.schema, KEEP_MINUTES, BATCH))
-        while packed := await self.runner.fetch(figures.pack_minutes(self.schema, KEEP_APART, self._packed)):
-            [self._packed] = packed
+        await self._pack_figures()
         await self._forget(effects.forget_effects(self.schema, self._keep_effects, BATCH))
         if self._clock() >= self._steps_at:
             self._steps_at = self._clock() + STEPS_INTERVAL * random.uniform(0.8, 1.2)
@@ -123,6 +123,13 @@ class Pruner(Service):
             self._flows_after = last or 0
             if last is None:
                 return
+
+    async def _pack_figures(self) -> None:
+        """From where the last turn ended."""
+        for apart, step in PACKS:
+            packing = partial(figures.pack_minutes, self.schema, apart, step)
+            while packed := await self.runner.fetch(packing(self._packed.get(step))):
+                [self._packed[step]] = packed
 
     async def _forget(self, statement: Statement[int]) -> None:
         while await self.runner.fetch(statement) == [BATCH]:

@@ -1,10 +1,10 @@
--- Adds the rows of the oldest minute apart to those of its ten minutes.
+-- Adds the rows of the oldest minute apart to those of the step that it is in.
 with oldest as materialized (
-    select minute, date_bin('10 minutes', minute, '2000-01-01 00:00Z') as packed
+    select minute, date_bin(make_interval(secs => %(step)s), minute, '2000-01-01 00:00Z') as packed
     from {schema}.task_minutes
     where minute > coalesce(%(after)s::timestamptz, '-infinity')
-      and minute < date_bin('10 minutes', clock_timestamp() - %(apart)s::interval, '2000-01-01 00:00Z')
-      and minute <> date_bin('10 minutes', minute, '2000-01-01 00:00Z')
+      and minute < date_bin(make_interval(secs => %(step)s), clock_timestamp() - %(apart)s::interval, '2000-01-01 00:00Z')
+      and minute <> date_bin(make_interval(secs => %(step)s), minute, '2000-01-01 00:00Z')
     order by minute
     limit 1),
 apart as (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -84,8 +85,11 @@ async def charts(visit: Visit, *, queue: str | None = None, task: str | None = N
         return statement(visit.schema, span.seconds, queue, task, step=span.step)
 
     try:
-        counted: Sequence[Throughput] = await visit.fetch_figures(asked(figures.throughput))
-        timed: Sequence[Latency] = await visit.fetch_figures(asked(figures.latency))
+        counted: Sequence[Throughput]
+        timed: Sequence[Latency]
+        counted, timed = await asyncio.gather(
+            visit.fetch_figures(asked(figures.throughput)), visit.fetch_figures(asked(figures.latency))
+        )
     except pg_errors.QueryCanceled:
         return Charts(span, (), refused=True)
     made = [throughput(counted), _times("waits", "Waited", timed, lambda one: one.wait)]

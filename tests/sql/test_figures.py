@@ -158,24 +158,39 @@ def test_old_minutes_are_deleted_in_bounded_batches(db: Connection) -> None:
     assert value(db, "select count(*) from pgqueue.task_minutes") == 6
 
 
-def test_what_is_longer_ago_is_packed_into_tens_of_minutes_and_nothing_is_lost(db: Connection) -> None:
-    for minutes in (1, 419, *range(440, 475), 4000):
+def pack(conn: Connection) -> int:
+    """As the pruner does; how many minutes were moved."""
+    moved = 0
+    for apart, step in figures.PACKS:
+        after = None
+        while done := fetch(conn, figures.pack_minutes(SCHEMA, apart, step, after)):
+            assert after is None or done[0] > after
+            [after] = done
+            moved += 1
+    return moved
+
+
+def test_what_is_longer_ago_is_packed_and_nothing_is_lost(db: Connection) -> None:
+    for minutes in (1, 50, *range(100, 120), *range(440, 475), *range(1600, 1700), 4000):
         add(db, {MAIL: tally(0.25, 0.5, waits=(2.0,), completed=2), ("sms", "text"): tally(failed=1)}, minutes * 60.0)
     before = rows(db, TOTALS), sums(db)
-    after, packed = None, 0
-    while done := fetch(db, figures.pack_minutes(SCHEMA, figures.KEEP_APART, after)):
-        assert after is None or done[0] > after
-        [after] = done
-        packed += 1
+    assert pack(db) > 100
+    assert pack(db) == 0
     assert (rows(db, TOTALS), sums(db)) == before
-    apart = value(db, "select count(*) from pgqueue.task_minutes where minute > now() - interval '425 minutes'")
-    old = rows(
-        db,
-        "select mod(date_part('minute', minute)::int, 10) as odd from pgqueue.task_minutes where minute < now() - interval '431 minutes'",
-    )
-    assert apart == 4
-    assert {row["odd"] for row in old} == {0}
-    assert 30 <= packed <= 36
+    kept = {}
+    for name, longer, minutes in (("hour", 0, 70), ("morning", 71, 420), ("day", 431, 1500), ("days", 1531, 5000)):
+        query = (
+            "select count(distinct minute)::int as rows, bool_and(mod(date_part('minute', minute)::int, 2) = 0) as twos, "
+            "bool_and(mod(date_part('minute', minute)::int, 10) = 0) as tens, "
+            "bool_and(mod(date_part('minute', minute)::int, 30) = 0) as thirties from pgqueue.task_minutes "
+            "where minute < now() - make_interval(mins => %(longer)s) and minute >= now() - make_interval(mins => %(minutes)s)"
+        )
+        [kept[name]] = rows(db, query, longer=longer, minutes=minutes)
+    assert (kept["morning"]["twos"], kept["day"]["tens"], kept["days"]["thirties"]) == (True, True, True)
+    assert kept["hour"]["rows"] == 2
+    assert 10 <= kept["morning"]["rows"] <= 11
+    assert 4 <= kept["day"]["rows"] <= 5
+    assert 4 <= kept["days"]["rows"] <= 6
 
 
 def sums(conn: Connection) -> Any:
@@ -185,10 +200,9 @@ def sums(conn: Connection) -> Any:
     )
 
 
-def test_what_goes_back_to_tens_of_minutes_is_read_by_such_steps(db: Connection) -> None:
+def test_what_goes_back_to_what_is_packed_is_read_by_such_steps(db: Connection) -> None:
     add(db, {MAIL: tally(0.5, completed=1)}, ago=20 * HOUR)
-    while fetch(db, figures.pack_minutes(SCHEMA, figures.KEEP_APART)):
-        pass
+    pack(db)
     assert {point.step for point in fetch(db, figures.throughput(SCHEMA, 6 * HOUR, step=120))} == {120}
     day = fetch(db, figures.throughput(SCHEMA, 24 * HOUR, step=900))
     assert {point.step for point in day} == {1200}
