@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 30.0
 
@@ -60,10 +62,11 @@ def commands(dsn: str, folder: Path) -> Iterator[Start]:
             command.process.wait()
 
 
-def until(condition: Callable[[], Any], what: str = "") -> Any:
-    """What `condition` returns once it holds. Fails when it does not within TIMEOUT."""
+def until(condition: Callable[[], Any], what: str | Callable[[], str] = "") -> Any:
+    """What `condition` returns once it holds. Fails when it does not within TIMEOUT, and says `what`."""
     deadline = time.monotonic() + TIMEOUT
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"it did not happen within {TIMEOUT} s: {what}"
+        if time.monotonic() >= deadline:
+            pytest.fail(f"it did not happen within {TIMEOUT} s: {what if isinstance(what, str) else what()}")
         time.sleep(0.02)
     return found

@@ -497,7 +497,10 @@ def test_jobs_are_deleted_by_id_or_filter_after_a_question(invoke: Invoke, app: 
     tagged = [app.enqueue("shop.send", {"n": n}, tags=["trial"]).id for n in range(2)]
     kept = app.enqueue("shop.send").id
     assert "Delete 1 job for good?" in invoke("jobs", "delete", kept, exit_code=2).stderr
-    assert "Deleted 2 jobs of 3: the rest run, or are gone" in invoke("jobs", "delete", *gone[:2], 999, "--yes").stderr
+    assert (
+        "Deleted 2 jobs of 3: the rest run, are being redriven, or are gone"
+        in invoke("jobs", "delete", *gone[:2], 999, "--yes").stderr
+    )
     assert "Deleted 2 jobs." in invoke("jobs", "delete", "--tag", "trial", "--yes").stderr
     assert "Deleted 1 job." in invoke("jobs", "delete", "-s", "failed", "-q", "cards", "-y").stderr
     assert [job.id for job in app.jobs.list()] == [kept]

@@ -20,7 +20,7 @@ from tests.integration.commands import TIMEOUT, Command, Start, commands, until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 TASKS = """
-import asyncio, os
+import asyncio, os, sys
 from pgqueue import PgQueue
 
 app = PgQueue()
@@ -35,6 +35,7 @@ def broken() -> None:
 
 @app.task()
 async def endless() -> None:
+    print("endless begins", file=sys.stderr, flush=True)
     await asyncio.sleep(3600)
 
 @app.task()
@@ -115,7 +116,8 @@ def test_the_log_can_be_json_lines(start: Start, app: PgQueue) -> None:
 def test_the_first_signal_is_graceful_and_the_second_gives_jobs_back(start: Start, app: PgQueue) -> None:
     job = app.enqueue("cli_jobs.tasks.endless")
     worker = start("worker", "cli_jobs.tasks:app")
-    until(lambda: app.jobs.get(job.id).state == "running")
+    # What is claimed and has not begun is given back at the first signal.
+    until(lambda: "endless begins" in worker.said(), worker.said)
     worker.send(signal.SIGTERM)
     until(lambda: "Stopping" in worker.said())
 
@@ -124,7 +126,7 @@ def test_the_first_signal_is_graceful_and_the_second_gives_jobs_back(start: Star
         worker.send(signal.SIGTERM)
         return "released" in worker.said()
 
-    until(insist)
+    until(insist, worker.said)
     assert worker.wait() == 143
     given_back = app.jobs.get(job.id)
     assert (given_back.state, given_back.attempt) == ("available", 0)
@@ -197,7 +199,7 @@ def test_a_worker_process_that_is_asked_to_drain_ends_its_job_and_then_itself(
 def test_a_signal_cuts_a_drain_short(start: Start, app: PgQueue, tmp_path: Path) -> None:
     job = app.enqueue("cli_jobs.tasks.endless")
     worker = start("worker", "--name", "one", "--shutdown-timeout", "100ms")
-    until(lambda: app.jobs.get(job.id).state == "running", worker.said())
+    until(lambda: "endless begins" in worker.said(), worker.said)
     say(app, tmp_path, "workers", "drain", "one")
     until(lambda: "one was asked to drain" in worker.said())
     worker.send(signal.SIGTERM)
@@ -210,9 +212,9 @@ def test_a_supervisor_starts_no_other_for_a_process_that_was_asked_to_stop_and_e
 ) -> None:
     job = app.enqueue("cli_jobs.tasks.endless")
     supervisor = start("worker", "-p", "2", "--name", "pair", "--shutdown-timeout", "100ms")
-    until(lambda: len(app.workers.list()) == 2 and app.jobs.get(job.id).state == "running", supervisor.said())
+    until(lambda: len(app.workers.list()) == 2 and app.jobs.get(job.id).state == "running", supervisor.said)
     assert say(app, tmp_path, "workers", "stop", "pair-1") == "pair-1 stops.\n"
-    until(lambda: "pair-1 stopped after" in supervisor.said(), supervisor.said())
+    until(lambda: "pair-1 stopped after" in supervisor.said(), supervisor.said)
     until(lambda: [worker.name for worker in app.workers.list()] == ["pair-2"])
     # The other goes on, and takes what the first may have given back.
     assert app.enqueue("cli_jobs.tasks.which").result(TIMEOUT)
