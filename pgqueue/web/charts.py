@@ -81,14 +81,14 @@ async def charts(visit: Visit, *, queue: str | None = None, task: str | None = N
     chosen = {span.word: span for span in SPANS}
     span = chosen[visit.query("span", list(chosen)) or SPANS[0].word]
 
-    def asked(statement: Callable[..., Statement[Any]]) -> Statement[Any]:
-        return statement(visit.schema, span.seconds, queue, task, step=span.step)
+    def asked(statement: Callable[..., Statement[Any]], **given: bool) -> Statement[Any]:
+        return statement(visit.schema, span.seconds, queue, task, step=span.step, **given)
 
     try:
         counted: Sequence[Throughput]
         timed: Sequence[Latency]
         counted, timed = await asyncio.gather(
-            visit.fetch_figures(asked(figures.throughput)), visit.fetch_figures(asked(figures.latency))
+            visit.fetch_figures(asked(figures.throughput)), visit.fetch_figures(asked(figures.latency, runs=runs))
         )
     except pg_errors.QueryCanceled:
         return Charts(span, (), refused=True)

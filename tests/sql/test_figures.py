@@ -128,6 +128,14 @@ def test_latency_is_read_from_all_minutes_of_a_step(db: Connection) -> None:
         assert exact / 2 < given < exact * 2
 
 
+def test_of_latency_the_waits_can_be_read_alone(db: Connection) -> None:
+    add(db, {MAIL: tally(0.5, 60.0, waits=(3.0, 9.0))})
+    whole, waits = (fetch(db, figures.latency(SCHEMA, HOUR, runs=runs)) for runs in (True, False))
+    assert [(one.at, one.wait) for one in waits] == [(one.at, one.wait) for one in whole]
+    assert {one.run.p50 for one in waits} == {None}
+    assert whole[-1].run.p99 is not None
+
+
 def test_a_step_without_runs_has_no_percentiles(db: Connection) -> None:
     assert {(one.run.p50, one.wait.p99) for one in fetch(db, figures.latency(SCHEMA, HOUR))} == {(None, None)}
 
