@@ -95,8 +95,12 @@ def claim(
     }
     if guarded:
         params |= {"aliases": texts(aliases.keys()), "renamed": texts(aliases.values())}
-    parts = {"limited": GUARDED if guarded else LIMITED, "ages": AGED if ages else WAITED}
-    claims = text("claim_lifo" if lifo else "claim", schema, **parts)
+    parts = {
+        "limited": GUARDED if guarded else LIMITED,
+        "ages": AGED if ages else WAITED,
+        "direction": " desc" if lifo else "",
+    }
+    claims = text("claim", schema, **parts)
     rows: list[tuple[Any, ...]] = yield Statement(claims, params, binary=True)
     if not rows:
         return Scan([], True, False, None, 0, 0, None)

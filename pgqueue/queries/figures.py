@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from pgqueue.histogram import BUCKETS, bucket, percentile
-from pgqueue.queries.statement import Statement, array, inline, text, texts
+from pgqueue.queries.statement import Statement, array, inline, source, text, texts
 
 Lane = tuple[str, str]
 """A queue and a task."""
@@ -122,7 +122,7 @@ def add(schema: str, tallies: Mapping[Lane, Tally], ago: float) -> Statement[flo
     rows = sorted(tallies.items())
     counts = {name: array(tally.outcomes[name] for _, tally in rows) for name in OUTCOMES}
     return Statement(
-        text("add_minutes", schema),
+        text("add_minutes", schema, merge=source("merge_minutes")),
         {
             "ago": ago,
             "queues": texts(queue for (queue, _), _ in rows),
@@ -152,7 +152,7 @@ def pack_minutes(schema: str, apart: timedelta, step: int, after: datetime | Non
     A step of so many seconds is a row at its first minute, so that what is read over days is a fraction of the rows.
     """
     params = {"apart": apart, "step": step, "after": after}
-    return Statement(text("pack_minutes", schema), params, lambda row: row[0])
+    return Statement(text("pack_minutes", schema, merge=source("merge_minutes")), params, lambda row: row[0])
 
 
 def forget_minutes(schema: str, keep: timedelta, count: int) -> Statement[int]:

@@ -1,4 +1,4 @@
--- available -> running, oldest first above the mark, in one lane (queue and priority).
+-- available -> running, oldest first above the mark, or newest first, in one lane (queue and priority).
 with sequence as materialized (
     -- Read before the claim takes its transaction id; no row when the queue is paused, or the worker has no row.
     -- A sequence that was never used shows its first value as the last.
@@ -13,11 +13,11 @@ due as materialized (
     select id, position, max_attempts, serial_key is not null or task = any ({limited}) as limited from {schema}.jobs
     where queue = %(queue)s and priority = %(priority)s and position > %(mark)s and position is not null
       and state = 'available' and task = any (%(tasks)s) and (select allocated from sequence) is not null
-    order by position limit %(count)s for update skip locked),
+    order by position{direction} limit %(count)s for update skip locked),
 chosen as (
     -- A job that must not repeat is taken only if a slot can start it now; one with a serial key, or a limit of its task, by pick.sql only.
     select id from due where max_attempts > 1 and not limited
-    union all (select id from due where max_attempts = 1 and not limited order by position limit %(slots)s)),
+    union all (select id from due where max_attempts = 1 and not limited order by position{direction} limit %(slots)s)),
 taken as (
     update {schema}.jobs set state = 'running', attempt = attempt + 1, claim_id = %(fence)s
     where id = any (array(select id from chosen)) and state = 'available'
@@ -34,4 +34,4 @@ select array[case when sequence.allocated > %(known)s then pg_current_xact_id():
 from sequence left join taken on false
 union all
 select null, * from taken
-order by position nulls first
+order by position{direction} nulls first

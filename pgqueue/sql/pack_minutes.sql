@@ -16,9 +16,5 @@ packed as (
     select packed, run_seconds, wait_seconds, completed, failed, retried, snoozed, cancelled, queue, task, runs, waits from apart
     -- As workers lock them.
     order by queue collate "C", task collate "C"
-    on conflict (minute, queue, task) do update
-    set completed = m.completed + excluded.completed, failed = m.failed + excluded.failed, retried = m.retried + excluded.retried,
-        snoozed = m.snoozed + excluded.snoozed, cancelled = m.cancelled + excluded.cancelled,
-        run_seconds = m.run_seconds + excluded.run_seconds, wait_seconds = m.wait_seconds + excluded.wait_seconds,
-        runs = {schema}.add_counts(m.runs, excluded.runs), waits = {schema}.add_counts(m.waits, excluded.waits))
+{merge})
 select minute from oldest

@@ -1,4 +1,4 @@
-"""`claim.sql` and `claim_lifo.sql`: available → running."""
+"""`claim.sql`: available → running."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def finishing(outcome: Outcome | None, *, kept: bool = True, plain: bool = False
 
 HOT: dict[str, Statement[Any]] = {
     "claim": claim(lifo=False),
-    "claim_lifo": claim(lifo=True),
+    "claim newest first": claim(lifo=True),
     "claim beside breakers": claim(lifo=False, guarded=True),
     "age": ageing.age(SCHEMA, queue="q1", every=timedelta(minutes=10), floor=0, count=500),
     "complete": finishing(Completed()),
