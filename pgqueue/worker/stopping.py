@@ -22,6 +22,7 @@ WRITE_SECONDS = 10.0
 CANCEL_SECONDS = 1.0
 RECONCILE_SECONDS = 2.0
 MINUTES_SECONDS = 1.0
+UNREGISTER_SECONDS = 2.0
 
 
 async def stop_gracefully(
@@ -54,6 +55,20 @@ async def stop_gracefully(
             worker.lease,
         )
     await abandon(worker, set(lasting))
+
+
+async def give_up_start(worker: Worker, parts: set[asyncio.Task[Any]]) -> None:
+    """End a worker whose start did not come to its end; what it registered meanwhile goes too."""
+    heartbeat = worker.life.heartbeat
+    if heartbeat is not None:
+        heartbeat.stop()
+        # It may be writing the row just now.
+        await asyncio.to_thread(heartbeat.join)
+        with suppress(psycopg.Error, PgQueueError, TimeoutError):
+            await asyncio.wait_for(
+                worker.services.fetch(fleet.unregister_worker(worker.app.schema, worker.id)), UNREGISTER_SECONDS
+            )
+    await abandon(worker, parts)
 
 
 async def abandon(worker: Worker, parts: set[asyncio.Task[Any]]) -> None:

@@ -40,7 +40,7 @@ from pgqueue.worker.quarantine import Quarantine
 from pgqueue.worker.queues import QueueSpec, parse_queues
 from pgqueue.worker.reporting import Reporter
 from pgqueue.worker.serving import Serving
-from pgqueue.worker.stopping import abandon, stop_gracefully
+from pgqueue.worker.stopping import give_up_start, stop_gracefully
 from pgqueue.worker.transactional import Transactions
 from pgqueue.worker.upkeep import QueueSettings
 
@@ -219,7 +219,7 @@ class Worker:
         try:
             await self._begin()
         except BaseException:
-            await abandon(self, self._background | self._lasting)
+            await give_up_start(self, self._background | self._lasting)
             raise
 
     async def _begin(self) -> None:

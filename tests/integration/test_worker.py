@@ -530,6 +530,30 @@ async def test_a_stopped_worker_leaves_no_trace(fresh_dsn: str) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("pgqueue-heartbeat")]
 
 
+async def test_a_start_that_is_given_up_while_it_registers_leaves_no_worker(fresh_dsn: str) -> None:
+    app = PgQueue(fresh_dsn)
+    app.task(name="nothing")(nothing)
+    async with await psycopg.AsyncConnection.connect(fresh_dsn) as other, other.transaction():
+        await other.execute("lock table pgqueue.workers in share mode")
+        starting = asyncio.create_task(Worker(app).start())
+
+        async def registers() -> bool:
+            await other.execute("select pg_stat_clear_snapshot()")
+            waits = await other.execute(
+                "select from pg_stat_activity where datname = current_database() "
+                "and application_name = 'pgqueue heartbeat' and wait_event_type = 'Lock'"
+            )
+            return waits.rowcount == 1
+
+        await until(registers)
+        starting.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(starting, DEADLINE)
+    assert await asyncio.to_thread(app.workers.list) == []
+    await app.aclose()
+
+
 async def test_a_service_that_is_woken_and_stopped_at_once_ends() -> None:
     class Idle(Service):
         name = "idle"
