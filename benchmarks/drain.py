@@ -8,7 +8,7 @@ from pgqueue.bench.making import own_schema
 from pgqueue.bench.part import Part
 from pgqueue.bench.place import Place
 from pgqueue.bench.produce import fill
-from pgqueue.bench.work import SLOTS, Noop, claim_and_finish, drain
+from pgqueue.bench.work import SLOTS, Noop, Worked, claim_and_finish, drain
 from pgqueue.worker import loop
 
 SCHEMA = "pgqueue_benchmark"
@@ -17,6 +17,12 @@ MODES = ("history", "no_history")
 
 def measure(what: str, dsn: str, jobs: int, mode: str) -> float:
     """Jobs a second of a worker, or of the bare loop. Raises Unbalanced when one was lost or ran twice."""
+    found = run(what, dsn, jobs, mode)
+    return jobs * 1e9 / (found["ended"] - found["began"])
+
+
+def run(what: str, dsn: str, jobs: int, mode: str) -> Worked:
+    """As `measure`, with the time at which each job began."""
     place = Place(dsn, SCHEMA)
     with own_schema(place):
         kept = mode == "history"
@@ -31,7 +37,7 @@ def measure(what: str, dsn: str, jobs: int, mode: str) -> float:
             part.begin()
             found = part.result()
         balance("drain", jobs, found["wrong"], left=place.count("jobs"))
-    return jobs * 1e9 / (found["ended"] - found["began"])
+    return found
 
 
 def worker_process(dsn: str) -> None:

@@ -29,7 +29,7 @@ class DatabaseMetrics:
     """A collector of what the tables say, and the statistics of the server; looked at again after `every` seconds.
 
     Scrapes in between get what was found last. Each statement has two seconds, and counts stop at a bound: 100,000 rows
-    shared by the queues, at least a hundred for each. What could not be read is left out, and `pgqueue_up` is 0 then;
+    shared by the queues, at least a hundred for each, and once more for those that have more. What could not be read is left out, and `pgqueue_up` is 0 then;
     a scrape does not fail for it. Raises ConfigurationError for a time below zero.
 
         body, content_type = DatabaseMetrics(app).exposition()
@@ -88,22 +88,18 @@ class DatabaseMetrics:
 
 
 def _depths(family: Any, session: Session, schema: str, names: list[str]) -> None:
-    counts = {(queue, state): 0 for queue in names for state in STATES}
-    for queue, state, jobs in session.fetch(counting.depths(schema, names)):
-        for other in STATES:
-            counts.setdefault((queue, other), 0)
-        counts[queue, state] = jobs
-    for labels, jobs in counts.items():
-        family.add_metric(labels, jobs)
+    for depth in session.run(counting.depths(schema, names)):
+        for state in STATES:
+            family.add_metric([depth.queue, state], getattr(depth, state))
 
 
 def _oldest(family: Any, session: Session, schema: str, names: list[str]) -> None:
     for queue, waited in session.fetch(counting.oldest(schema, names)):
-        family.add_metric([queue], max(0.0, waited))
+        family.add_metric([queue], max(0.0, waited or 0.0))
 
 
 def _failed(family: Any, session: Session, schema: str, names: list[str]) -> None:
-    for queue, jobs in session.fetch(counting.failed(schema, names)):
+    for queue, (jobs, _) in session.run(counting.failed(schema, names)).items():
         family.add_metric([queue], jobs)
 
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from heapq import merge
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from pgqueue.job import JobState
+from pgqueue.queries import overview
 from pgqueue.queries.inspecting import JobFilter
 from pgqueue.queries.reading import Reader, moment
 from pgqueue.queries.statement import Operation, Statement, inline
@@ -67,13 +68,20 @@ class JobPage:
     looked_back: bool
 
 
+class Count(NamedTuple):
+    """So many jobs; where it is a `bound`, there may be more."""
+
+    jobs: int
+    bound: bool
+
+
 def browse(schema: str, which: JobFilter, limit: int) -> Operation[JobPage]:
     """A page of the jobs that match."""
     parts: list[list[ListedJob]] = []
     floors = []
     for table in _tables(which):
         floor = None
-        if _is_narrow(which, table):
+        if _is_narrow(which, table) and which.state != "running":
             [floor] = (yield _floor(schema, table, which.before)) or [None]
         rows: list[ListedJob] = yield _rows(schema, table, which, floor, limit + 1)
         parts.append(rows)
@@ -87,12 +95,31 @@ def browse(schema: str, which: JobFilter, limit: int) -> Operation[JobPage]:
     return JobPage(tuple(found), lowest, lowest is not None)
 
 
-def states(schema: str, which: JobFilter) -> Operation[dict[str, int]]:
-    """How many live and failed jobs match, by state, each counted to COUNTED. History is not counted."""
-    found: dict[str, int] = {}
-    for state in (*LIVE, "failed"):
-        table = "failed_jobs" if state == "failed" else "jobs"
-        [found[state]] = yield _count(schema, table, which, state)
+def states(schema: str, which: JobFilter) -> Operation[dict[str, Count]]:
+    """How many live and failed jobs match, by state. History is not counted, and rows are to a bound only."""
+    if which.task is None and which.key is None and which.tag is None and which.ids is None:
+        queues = yield from overview.queues(schema, which.queue)
+        return {
+            state: Count(sum(getattr(one, state) for one in queues), any(state in one.capped for one in queues))
+            for state in (*LIVE, "failed")
+        }
+    found: dict[str, Count] = {}
+    for table in ("jobs", "failed_jobs"):
+        floor = None
+        if which.ids is None and (which.key is None or table == "failed_jobs"):
+            [floor] = (yield _floor(schema, table, None)) or [None]
+        where, params = _where(which, table)
+        state = "state" if table == "jobs" else "'failed'"
+        rows = yield Statement(
+            inline(
+                f"select {state}, count(*) from {{schema}}.{table} j where {where} "
+                "and (%(floor)s::bigint is null or j.id >= %(floor)s) group by 1",
+                schema,
+            ),
+            {**params, "floor": floor},
+        )
+        of = LIVE if table == "jobs" else ("failed",)
+        found |= {state: Count(dict(rows).get(state, 0), floor is not None) for state in of}
     return found
 
 
@@ -140,6 +167,9 @@ def _where(which: JobFilter, table: str) -> tuple[str, dict[str, Any]]:
     }
     if table != "failed_jobs":
         tests["state"] = "state = %(state)s"
+    if which.state == "running":
+        # Found by the claims: the oldest jobs run, far behind those that wait.
+        tests["state"] += " and j.id = any (array(select unnest(job_ids) from {schema}.claims))"
     params = {name: getattr(which, name) for name in tests if getattr(which, name) is not None}
     if isinstance(which.task, str):
         params["task"] = [which.task]

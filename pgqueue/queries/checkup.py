@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pgqueue.queries import inspecting
+from pgqueue.queries import inspecting, overview
+from pgqueue.queries.counting import HOLDS_SNAPSHOT
 from pgqueue.queries.reading import moment
 from pgqueue.queries.statement import Operation, Statement, inline
 from pgqueue.revision import check_revision
@@ -15,11 +16,6 @@ from pgqueue.wording import agreeing, counted, listed, span
 
 Level = Literal["ok", "warning", "problem"]
 
-HOLDS_SNAPSHOT = (
-    "backend_xmin is not null and xact_start is not null and pid <> pg_backend_pid() "
-    "and backend_type = 'client backend' and (datname = current_database() or datname is null)"
-)
-"""Of `pg_stat_activity`: those whose transactions keep dead rows from being removed."""
 SNAPSHOT_OLD, SNAPSHOT_TOO_OLD = 300.0, 3600.0
 DEAD_ROWS = 500_000
 UNSEEN = 60.0
@@ -189,27 +185,21 @@ def clock(schema: str) -> Operation[list[Finding]]:
 
 
 def queues(schema: str) -> Operation[list[Finding]]:
-    rows = yield _ask("select queue, paused, available + due, workers from {schema}.queue_stats order by queue", schema)
-    unserved = [(queue, waiting) for queue, paused, waiting, workers in rows if waiting and not workers and not paused]
-    paused_ = [(queue, waiting) for queue, paused, waiting, _ in rows if paused and waiting]
-    found = [
-        Finding(
-            "queues",
-            "problem",
-            f"{counted(waiting, 'job')} in queue {queue}, which no live worker serves",
-            f"pgqueue worker -q {queue}",
-        )
-        for queue, waiting in unserved
-    ]
-    found += [
-        Finding(
-            "queues",
-            "warning",
-            f"queue {queue} is paused, with {counted(waiting, 'job')} in it",
-            f"pgqueue queues resume {queue}",
-        )
-        for queue, waiting in paused_
-    ]
+    found = []
+    for queue in (yield from overview.queues(schema)):
+        waiting = counted(queue.available + queue.due, "job")
+        if queue.capped & {"available", "due"}:
+            waiting = f"{queue.available + queue.due:,} jobs or more"
+        if queue.stopped == "paused" and (queue.available or queue.due):
+            text, fix = f"queue {queue.queue} is paused, with {waiting} in it", f"pgqueue queues resume {queue.queue}"
+            found.append(Finding("queues", "warning", text, fix))
+        elif queue.unserved:
+            text, fix = (
+                f"{waiting} in queue {queue.queue}, which no live worker serves",
+                f"pgqueue worker -q {queue.queue}",
+            )
+            found.append(Finding("queues", "problem", text, fix))
+    found.sort(key=lambda one: one.level)
     return found or [Finding("queues", "ok", "every queue with jobs that wait has a worker")]
 
 

@@ -6,18 +6,20 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from pgqueue.queries.statement import Statement, inline
+from pgqueue.queries import counting
+from pgqueue.queries.counting import Depth
+from pgqueue.queries.statement import Operation, Statement, inline
 
-# Rows that are counted in all: a few hundred milliseconds.
-LIVE_COUNTED, FAILED_COUNTED = 1_000_000, 100_000
+# Rows that tasks are counted in: the newest, as there is no index by task.
+TASKS_COUNTED = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class QueueCounts:
     """What waits and runs in a queue. `due` jobs are scheduled, and their time has come: no worker was there yet.
 
-    `retrying` are scheduled too. `capped`: there are more live jobs in all than are counted. `stopped` says in a word why
-    nothing of it begins: paused, or open (its circuit breaker); None where nothing stops it.
+    `retrying` are scheduled too. `capped` names the counts of which there is at least as much. `stopped` says in a word
+    why nothing of it begins: paused, or open (its circuit breaker); None where nothing stops it.
     """
 
     queue: str
@@ -32,7 +34,7 @@ class QueueCounts:
     oldest_waiting: timedelta | None
     workers: int
     slots: int
-    capped: bool
+    capped: frozenset[str]
 
     @property
     def unserved(self) -> bool:
@@ -40,48 +42,70 @@ class QueueCounts:
         return not self.workers and bool(self.available or self.due)
 
 
-def queues(schema: str, name: str | None = None) -> Statement[QueueCounts]:
-    """Of one queue, or of all by name."""
-    which = "where queue = %(name)s" if name is not None else ""
+def queues(schema: str, name: str | None = None) -> Operation[list[QueueCounts]]:
+    """Of one queue, or of all by name; nothing for one that nothing knows."""
+    known: dict[str, tuple[str | None, int, int, bool]] = {
+        queue: (stopped, workers, slots, is_set) for queue, stopped, workers, slots, is_set in (yield _known(schema))
+    }
+    names = [name] if name is not None else sorted({*known, *(yield from counting.queues(schema))})
+    depths = {depth.queue: depth for depth in (yield from counting.depths(schema, names))}
+    failed = yield from counting.failed(schema, names)
+    if name is None:
+        names = sorted({*names, *depths, *failed})
+    waited = dict((yield counting.oldest(schema, names)))
+    found = []
+    for queue in names:
+        depth = depths.get(queue, Depth(queue))
+        failures, more_failed = failed.get(queue, (0, False))
+        stopped, workers, slots, is_set = known.get(queue, (None, 0, 0, False))
+        live = depth.available or depth.running or depth.scheduled or depth.blocked
+        if name is not None and not (live or failures or workers or is_set):
+            continue
+        oldest = waited.get(queue)
+        found.append(
+            QueueCounts(
+                queue,
+                stopped,
+                depth.available,
+                depth.running,
+                depth.scheduled,
+                depth.due,
+                depth.retrying,
+                depth.blocked,
+                failures,
+                None if oldest is None else timedelta(seconds=oldest),
+                workers,
+                slots,
+                depth.capped | {"failed"} if more_failed else depth.capped,
+            )
+        )
+    return found
+
+
+def _known(schema: str) -> Statement[tuple[str, str | None, int, int, bool]]:
+    """(queue, what stops it, live workers that claim from it, their slots, whether it has settings)."""
     return Statement(
         inline(
-            "with seen as (select queue, state, run_at, attempt from {schema}.jobs "
-            f"{which} limit %(live)s), "
-            "live as (select queue, count(*) filter (where state = 'available') as available, "
-            "count(*) filter (where state = 'running') as running, count(*) filter (where state = 'scheduled') as scheduled, "
-            "count(*) filter (where state = 'scheduled' and run_at <= now()) as due, "
-            "count(*) filter (where state = 'scheduled' and attempt > 0) as retrying, "
-            "count(*) filter (where state = 'blocked') as blocked, "
-            "min(run_at) filter (where isfinite(run_at) and (state = 'available' or (state = 'scheduled' and run_at <= now()))) as oldest "
-            "from seen group by queue), "
-            f"failed as (select queue, count(*) as failed from (select queue from {{schema}}.failed_jobs {which} limit %(failed)s) f group by queue), "
-            "served as (select q.queue, count(*) as workers, sum(q.slots::int) as slots "
+            "with served as (select q.queue, count(*) as workers, sum(q.slots::int) as slots "
             "from {schema}.workers w, jsonb_each_text(w.queues) as q (queue, slots) "
             "where w.expires_at > now() and w.state = 'running' group by q.queue), "
-            "names as (select queue from live union select queue from failed union select queue from served "
-            "union select name from {schema}.queues) "
-            "select queue, case when coalesce(q.paused, false) then 'paused' "
-            "when exists (select from {schema}.breakers b where b.scope = 'queue' and b.name = names.queue and b.open_until > now()) then 'open' end, "
-            "coalesce(available, 0), coalesce(running, 0), coalesce(scheduled, 0), coalesce(due, 0), "
-            "coalesce(retrying, 0), coalesce(blocked, 0), coalesce(failed, 0), now() - oldest, coalesce(workers, 0), "
-            "coalesce(slots, 0), (select count(*) from seen) >= %(live)s "
-            "from names left join live using (queue) left join failed using (queue) left join served using (queue) "
-            "left join {schema}.queues q on q.name = names.queue "
-            "where %(name)s::text is null or queue = %(name)s order by queue",
+            "open as (select name from {schema}.breakers where scope = 'queue' and open_until > now()), "
+            "names as (select queue from served union select name from {schema}.queues union select name from open) "
+            "select n.queue, case when q.paused then 'paused' when o.name is not null then 'open' end, "
+            "coalesce(s.workers, 0), coalesce(s.slots, 0), q.name is not null from names n "
+            "left join served s using (queue) left join {schema}.queues q on q.name = n.queue "
+            "left join open o on o.name = n.queue",
             schema,
-        ),
-        {"name": name, "live": LIVE_COUNTED, "failed": FAILED_COUNTED},
-        _counts,
+        )
     )
-
-
-def _counts(row: tuple[Any, ...]) -> QueueCounts:
-    return QueueCounts(*row)
 
 
 @dataclass(frozen=True, slots=True)
 class TaskCounts:
-    """A task as workers have registered it, and its jobs. Without a `queue` nobody has: its jobs are orphans."""
+    """A task as workers have registered it, and its jobs. Without a `queue` nobody has: its jobs are orphans.
+
+    `capped` names the counts of which there is at least as much: they are of the newest jobs.
+    """
 
     name: str
     queue: str | None
@@ -96,23 +120,36 @@ class TaskCounts:
     live: int
     running: int
     failed: int
+    capped: frozenset[str]
 
 
 def tasks(schema: str, name: str | None = None) -> Statement[TaskCounts]:
     """Of one task, or of all by name."""
-    which = "where task = %(name)s" if name is not None else ""
     return Statement(
         inline(
-            "with live as (select task, count(*) as live, count(*) filter (where state = 'running') as running "
-            f"from (select task, state from {{schema}}.jobs {which} limit %(live)s) j group by task), "
-            f"failed as (select task, count(*) as failed from (select task from {{schema}}.failed_jobs {which} limit %(failed)s) f group by task), "
-            "names as (select name from {schema}.tasks union select task from live union select task from failed) "
+            "with seen as materialized (select task from {schema}.jobs order by id desc limit %(most)s), "
+            "live as (select task, count(*) as live from seen group by task), "
+            "held as (select j.task, count(*) as running from {schema}.claims c "
+            "join {schema}.jobs j on j.id = any (c.job_ids) and j.claim_id = c.id group by j.task), "
+            "broken as materialized (select task from {schema}.failed_jobs order by id desc limit %(most)s), "
+            "failed as (select task, count(*) as failed from broken group by task), "
+            "names as (select name from {schema}.tasks union select task from live union select task from held "
+            "union select task from failed) "
             "select names.name, t.queue, t.priority, t.max_attempts, t.timeout, t.unique_key, t.serial_key, t.on_failed, t.alias_of, "
-            "t.last_seen_at, coalesce(live, 0), coalesce(running, 0), coalesce(failed, 0) from names "
-            "left join {schema}.tasks t using (name) left join live on live.task = names.name left join failed on failed.task = names.name "
+            "t.last_seen_at, greatest(live, running, 0), coalesce(running, 0), coalesce(failed, 0), "
+            "(select count(*) from seen) = %(most)s, (select count(*) from broken) = %(most)s from names "
+            "left join {schema}.tasks t using (name) left join live on live.task = names.name left join held on held.task = names.name "
+            "left join failed on failed.task = names.name "
             "where %(name)s::text is null or names.name = %(name)s order by names.name",
             schema,
         ),
-        {"name": name, "live": LIVE_COUNTED, "failed": FAILED_COUNTED},
-        lambda row: TaskCounts(*row),
+        {"name": name, "most": TASKS_COUNTED},
+        _task_counts,
     )
+
+
+def _task_counts(row: tuple[Any, ...]) -> TaskCounts:
+    *values, more_live, more_failed = row
+    bounds = {"live": more_live, "failed": more_failed}
+    values.append(frozenset(count for count, is_bound in bounds.items() if is_bound))
+    return TaskCounts(*values)

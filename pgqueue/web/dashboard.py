@@ -178,4 +178,4 @@ class Dashboard:
     async def _live(self, request: Request) -> Response:
         if await self.visitor(request, self.sessions.read(request)) is None:
             return PlainTextResponse("Log in first.\n", 401)
-        return live.stream(self.pulse)
+        return live.stream(self.pulse, request)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 SOONEST, LATEST = 1.0, 30.0
@@ -12,34 +13,41 @@ SOONEST, LATEST = 1.0, 30.0
 SHARE = 150
 # A proxy closes what is silent for longer.
 KEEPS_ALIVE = 15.0
+TICK = b"event: tick\ndata: \n\n"
 
 
 class Pulse:
     """Ticks while somebody looks. All pages of a process tick together, so that they share what they read."""
 
-    def __init__(self, spent: Callable[[], float]) -> None:
+    def __init__(self, spent: Callable[[], float], sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self._spent = spent
+        self._sleep = sleep
         self._beat = asyncio.Event()
+        self._pause = SOONEST
         self._task: asyncio.Task[None] | None = None
         self._open = 0
 
-    async def ticks(self) -> AsyncIterator[bytes]:
-        """Server-sent events: `tick` now and at each beat."""
+    async def ticks(self, *, again: bool) -> AsyncIterator[bytes]:
+        """Server-sent events: `tick` at each beat, and at once for a page that was here before and is open `again`."""
         self._open += 1
         if self._task is None or self._task.done():
             self._beat = asyncio.Event()
             self._task = asyncio.get_running_loop().create_task(self._run())
+        # Taken before anything is sent: what beats while a page reads slowly is not missed.
+        beat = self._beat
         try:
-            yield b"event: tick\ndata: \n\n"
+            yield b"id: open\n\n"
+            if again:
+                yield TICK
             while True:
-                beat = self._beat
                 try:
                     async with asyncio.timeout(KEEPS_ALIVE):
                         await beat.wait()
                 except TimeoutError:
                     yield b": still here\n\n"
                 else:
-                    yield b"event: tick\ndata: \n\n"
+                    beat = self._beat
+                    yield TICK
         finally:
             self._open -= 1
             if not self._open and self._task is not None:
@@ -48,16 +56,17 @@ class Pulse:
                 ends.cancel()
 
     async def _run(self) -> None:
-        pause = SOONEST
         while True:
             before = self._spent()
-            await asyncio.sleep(pause)
+            await self._sleep(self._pause)
             # Not every tick costs the same: some read what others find.
-            pause = min(max((self._spent() - before) * SHARE, pause / 2, SOONEST), LATEST)
+            self._pause = min(max((self._spent() - before) * SHARE, self._pause / 2, SOONEST), LATEST)
             beat, self._beat = self._beat, asyncio.Event()
             beat.set()
 
 
-def stream(pulse: Pulse) -> Response:
+def stream(pulse: Pulse, request: Request) -> Response:
+    # What a page has that is not new here: the browser sends the last id that it was given.
+    again = "last-event-id" in request.headers
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(pulse.ticks(), media_type="text/event-stream", headers=headers)
+    return StreamingResponse(pulse.ticks(again=again), media_type="text/event-stream", headers=headers)

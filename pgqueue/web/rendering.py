@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pgqueue.web.visit import Visit
 
 # Counting ends here: what is more is said as that.
-CAP = 10_000
 NAVIGATION = (
     ("overview", "Overview"),
     ("queues", "Queues"),
@@ -45,7 +44,7 @@ class Renderer:
         )
         self._environment.filters.update(
             ago=ago,
-            capped=capped,
+            at_least=at_least,
             compact=compact,
             counted=counted,
             duration=duration,
@@ -56,7 +55,7 @@ class Renderer:
             pretty=lambda value, *told: pretty(value, redaction.knowing(value, *told)),
             redacted=redaction.text,
         )
-        self._environment.globals.update(cap=CAP, navigation=NAVIGATION, version=VERSION)
+        self._environment.globals.update(navigation=NAVIGATION, version=VERSION)
 
     def page(self, template: str, visit: Visit, values: Mapping[str, Any]) -> str:
         """A page, or for an open page that asks what of it is live."""
@@ -115,11 +114,6 @@ def figure(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.2g}"
 
 
-def capped(value: int | None) -> str:
-    """A count that ended at the cap is said as more than it."""
-    return "–" if value is None else f"{CAP:,}+" if value > CAP else f"{value:,}"
-
-
 def compact(value: float | None) -> str:
     """`1,234`, `12.3k`, `1.2M`: for tiles and charts."""
     if value is None:
@@ -128,6 +122,11 @@ def compact(value: float | None) -> str:
         if value >= size:
             return f"{value / (1e3 if unit == 'k' else size):.1f}".removesuffix(".0") + unit
     return figure(value)
+
+
+def at_least(counts: Any, name: str) -> str:
+    """One of several counts, of which `counts.capped` names those that are bounds: `100k+`."""
+    return compact(getattr(counts, name)) + ("+" if name in counts.capped else "")
 
 
 def line(value: Any, known: Known) -> str:

@@ -19,6 +19,8 @@ from pgqueue.web import reading
 from pgqueue.web.pages import jobs as pages
 from pgqueue.web.redaction import MASK
 from pgqueue.web.visit import Visit
+from pgqueue.worker import Worker
+from tests.integration.waiting import Gate
 from tests.web.conftest import Browser
 
 
@@ -100,6 +102,24 @@ async def test_a_filter_looks_back_a_bounded_way_and_the_next_page_further(
         older = re.search(r'href="([^"]+)" rel="next"', page)
         path = older[1].replace("&amp;", "&") if older else path
     assert seen == [rare]
+
+
+async def test_what_runs_is_listed_however_much_was_enqueued_after_it(
+    app: PgQueue, viewer: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(browsing, "LOOK_BACK", 5)
+    gate = Gate(app, "old", queue="old")
+    old = await app.aenqueue("old", tags=["vip"])
+    async with Worker(app, queues=["old"]):
+        await gate.enters()
+        await app.aenqueue_many([app.new_job("count", queue="old") for _ in range(10)])
+        page = (await viewer.get("/jobs?state=running")).text
+        tagged = (await viewer.get("/jobs?tag=vip")).text
+        gate.opened.set()
+    assert shown(page) == [old.id]
+    assert '>running<span class="count">1</span>' in page
+    # Of tags only the newest are counted.
+    assert '>running<span class="count">0+</span>' in tagged
 
 
 async def test_ticked_jobs_are_cancelled_promoted_and_redriven(

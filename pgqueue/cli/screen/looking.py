@@ -52,7 +52,7 @@ def look_of(app: PgQueue) -> Look[Snapshot]:
     def look(session: Session) -> Snapshot:
         schema = app.schema
         return Snapshot(
-            session.fetch(overview.queues(schema)),
+            session.run(overview.queues(schema)),
             {one.name: one for one in session.fetch(figures.by_queue(schema, LATELY))},
             session.fetch(running.running(schema, RUNNING)),
             [worker for worker in session.fetch(fleet.list_workers(schema)) if worker.alive],

@@ -84,9 +84,11 @@ def time(value: float | timedelta | None) -> Text:
 
 def _counted(title: str, of: str, *, from_width: int = 0) -> Column:
     style = STATES.get(of, "")
-    return Column(
-        title, lambda row: getattr(row.counts, of), lambda row: number(getattr(row.counts, of), style), True, from_width
-    )
+
+    def cell(row: QueueRow) -> Text:
+        return number(getattr(row.counts, of), style).append("+" if of in row.counts.capped else "")
+
+    return Column(title, lambda row: getattr(row.counts, of), cell, True, from_width)
 
 
 def _lately(title: str, of: Callable[[Summary], float | None], cell: Callable[[float | None], Text]) -> Column:

@@ -201,11 +201,11 @@ class Top(App[None]):
         text.append(printable(self._place), style=DIM)
         if snapshot is None:
             return text.append("  looking…", style=DIM)
-        capped = "+" if any(queue.capped for queue in snapshot.queues) else ""
+        capped = frozenset().union(*(queue.capped for queue in snapshot.queues))
         for name in TOTALS:
             count = snapshot.total(name)
             text.append(f"  {name} ", style=DIM)
-            text.append(f"{count:,}{capped if name != 'failed' else ''}", style=STATES[name] if count else DIM)
+            text.append(f"{count:,}{'+' if name in capped else ''}", style=STATES[name] if count else DIM)
         text.append("  a second ", style=DIM).append(f"{snapshot.per_second:,.1f}")
         slots = sum(sum(worker.queues.values()) for worker in snapshot.workers)
         text.append("  workers ", style=DIM).append(f"{len(snapshot.workers)} ({slots:,} slots)")

@@ -14,7 +14,7 @@ RUNNING, GROUPS, BUSIEST = 8, 6, 12
 
 
 async def show(visit: Visit) -> Response:
-    queues = await visit.fetch(overview.queues(visit.schema))
+    queues = await visit.read("queues", lambda: overview.queues(visit.schema))
     workers = [row for row in await visit.fetch(fleet.list_workers(visit.schema)) if row.alive]
     alerts = [
         row for row in await visit.fetch(alerting.list_alerts(visit.schema)) if row.state in ("firing", "pending")
@@ -35,7 +35,7 @@ async def show(visit: Visit) -> Response:
         oldest=max(waits, default=None),
         unserved=[queue for queue in queues if queue.unserved],
         stopped=[queue for queue in queues if queue.stopped],
-        capped=any(queue.capped for queue in queues),
+        capped=frozenset().union(*(queue.capped for queue in queues)),
         workers=workers,
         slots=sum(sum(worker.queues.values()) for worker in workers),
         alerts=alerts,

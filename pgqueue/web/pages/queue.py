@@ -20,7 +20,7 @@ RUNNING, READ, NEXT = 20, 2_000, 10
 
 async def show(visit: Visit) -> Response:
     name = data_name("queue", visit.path("name"))
-    counts = await visit.fetch(overview.queues(visit.schema, name))
+    counts = await visit.read(("queue", name), lambda: overview.queues(visit.schema, name))
     if not counts:
         raise NotFound(f"There is no queue {name}: no job, no worker and no setting has this name.")
     workers = [row for row in await visit.fetch(fleet.list_workers(visit.schema)) if name in row.queues and row.alive]

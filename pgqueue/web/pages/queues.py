@@ -12,7 +12,7 @@ from pgqueue.web.visit import Visit
 
 
 async def show(visit: Visit) -> Response:
-    queues = await visit.fetch(overview.queues(visit.schema))
+    queues = await visit.read("queues", lambda: overview.queues(visit.schema))
     return visit.render("queues.html", queues=queues, lately=await by_queue(visit))
 
 
