@@ -1,11 +1,12 @@
 """What open pages of the dashboard cost: `python -m benchmarks.tabs DSN [JOBS] [SECONDS]`.
 
-One worker drains JOBS (6,000,000) no-op jobs beside a dashboard in another process. For SECONDS (20) five pages are opened
-on it, each of which holds its stream and asks for what is new at each tick, as htmx does; then they are closed for as
-long, and so on until nothing is left. Each time with pages is held against the mean of the times before and after it,
-so that what drifts in a run counts for neither. Prints a line for each, and at the end the mean of the ratios with its
-standard error, and the share of the machine's processors that the dashboard and its connections took while pages were
-open; what is promised is a rate of 0.98. Whoever reads the pages here does so on the same processors, unlike a browser.
+One worker drains JOBS (6,000,000) no-op jobs beside a dashboard in another process. For SECONDS (20) five pages are
+opened on it, each of which holds its stream and asks for what is new at each tick, as htmx does; then they are closed
+for as long, and so on until nothing is left. Each time with pages is held against the mean of the times before and
+after it, so that what drifts in a run counts for neither. Prints a line for each, and at the end the mean of the ratios
+with its standard error, and the share of the machine's processors that the dashboard and its connections took while
+pages were open; what is promised is a rate of 0.98. Whoever reads the pages here does so on the same processors, unlike
+a browser.
 """
 
 from __future__ import annotations
