@@ -30,7 +30,8 @@ class DatabaseMetrics:
 
     Scrapes in between get what was found last. Each statement has two seconds, and counts stop at a bound: 100,000 rows
     shared by the queues, at least a hundred for each, and once more for those that have more. What could not be read is
-    left out, and `pgqueue_up` is 0 then; a scrape does not fail for it. Raises ConfigurationError for a time below zero.
+    left out, and `pgqueue_up` is 0 then; a scrape does not fail for it. Raises ConfigurationError for a time below
+    zero.
 
         body, content_type = DatabaseMetrics(app).exposition()
         REGISTRY.register(DatabaseMetrics(app, every=30))
