@@ -31,7 +31,7 @@
     return {
       width,
       height: 164,
-      padding: [10, 12, 0, 0],
+      padding: [10, 24, 0, 0],
       cursor: { y: false, points: { size: 6 } },
       legend: { live: true },
       scales: { x: { time: true }, y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
