@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from math import isinf
 from typing import TYPE_CHECKING, Any
 
 from pgqueue.breaker import Breaker, Counts, Of, State, Status, Thresholds, decide, kinds_of
@@ -45,6 +46,12 @@ class Known:
     @property
     def state(self) -> State:
         return self.status.state(self.now)
+
+    @property
+    def tries_in(self) -> float | None:
+        """Seconds until it lets a job be tried; None where it is not open, or until somebody closes it."""
+        until = self.status.open_until
+        return None if until is None or isinf(until) else max(0.0, until - self.now)
 
     @property
     def opens(self) -> bool:

@@ -5,8 +5,9 @@ These are figures, not a ledger: what a worker had counted and not yet written w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -57,12 +58,13 @@ class Tally:
 class Percentiles:
     """Times in seconds that 50, 95 and 99 of a hundred do not exceed; None where there was none.
 
-    Each is between half and twice the exact one.
+    Each is between half and twice the exact one. `counts` is how many there were by bucket of the histogram.
     """
 
     p50: float | None
     p95: float | None
     p99: float | None
+    counts: Mapping[int, int] = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,4 +300,16 @@ def _summary(row: tuple[Any, ...]) -> Summary:
 
 def _percentiles(buckets: Sequence[int] | None, times: Sequence[int] | None) -> Percentiles:
     counts = dict(zip(buckets or (), times or (), strict=True))
-    return Percentiles(percentile(counts, 50), percentile(counts, 95), percentile(counts, 99))
+    return _of_counts(counts)
+
+
+def together(parts: Iterable[Percentiles]) -> Percentiles:
+    """The percentiles of all times that several were made of."""
+    counts: Counter[int] = Counter()
+    for part in parts:
+        counts.update(part.counts)
+    return _of_counts(counts)
+
+
+def _of_counts(counts: Mapping[int, int]) -> Percentiles:
+    return Percentiles(percentile(counts, 50), percentile(counts, 95), percentile(counts, 99), counts)

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from pgqueue.errors import ArgumentError
 from pgqueue.limit import Limit
 from pgqueue.queries.statement import Statement, inline
+from pgqueue.template import checked_template
 
 Scope = Literal["queue", "task"]
+# Of a gate, as `gate_name` of SQL has it.
+VALUE_LENGTH = 500
 Templates = Mapping[tuple[str, str], Collection[str]]
 """By scope and name the keys of the limits that there are; an empty one is a limit for all jobs."""
 
@@ -161,8 +165,16 @@ def set_paused(
 ) -> Statement[Any]:
     """Pause or resume a queue, a task, one value of a limit's key, or a serial key of a queue.
 
-    One row: None of a pause, of a resume whether anything was paused.
+    One row: None of a pause, of a resume whether anything was paused. Raises ArgumentError for a value that no key has,
+    and ConfigurationError for a key that is no template.
     """
+    if key is not None:
+        checked_template(key, "key")
+    for what, given in (("value", value), ("serial_key", serial_key)):
+        if given is not None and not 1 <= len(given) <= VALUE_LENGTH:
+            raise ArgumentError(
+                f"{what}={given[:60]!r} has {len(given):,} characters: use 1 to {VALUE_LENGTH}, as many as a key may have"
+            )
     verb = "pause" if paused else "resume"
     return Statement(
         inline(

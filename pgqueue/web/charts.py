@@ -140,7 +140,7 @@ def _a_minute(count: int, point: Throughput) -> float | None:
 
 def _times(id_: str, title: str, points: Sequence[Latency], of: Callable[[Latency], Percentiles]) -> Chart:
     known = [of(point) for point in points]
-    found = [one for one in known if one.p50 is not None]
+    whole = figures.together(known)
     series = [
         {
             "label": name,
@@ -151,8 +151,8 @@ def _times(id_: str, title: str, points: Sequence[Latency], of: Callable[[Latenc
         }
         for name, kind in PERCENTILES.items()
     ]
-    said = ", ".join(f"{name} {duration(getattr(found[-1], name))}" for name in PERCENTILES) if found else ""
-    return Chart(id_, title, said, _data(points, series if found else [], "s"))
+    said = ", ".join(f"{name} {duration(getattr(whole, name))}" for name in PERCENTILES) if whole.counts else ""
+    return Chart(id_, title, said, _data(points, series if whole.counts else [], "s"))
 
 
 def _data(points: Sequence[Throughput] | Sequence[Latency], series: list[dict[str, Any]], unit: str) -> dict[str, Any]:

@@ -93,6 +93,10 @@ async def _answer(dashboard: Dashboard, endpoint: Endpoint, request: Request) ->
         return _said(visit, endpoint, 409, "In use", f"{_first_line(error)}: nothing was changed; try again")
     except pg_errors.InsufficientPrivilege as error:
         return _said(visit, endpoint, 403, "Not granted", f"The database refuses it: {_first_line(error)}")
+    except pg_errors.DataError as error:
+        # What only SQL has looked at: its functions say what they take in the hint.
+        hint = f" {error.diag.message_hint}" if error.diag.message_hint else ""
+        return _said(visit, endpoint, 400, "Not possible", f"{_first_line(error)}.{hint}")
     except UNREACHABLE as error:
         logger.warning("PostgreSQL did not answer: %s", error)
         return visit.render("error.html", status=503, title="No database", text=_first_line(error))

@@ -81,6 +81,19 @@ async def test_the_lists_of_queues_and_tasks_tell_of_the_last_hour(dsn: str, app
     assert "25.0%" in row[1]
 
 
+async def test_the_percentiles_beside_a_chart_are_those_of_its_whole_time(
+    dsn: str, app: PgQueue, viewer: Browser
+) -> None:
+    app.enqueue("send", queue="email")
+    ran(dsn, "email", "send", 50, ago=600, seconds=100.0)
+    ran(dsn, "email", "send", 50, seconds=0.001)
+    page = (await viewer.get("/queues/email")).text
+    said = re.search(r'Ran <span class="quiet">p50 ([^,]+), p95 ([^,]+), p99 ([^<]+)</span>', page)
+    assert said is not None
+    assert (said[1].endswith(" ms"), said[2]) == (True, said[3])
+    assert "min" in said[2] or said[2].endswith(" s")
+
+
 def test_a_step_that_goes_on_counts_as_far_as_it_has_gone() -> None:
     def last(after: float) -> float | None:
         point = Throughput(datetime(2026, 11, 23, tzinfo=UTC), 60, after, 30, 0, 0, 0, 0)

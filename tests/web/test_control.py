@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 import pytest
 
 from pgqueue import Breaker, Limit, PgQueue
@@ -54,6 +56,8 @@ async def test_a_task_and_a_value_of_a_key_are_paused_and_go_on(app: PgQueue, op
     assert await operator.act("/limits/task/charge/resume", value) == "Resumed 7 of task charge."
     answer = await operator.post("/limits/task/charge/pause", {"key": "{customer}"}, on="/tasks/charge")
     assert "both or none" in (await operator.get(answer.headers["location"])).text
+    answer = await operator.post("/limits/task/charge/pause", {**value, "value": "7" * 5_000}, on="/tasks/charge")
+    assert "has 5,000 characters: use 1 to 500" in (await operator.get(answer.headers["location"])).text
     assert (await operator.post("/limits/shop/charge/pause")).status_code in (303, 404)
 
 
@@ -63,7 +67,8 @@ async def test_a_breaker_is_opened_closed_and_reset(app: PgQueue, operator: Brow
     assert "is open" in await operator.act("/breakers/queue/money/open", {"duration": "10m"})
     [row] = app.breakers.list()
     assert (row.state, row.reason) == ("open", "by otto")
-    assert "its circuit breaker is open" in (await operator.get("/queues/money")).text.lower()
+    assert "its circuit breaker is open" in (page := (await operator.get("/queues/money")).text.lower())
+    assert "tries a job in 10 min" in page
     assert "is closed" in await operator.act("/breakers/queue/money/close")
     assert "has forgotten" in await operator.act("/breakers/queue/money/reset")
     answer = await operator.post("/breakers/queue/other/close", on="/queues/money")
@@ -102,8 +107,13 @@ async def test_an_operator_enqueues_a_job_and_what_is_wrong_is_said(app: PgQueue
     again = await operator.act("/tasks/send/enqueue", {"arguments": '{"to": "a@b.c"}', "key": "k"})
     assert "holds the key already" in again
     for wrong in ("{", '{"whom": "x"}', '{"to": "x", "copies": "many"}', "[]"):
-        answer = await operator.post("/tasks/send/enqueue", {"arguments": wrong}, on="/tasks/send")
-        assert 'class="message error"' in (await operator.get(answer.headers["location"])).text
+        given = {"arguments": wrong, "key": "typed"}
+        answer = await operator.post("/tasks/send/enqueue", given, on="/tasks/send")
+        assert (answer.status_code, 'class="message error"' in answer.text) == (400, True)
+        # What was written is still there, and nothing asks for the page anew.
+        assert f">{escape(wrong, quote=True)}</textarea>" in answer.text.replace("&#34;", "&quot;")
+        assert 'value="typed"' in answer.text
+        assert "hx-get" not in answer.text
     assert app.jobs.count() == 1
 
 

@@ -38,6 +38,8 @@ async def test_what_a_child_that_fails_does_is_said(app: PgQueue, viewer: Browse
 
 
 async def test_an_operator_cancels_it_after_a_question(app: PgQueue, operator: Browser, order: int) -> None:
+    page = (await operator.get(f"/flows/{order}")).text
+    assert (f'href="/flows/{order}/cancel"' in page, "Retry failed jobs" in page) == (True, False)
     assert "It has 2 live jobs" in (await operator.get(f"/flows/{order}/cancel")).text
     assert await operator.act(f"/flows/{order}/cancel") == f"Cancelled 2 jobs of flow {order}."
     [charge, ship] = app.flows.jobs(order)
@@ -45,6 +47,7 @@ async def test_an_operator_cancels_it_after_a_question(app: PgQueue, operator: B
     assert app.jobs.get(charge.job_id).reason == "cancelled by otto"
     [noted] = app.database.fetch(auditing.entries(app.schema, 9))
     assert (noted.action, noted.target) == ("cancel_flow", str(order))
+    assert f'href="/flows/{order}/cancel"' not in (await operator.get(f"/flows/{order}")).text
 
 
 async def test_its_failed_jobs_are_redriven(app: PgQueue, operator: Browser, order: int) -> None:

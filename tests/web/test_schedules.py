@@ -76,6 +76,11 @@ async def test_an_admin_adds_one_after_a_look_at_its_times(app: PgQueue, admin: 
     form = (await admin.get("/schedule-form?name=acme-weekly")).text
     assert 'value="0 9 * * MON"' in form
     assert 'value="7200"' in form
+    again = await admin.post("/schedule-form", {**fields, "cron": "@daily"}, on="/schedule-form")
+    assert "there is a schedule acme-weekly already" in again.text
+    assert app.schedules.get("acme-weekly").cron == "0 9 * * MON"
+    changed = {**fields, "cron": "@daily", "changes": "acme-weekly"}
+    assert "At 00:00" in await admin.act("/schedule-form", changed, on="/schedule-form?name=acme-weekly")
 
 
 @pytest.mark.parametrize(
@@ -133,6 +138,7 @@ async def test_what_a_schedule_hides_is_in_no_form_and_no_audit_row_and_stays(
     assert "password, url stay" in page.text
     [noted] = app.database.fetch(auditing.entries(app.schema, 9, target="pull"))
     assert "arguments" not in noted.detail
+    fields["changes"] = "pull"
     await admin.act("/schedule-form", {**fields, "arguments": '{"n": 2}', "keeps": "1"}, on="/schedule-form")
     assert app.schedules.get("pull").args == {**args, "n": 2}
     await admin.act("/schedule-form", {**fields, "arguments": '{"n": 3}'}, on="/schedule-form")

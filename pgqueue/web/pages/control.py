@@ -15,6 +15,7 @@ from pgqueue.queries import breakers, limits
 from pgqueue.queries.breakers import Known
 from pgqueue.queries.limits import LimitRow
 from pgqueue.queries.statement import Statement
+from pgqueue.task.declaring import check_key
 from pgqueue.web.fields import optional, whole
 from pgqueue.web.routing import action
 from pgqueue.web.visit import NotFound, Visit
@@ -53,6 +54,8 @@ async def set_limit(visit: Visit) -> Response:
     )
     if limit.fair and scope == "task":
         raise ArgumentError("fair shares the slots of a queue: set it there")
+    if limit.key is not None and scope == "task" and (code := visit.app.tasks.named(name)) is not None:
+        check_key(name, limit.key, code.signature.names)
     said = {"concurrency": limit.concurrency, "rate": visit.field("rate"), "burst": limit.burst, "key": key}
     await visit.perform("set_limit", f"{scope} {name}", limits.change(visit.schema, scope, name, limit), **said)
     return _back(visit, f"The limit of {scope} {name} is set: it holds from the next claim on.")

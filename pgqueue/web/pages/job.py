@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from pgqueue.errors import ArgumentError
 from pgqueue.job import ENDED, Job
+from pgqueue.journal import LINES as KEPT
 from pgqueue.queries import beside, deleting, explaining, flows, inspecting, journaling
 from pgqueue.queries.beside import Process
 from pgqueue.web.fields import json_object, optional, whole
@@ -62,6 +63,7 @@ async def show(visit: Visit) -> Response:
         job=job,
         reasons=why.reasons,
         progress=progress[0] if progress else None,
+        kept=KEPT,
         lines=lines,
         flow=flow[0] if flow else None,
         family=[one for one in (("child", "It waits for", children), ("parent", "It runs before", parents)) if one[2]],

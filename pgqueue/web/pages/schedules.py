@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from starlette.responses import Response
 
 from pgqueue.english import in_words
-from pgqueue.errors import ConfigurationError, PgQueueError
+from pgqueue.errors import ArgumentError, ConfigurationError, PgQueueError
 from pgqueue.names import data_name
 from pgqueue.policy import CatchUp, Overlap, Policy
 from pgqueue.queries import scheduling
@@ -114,7 +114,7 @@ async def form(visit: Visit) -> Response:
         row = await _named(visit, name)
         hidden = _hidden(visit, row)
         given |= _written(row, {name: value for name, value in row.args.items() if name not in hidden})
-    return _form(visit, given, hidden=hidden, keeps=True)
+    return _form(visit, given, hidden=hidden, keeps=True, changes=name)
 
 
 async def save(visit: Visit) -> Response:
@@ -123,9 +123,15 @@ async def save(visit: Visit) -> Response:
     keeps = visit.field("keeps") is not None
     rows = await visit.fetch(scheduling.list_schedules(visit.schema, given["name"])) if keeps else []
     kept = {name: row.args[name] for row in rows for name in _hidden(visit, row)}
-    found: dict[str, Any] = {"hidden": sorted(kept), "keeps": keeps}
+    changes = visit.field("changes")
+    found: dict[str, Any] = {"hidden": sorted(kept), "keeps": keeps, "changes": changes}
     try:
         schedule = _schedule(visit, kept)
+        others = await visit.fetch(scheduling.list_schedules(visit.schema, schedule.name))
+        if schedule.name != changes and any(other.source == "live" for other in others):
+            raise ArgumentError(
+                f"there is a schedule {schedule.name} already: change it on its page, or choose another name"
+            )
         [now] = await visit.fetch(scheduling.now(visit.schema))
         row = schedule.row(now)
         if visit.field("look") is not None:
@@ -141,7 +147,7 @@ async def save(visit: Visit) -> Response:
 
 
 def _form(visit: Visit, given: dict[str, str], *, status: int = 200, **found: Any) -> Response:
-    values = {"wrong": None, "words": None, "times": [], "hidden": [], "keeps": True, **found}
+    values = {"wrong": None, "words": None, "times": [], "hidden": [], "keeps": True, "changes": None, **found}
     choices = {"catch_up": get_args(CatchUp), "overlap": get_args(Overlap)}
     return visit.render("schedule_form.html", status=status, given=given, choices=choices, **values)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
+from pgqueue.errors import PgQueueError
 from pgqueue.names import data_name
 from pgqueue.queries import browsing, failures, overview
 from pgqueue.queries.failures import FailureFilter
@@ -16,6 +17,7 @@ from pgqueue.web.visit import NotFound, Visit
 from pgqueue.wording import duration_of
 
 NEWEST, GROUPS = 15, 10
+FIELDS = ("arguments", "queue", "priority", "delay", "key")
 
 
 async def show(visit: Visit) -> Response:
@@ -24,6 +26,11 @@ async def show(visit: Visit) -> Response:
 
 
 async def one(visit: Visit) -> Response:
+    return await _shown(visit)
+
+
+async def _shown(visit: Visit, wrong: str | None = None) -> Response:
+    """The page of a task; `wrong` is what is wrong with the form to enqueue one, which then has what was written."""
     name = data_name("task", visit.path("name"))
     known = visit.app.tasks.named(name)
     counts = await visit.fetch(overview.tasks(visit.schema, name))
@@ -35,6 +42,11 @@ async def one(visit: Visit) -> Response:
     args = dict(await visit.fetch(failures.args_of(visit.schema, [group.newest for group in groups])))
     return visit.render(
         "task.html",
+        status=200 if wrong is None else 400,
+        # The address of what was sent has no page to ask again.
+        **({} if wrong is None else {"layout": "still.html"}),
+        wrong=wrong,
+        given={field: visit.field(field) or "" for field in FIELDS},
         name=name,
         task=counts[0] if counts else None,
         control=await control(visit, "task", name),
@@ -48,14 +60,17 @@ async def one(visit: Visit) -> Response:
 
 async def enqueue(visit: Visit) -> Response:
     name = data_name("task", visit.path("name"))
-    options = {
-        "queue": visit.field("queue"),
-        "priority": optional(visit, "priority", whole),
-        "delay": optional(visit, "delay", duration_of),
-        "key": visit.field("key"),
-    }
-    given = {option: value for option, value in options.items() if value is not None}
-    new = visit.app.new_job(name, optional(visit, "arguments", json_object) or {}, **given)
+    try:
+        options = {
+            "queue": visit.field("queue"),
+            "priority": optional(visit, "priority", whole),
+            "delay": optional(visit, "delay", duration_of),
+            "key": visit.field("key"),
+        }
+        given = {option: value for option, value in options.items() if value is not None}
+        new = visit.app.new_job(name, optional(visit, "arguments", json_object) or {}, **given)
+    except PgQueueError as error:
+        return await _shown(visit, str(error))
     async with visit.acting("enqueue", name, **given) as conn:
         [job] = await visit.app.inserter.ainsert([new], conn)
     text = f"Job {job.id} is enqueued." if job.created else f"Job {job.id} holds the key already: nothing was enqueued."

@@ -47,12 +47,18 @@
           fill: one.fill ? colour(`${one.kind}-soft`) : undefined,
           width: 1.5,
           dash: one.dash,
-          points: { show: false },
+          points: { show: true, filter: alone, size: 4 },
           spanGaps: false,
           value: (_, value) => written(value, data.unit),
         })),
       ],
     };
+  }
+
+  // Lines join neighbours: what has none is a point.
+  function alone(plot, series) {
+    const values = plot.data[series];
+    return values.flatMap((value, at) => (value != null && values[at - 1] == null && values[at + 1] == null ? [at] : []));
   }
 
   function draw(place) {
