@@ -42,6 +42,23 @@ def write(schema: str, worker: UUID, told: Sequence[Told]) -> Statement[Any]:
     )
 
 
+def note(schema: str, lines: Sequence[tuple[int, int, str]]) -> Statement[Any]:
+    """Lines of pgqueue's own, of the level warning, on (job, attempt)."""
+    return Statement(
+        inline(
+            "insert into {schema}.job_logs (job_id, attempt, logged_at, level, message) "
+            "select job_id, attempt, clock_timestamp(), 'warning', line "
+            "from unnest(%(ids)s::bigint[], %(attempts)s::int[], %(lines)s::text[]) g (job_id, attempt, line)",
+            schema,
+        ),
+        {
+            "ids": array(id_ for id_, _, _ in lines),
+            "attempts": array(attempt for _, attempt, _ in lines),
+            "lines": texts(line for _, _, line in lines),
+        },
+    )
+
+
 def progress(schema: str, job_id: int) -> Statement[Progress]:
     return Statement(
         inline("select percent, message from {schema}.job_progress where job_id = %(id)s", schema),

@@ -155,11 +155,16 @@ class Visit:
             return done
 
     @asynccontextmanager
-    async def acting(self, action: str, target: str, **detail: Any) -> AsyncIterator[Any]:
-        """A connection in a transaction that has noted the action: for the verbs of the app, as their `using`."""
+    async def acting(
+        self, action: str, target: str, told: Mapping[str, Any] | None = None, **detail: Any
+    ) -> AsyncIterator[Any]:
+        """A connection in a transaction that notes the action at its end: for the verbs of the app, as their `using`.
+
+        `told` is noted too, as it is then: what only the doing shows.
+        """
         async with self.dashboard.reader.acting() as conn:
-            await afetch(conn, self._record(action, target, detail, "done"))
             yield conn
+            await afetch(conn, self._record(action, target, {**detail, **(told or {})}, "done"))
 
     async def perform_each(
         self, action: str, target: str, steps: Generator[Operation[Any], Any, Result], **detail: Any

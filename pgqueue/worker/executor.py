@@ -34,6 +34,9 @@ logger = logging.getLogger("pgqueue.worker")
 
 
 COMPLETED = Completed()
+GIVEN_BACK = (
+    "given back while it ran, since its worker stopped or may have lost its lease: it runs again as the same attempt"
+)
 
 
 class Finish(Protocol):
@@ -165,6 +168,8 @@ class Executor:
                     outcome = Failed("interrupted", AttemptError.of(error))
                 case _:
                     outcome = None
+                    # Else nobody would see that it has begun before.
+                    (job.context or self._make_context(job)).log(GIVEN_BACK, "warning")
         except BaseException as error:
             outcome = self._decide(task, job, error)
         if job.context is not None:

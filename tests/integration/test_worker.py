@@ -458,6 +458,8 @@ async def test_giving_back_interrupts_and_uses_no_attempt(app: PgQueue) -> None:
         worker.give_back()
     after = await job.arefresh()
     assert (after.state, after.attempt, after.errors) == ("available", 0, ())
+    [line] = await asyncio.to_thread(app.jobs.logs, job.id)
+    assert (line.level, line.attempt, "runs again as the same attempt" in line.message) == ("warning", 1, True)
 
 
 async def test_what_outlasts_the_shutdown_timeout_is_given_back(app: PgQueue) -> None:

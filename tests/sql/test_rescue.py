@@ -123,6 +123,9 @@ def test_among_several_nobody_is_blamed_and_all_go_back_to_their_places(db: Conn
         row = job_row(db, id_)
         assert (row["state"], row["attempt"], row["crashes"], row["suspicions"]) == ("available", 0, 0, 1)
         assert (row["position"], row["errors"]) == (place, None)
+        [line] = rows(db, "select attempt, level, message from pgqueue.job_logs where job_id = %(id)s", id=id_)
+        assert (line["attempt"], line["level"]) == (1, "warning")
+        assert "among others: it runs again" in line["message"]
 
 
 def test_a_worker_with_two_claims_of_one_job_each_was_not_running_one_alone(db: Connection) -> None:

@@ -253,6 +253,17 @@ async def test_a_waiting_job_is_edited_and_its_secrets_stay(app: PgQueue, admin:
     edited = app.jobs.get(job.id)
     assert (dict(edited.args), edited.queue, edited.priority) == ({"to": "d@e.f", "password": "hunter22"}, "other", -4)
     assert edited.run_at < job.run_at
+    [noted] = app.database.fetch(auditing.entries(app.schema, 1))
+    assert noted.detail.pop("run_at").startswith(f"{job.run_at} → ")  # type: ignore[attr-defined]
+    assert noted.detail == {
+        "queue": "default → other",
+        "priority": "0 → -4",
+        "argument to": '"a@b.c" → "d@e.f"',
+        "argument copies": "2 → nothing",
+    }
+    await admin.act(f"{at}/edit", {"arguments": '{"password": "hunter23"}', "max_attempts": "7"}, on=f"{at}/edit")
+    [noted] = app.database.fetch(auditing.entries(app.schema, 1))
+    assert noted.detail == {"max_attempts": "25 → 7", "argument password": f"{MASK} → {MASK}"}
     for wrong, said in (
         ({"arguments": "{"}, "no JSON"),
         ({"priority": "x"}, "no whole number"),

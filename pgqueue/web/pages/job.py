@@ -19,6 +19,7 @@ from pgqueue.queries import beside, deleting, explaining, flows, inspecting, jou
 from pgqueue.queries.beside import Process
 from pgqueue.web.fields import json_object, optional, whole
 from pgqueue.web.options import said
+from pgqueue.web.redaction import MASK
 from pgqueue.web.rendering import duration
 from pgqueue.web.routing import action, page
 from pgqueue.web.traces import trace_of
@@ -28,6 +29,9 @@ from pgqueue.wording import duration_of, moment_of
 LINES = 200
 # Parents, children, steps and effects.
 LISTED = 50
+# Of a changed argument in the audit log; and how one that is not there is written.
+VALUE = 200
+LEFT_OUT = "nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,9 @@ async def ask_edit(visit: Visit) -> Response:
 async def edit(visit: Visit) -> Response:
     id_ = visit.path_id()
     when = optional(visit, "when", _moment_or_duration)
-    async with visit.acting("edit_job", str(id_), unset=visit.field("unset"), queue=visit.field("queue")) as conn:
+    before = inspecting.found(await _rows(visit), f"with id {id_}")
+    told: dict[str, str] = {}
+    async with visit.acting("edit_job", str(id_), told) as conn:
         job = await visit.app.jobs.aedit(
             id_,
             optional(visit, "arguments", json_object),
@@ -123,6 +129,7 @@ async def edit(visit: Visit) -> Response:
             delay=when if isinstance(when, float) else None,
             using=conn,
         )
+        told.update(_changes(visit, before, job))
     unchecked = (
         "" if visit.app.tasks.named(job.task) else " The code of its task is not here: arguments were not checked."
     )
@@ -176,13 +183,35 @@ async def repeat(visit: Visit) -> Response:
     if job.unreadable and "args" in job.unreadable:
         raise ArgumentError(f"the arguments of job {job.id} cannot be read: {job.unreadable['args']}")
     new = visit.app.new_job(job.task, dict(job.args), queue=job.queue, priority=job.priority)
-    async with visit.acting("repeat_job", str(job.id)) as conn:
+    told: dict[str, int] = {}
+    async with visit.acting("repeat_job", str(job.id), told) as conn:
         [made] = await visit.app.inserter.ainsert([new], conn)
+        told["job"] = made.id
     return visit.back(f"Job {made.id} is enqueued like job {job.id}.", visit.url("job", id=made.id))
 
 
 async def _rows(visit: Visit) -> list[Job]:
     return await visit.fetch(inspecting.job(visit.schema, visit.path_id()))
+
+
+def _changes(visit: Visit, before: Job, after: Job) -> dict[str, str]:
+    """What an edit has changed, from what to what; of secrets only that they were."""
+    found = {}
+    for name in ("queue", "priority", "max_attempts", "run_at"):
+        old, new = getattr(before, name), getattr(after, name)
+        if old != new:
+            found[name] = f"{old} → {new}"
+    redaction = visit.dashboard.redaction
+    shown = redaction.shown(before.args), redaction.shown(after.args)
+    for name in sorted(before.args.keys() | after.args.keys()):
+        old, new = before.args.get(name, LEFT_OUT), after.args.get(name, LEFT_OUT)
+        if old != new:
+            texts = [
+                LEFT_OUT if value is LEFT_OUT else json.dumps(value, default=str)[:VALUE] if name in safe else MASK
+                for value, safe in zip((old, new), shown, strict=True)
+            ]
+            found[f"argument {name}"] = " → ".join(texts)
+    return found
 
 
 def timeline(job: Job) -> list[Step]:

@@ -66,8 +66,10 @@ async def run(visit: Visit) -> Response:
     row = await _row(visit)
     [now] = await visit.fetch(scheduling.now(visit.schema))
     made = job_of(row, now)
-    async with visit.acting("run_schedule", row.name) as conn:
+    told: dict[str, int | None] = {}
+    async with visit.acting("run_schedule", row.name, told) as conn:
         [job] = await visit.app.inserter.ainsert([made], conn)
+        told["job"] = job.id
     return visit.back(f"Job {job.id} is enqueued; the schedule's own times stay.", visit.url("job", id=job.id))
 
 
@@ -140,6 +142,8 @@ async def save(visit: Visit) -> Response:
             return _form(visit, given, words=in_words(row), times=times, **found)
         declaring = visit.app.schedules.declaring([schedule])
         said = {name: text for name, text in given.items() if text and name != "arguments"}
+        # Their values may be secrets.
+        said |= {"argument names": ", ".join(sorted(row.args))} if row.args else {}
         await visit.perform("upsert_schedule", schedule.name, declaring, **said)
     except PgQueueError as error:
         return _form(visit, given, wrong=str(error), status=400, **found)

@@ -71,8 +71,10 @@ async def enqueue(visit: Visit) -> Response:
         new = visit.app.new_job(name, optional(visit, "arguments", json_object) or {}, **given)
     except PgQueueError as error:
         return await _shown(visit, str(error))
-    async with visit.acting("enqueue", name, **given) as conn:
+    told: dict[str, int | None] = {}
+    async with visit.acting("enqueue", name, told, **given) as conn:
         [job] = await visit.app.inserter.ainsert([new], conn)
+        told["job"] = job.id
     text = f"Job {job.id} is enqueued." if job.created else f"Job {job.id} holds the key already: nothing was enqueued."
     return visit.back(text, visit.url("job", id=job.id))
 
