@@ -17,7 +17,7 @@ COMMANDS = [
     Entry("jobs", "List, show, cancel and promote jobs.", "Operate"),
     Entry("failed", "List, redrive and purge failed jobs.", "Operate"),
     Entry("queues", "List, pause and resume queues.", "Operate"),
-    Entry("limits", "List, set, lift, pause and resume limits.", "Operate"),
+    Entry("limits", "List, set, remove, pause and resume limits.", "Operate"),
     Entry("breakers", "List, set, open, close and reset circuit breakers.", "Operate"),
     Entry("flows", "List, show, cancel and retry flows.", "Operate"),
     Entry("schedules", "List, run, pause and remove schedules.", "Operate"),

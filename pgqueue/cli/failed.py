@@ -17,6 +17,7 @@ from pgqueue.cli.options import limit_option, operates, target_options, watch_op
 from pgqueue.cli.output import note
 from pgqueue.cli.target import Target
 from pgqueue.errors import JobNotFound
+from pgqueue.limit import per_second
 from pgqueue.wording import counted, listed
 
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ def bulk(*options: Callable[[Any], Any]) -> Callable[[Callable[..., None]], clic
         @operates
         @wraps(verb)
         def act(target: Target, job_ids: tuple[int, ...], yes: bool, dry_run: bool, **given: Any) -> None:
+            # A rehearsal says what would be refused too.
+            per_second(given.get("rate"))
             app = target.database_app()
             where = full_names(app, {name: given.pop(name) for name in FILTERS})
             ids = chosen(app, job_ids, everything=given.pop("all"), limit=given.pop("limit"), **where)

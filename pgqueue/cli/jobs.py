@@ -91,7 +91,7 @@ def cancel(target: Target, job_ids: tuple[int, ...], why: str, yes: bool, **wher
         confirm(f"Cancel {counted(len(ids), 'job')}?", yes=yes)
     done = in_batches("Cancelling", ids, lambda batch: len(app.jobs.cancel(batch, why=why)))
     refuse_none(job_ids, done, "live")
-    note(f"Cancelled {counted(done, 'job')}{_of(done, ids, 'had ended')}.")
+    note(f"Cancelled {counted(done, 'job')}{_of(done, ids, 'had ended, or are not known')}.")
 
 
 @command.command()
@@ -129,6 +129,10 @@ def edit(
     task = app.tasks.named(app.jobs.get(job_id).task)
     named = parse_arguments(arguments, frozenset() if task is None else texts(task))
     changed = {name: value for name, value in {**given, "run_at": at}.items() if value not in (None, ())}
+    if not named and not changed:
+        raise click.UsageError(
+            "nothing is to change: give NAME=VALUE, --unset, --queue, --priority, --max-attempts, --at or --delay"
+        )
     job = app.jobs.edit(job_id, named, **changed)
     if task is None and (named or given["unset"]):
         note(f"The arguments were not checked: the code of {job.task} is not at hand; -a MODULE:APP reads it.")

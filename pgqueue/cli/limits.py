@@ -24,7 +24,7 @@ COUNT = click.IntRange(1, 2**31 - 1)
 @click.group("limits")
 @target_options
 def command() -> None:
-    """List, set, lift, pause and resume limits of queues and tasks, and serial keys."""
+    """List, set, remove, pause and resume limits of queues and tasks, and serial keys."""
 
 
 def _of_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -54,6 +54,8 @@ def set_up(form: Format, level: str, *, verbose: bool = False) -> None:
     own.handlers = [handler]
     own.propagate = False
     own.setLevel("DEBUG" if verbose else level.upper())
+    # It tells of each try that fails; whoever waits for a connection says so once.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     root = logging.getLogger()
     if not root.handlers:
         root.addHandler(handler)

@@ -73,7 +73,7 @@ def command(
     try:
         from pgqueue.web.access import ProxyHeader, read_users
         from pgqueue.web.dashboard import Dashboard
-        from pgqueue.web.serving import serve
+        from pgqueue.web.serving import listening, serve
     except ImportError as error:
         raise ConfigurationError(f"{EXTRA} ({error})") from error
     from pgqueue.cli import logs
@@ -95,8 +95,9 @@ def command(
         redact=redact,
         trace_url=trace_url,
     )
-    note(greeting(app, host, port, asks=dashboard.is_closed))
-    serve(dashboard, host, port, proxies=proxy)
+    with listening(dashboard, host, port) as listener:
+        note(greeting(app, host, listener.getsockname()[1], asks=dashboard.is_closed))
+        serve(dashboard, listener, proxies=proxy)
 
 
 def user_line(given: str) -> str:
@@ -104,6 +105,8 @@ def user_line(given: str) -> str:
     from pgqueue.web.access import User, hashed
 
     name, _, role = given.partition(":")
+    # Before the password is asked for.
+    User(name, role or "viewer", hashed(name))  # type: ignore[arg-type]
     if sys.stdin.isatty():
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     else:

@@ -390,6 +390,8 @@ def _edit(
     )
     if change == Edit():
         raise ArgumentError("nothing is to change: give args, unset, queue, priority, max_attempts, run_at or delay")
+    if both := sorted({*unset} & {*(args or {})}):
+        raise ArgumentError(f"{', '.join(both)} cannot be both given and left out: take it out of args, or of unset")
     return change
 
 

@@ -172,9 +172,15 @@ class Database:
         async with self.aconnection() as conn:
             return await afetch(conn, statement)
 
-    def for_tasks(self, size: int) -> Database:
-        """The same database, or engine, with an own pool of `size` connections, on which nothing of ours is set."""
-        return Database(self._given, engine=self._engine, pool_size=size, pooler=self.pooler, isolated=False)
+    def for_tasks(self, size: int, patience: float | None = None) -> Database:
+        """The same database, or engine, with an own pool of `size` connections, on which nothing of ours is set.
+
+        `patience`: so many seconds that pool is waited for, where it is not the usual time.
+        """
+        made = Database(self._given, engine=self._engine, pool_size=size, pooler=self.pooler, isolated=False)
+        if patience is not None:
+            made._pools.patience = patience
+        return made
 
     def session_options(self, application: str, **settings: str) -> dict[str, Any]:
         """Connection parameters of a worker: pinned plans and keepalives, on the connection itself.

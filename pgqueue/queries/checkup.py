@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from shlex import quote
 from typing import Any, Literal
 
-from pgqueue.queries import inspecting, overview
+from pgqueue.queries import breakers, inspecting, limits, overview
 from pgqueue.queries.counting import HOLDS_SNAPSHOT
 from pgqueue.queries.reading import moment
 from pgqueue.queries.statement import Operation, Statement, inline
@@ -203,6 +204,42 @@ def queues(schema: str) -> Operation[list[Finding]]:
     return found or [Finding("queues", "ok", "every queue with jobs that wait has a worker")]
 
 
+def held(schema: str) -> Operation[list[Finding]]:
+    """What circuit breakers, failed jobs and people keep from beginning; whole queues are looked at by `queues`."""
+    found = []
+    for known in (yield breakers.read(schema)):
+        if known.state != "closed":
+            tries = "" if known.tries_in is None else f", and tries a job in {span(known.tries_in)}"
+            text = (
+                f"the circuit breaker of {known.of} is {known.state.replace('_', ' ')}{tries}{_waiting(known.blocked)}"
+            )
+            fix = f"Mend the cause, or: pgqueue breakers close --{known.of.scope} {known.of.name}"
+            found.append(Finding("held", "warning", text, fix))
+    for row in (yield limits.list_limits(schema)):
+        if row.paused and row.key is None and row.scope == "task":
+            text, fix = f"task {row.name} is paused{_waiting(row.blocked)}", f"pgqueue limits resume --task {row.name}"
+            found.append(Finding("held", "warning", text, fix))
+    paused = yield limits.paused(schema)
+    for one in paused[:NAMED]:
+        what = f"{one.key or 'serial key'} {one.value} of {one.scope} {one.name}"
+        which = "--serial-key" if one.key is None else f"--key {quote(one.key)} --value"
+        fix = f"pgqueue limits resume --{one.scope} {one.name} {which} {quote(one.value)}"
+        found.append(Finding("held", "warning", f"{what} is paused{_waiting(one.blocked)}", fix))
+    halted = yield limits.halted(schema)
+    for key in halted[:NAMED]:
+        text = f"serial key {key.serial_key} of queue {key.queue} is halted, since job {key.job_id} failed"
+        fix = f"pgqueue failed redrive {key.job_id}, or pgqueue failed purge {key.job_id}"
+        found.append(Finding("held", "warning", text + _waiting(key.blocked), fix))
+    for keys, what, verb in ((paused, "are paused", "limits paused"), (halted, "are halted", "limits halted")):
+        if len(keys) > NAMED:
+            found.append(Finding("held", "warning", f"{len(keys) - NAMED:,} more keys {what}", f"pgqueue {verb}"))
+    return found or [Finding("held", "ok", "no circuit breaker is open, and no task or key is paused or halted")]
+
+
+def _waiting(jobs: int) -> str:
+    return f": {counted(jobs, 'job')} {agreeing(jobs, 'waits', 'wait')}" if jobs else ""
+
+
 def tasks(schema: str) -> Operation[list[Finding]]:
     rows = yield _ask(
         "select distinct j.task from (select task from {schema}.jobs where state in ('available', 'scheduled') limit 100000) j "
@@ -354,6 +391,7 @@ CHECKS: tuple[Check, ...] = (
     plans,
     workers,
     queues,
+    held,
     tasks,
     schedules,
     flows,

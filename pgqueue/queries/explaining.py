@@ -20,6 +20,7 @@ from pgqueue.queries.statement import Operation, Statement, inline
 from pgqueue.wording import agreeing, counted, listed, span
 
 COUNTED = 10_000
+COUNTED_BLOCKED = 100_000
 NAMED = 5
 
 
@@ -38,6 +39,14 @@ class Why:
 
     job: Job
     reasons: tuple[Reason, ...]
+
+
+class Blocked(NamedTuple):
+    """So many jobs wait for the same; `reason` is that of one of them."""
+
+    jobs: int
+    job_id: int
+    reason: Reason
 
 
 class Live(NamedTuple):
@@ -148,6 +157,27 @@ def _running(job: Job, live: Live) -> Iterator[Reason]:
         yield Reason("cancelling", "its cancel was asked for: the task has not stopped yet, and will not be retried")
 
 
+def blocked(schema: str, queue: str) -> Operation[list[Blocked]]:
+    """What most of the blocked jobs of a queue wait for; looked at are COUNTED_BLOCKED blocked jobs of all queues."""
+    rows = yield Statement(
+        inline(
+            "select waits_for, count(*), min(id) from (select queue, waits_for, id from {schema}.jobs "
+            "where waits_for is not null and ready is null limit %(counted)s) p "
+            "where queue = %(queue)s group by waits_for order by 2 desc, 3 limit %(named)s",
+            schema,
+        ),
+        {"queue": queue, "counted": COUNTED_BLOCKED, "named": NAMED},
+    )
+    found = []
+    for _, jobs, first in rows:
+        try:
+            one = yield from why(schema, first)
+        except JobNotFound:
+            continue
+        found.append(Blocked(jobs, first, one.reasons[0]))
+    return found
+
+
 def _later(job: Job, live: Live) -> Reason:
     when = f"in {span(live.runs_in)}"
     if job.attempt and job.errors:
@@ -178,18 +208,20 @@ def _unserved(job: Job, workers: Sequence[WorkerInfo]) -> Iterator[Reason]:
             f"no live worker serves queue {job.queue}{meant}: they serve {listed(queues)}",
             f"Start one: pgqueue worker -q {job.queue}",
         )
+        if not any(job.task in one.tasks for one in workers):
+            yield _unknown(job, "no live worker", workers)
     elif not any(job.task in one.tasks for one in serving):
-        known = sorted({task for one in serving for task in one.tasks})
-        close = get_close_matches(job.task, known, 1)
-        meant = f" (is it {close[0]} now?)" if close else ""
-        yield Reason(
-            "task_unknown",
-            f"no live worker of queue {job.queue} knows task {job.task}{meant}",
-            "Deploy the code that has it, or give the renamed task its former name as an alias.",
-        )
+        yield _unknown(job, f"no live worker of queue {job.queue}", serving)
     elif not any(one.state == "running" for one in serving):
         text = f"every worker of queue {job.queue} is draining or stopping"
         yield Reason("workers_stopping", text, "Start one that goes on.")
+
+
+def _unknown(job: Job, who: str, workers: Sequence[WorkerInfo]) -> Reason:
+    close = get_close_matches(job.task, sorted({task for one in workers for task in one.tasks}), 1)
+    meant = f" (is it {close[0]} now?)" if close else ""
+    fix = "Deploy the code that has it, or give the renamed task its former name as an alias."
+    return Reason("task_unknown", f"{who} knows task {job.task}{meant}", fix)
 
 
 def _stopped(schema: str, job: Job) -> Operation[list[Reason]]:

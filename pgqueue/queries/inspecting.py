@@ -186,7 +186,9 @@ def list_tasks(schema: str) -> Statement[Any]:
     return Statement(
         inline(
             "with waiting as (select task, count(*) as jobs from {schema}.jobs group by task) "
-            "select coalesce(t.name, w.task), t.queue, t.priority, t.max_attempts, t.timeout, t.last_seen_at, coalesce(w.jobs, 0), t.alias_of "
+            "select coalesce(t.name, w.task), t.queue, t.priority, t.max_attempts, t.timeout, "
+            "greatest(t.last_seen_at, (select max(heartbeat_at) from {schema}.workers o where t.name = any (o.tasks) "
+            "and o.expires_at > clock_timestamp())), coalesce(w.jobs, 0), t.alias_of "
             "from {schema}.tasks t full join waiting w on w.task = t.name order by 1",
             schema,
         )

@@ -133,13 +133,15 @@ def tasks(schema: str, name: str | None = None) -> Statement[TaskCounts]:
             "join {schema}.jobs j on j.id = any (c.job_ids) and j.claim_id = c.id group by j.task), "
             "broken as materialized (select task from {schema}.failed_jobs order by id desc limit %(most)s), "
             "failed as (select task, count(*) as failed from broken group by task), "
+            "had as (select task, max(heartbeat_at) as at from {schema}.workers w cross join lateral unnest(w.tasks) task "
+            "where w.expires_at > clock_timestamp() group by task), "
             "names as (select name from {schema}.tasks union select task from live union select task from held "
             "union select task from failed) "
             "select names.name, t.queue, t.priority, t.max_attempts, t.timeout, t.unique_key, t.serial_key, t.on_failed, t.alias_of, "
-            "t.last_seen_at, greatest(live, running, 0), coalesce(running, 0), coalesce(failed, 0), "
+            "greatest(t.last_seen_at, had.at), greatest(live, running, 0), coalesce(running, 0), coalesce(failed, 0), "
             "(select count(*) from seen) = %(most)s, (select count(*) from broken) = %(most)s from names "
             "left join {schema}.tasks t using (name) left join live on live.task = names.name left join held on held.task = names.name "
-            "left join failed on failed.task = names.name "
+            "left join failed on failed.task = names.name left join had on had.task = names.name "
             "where %(name)s::text is null or names.name = %(name)s order by names.name",
             schema,
         ),

@@ -73,7 +73,8 @@ class Service(ABC):
             except SchemaOutOfDate:
                 raise
             except Exception as error:
-                log = logger.warning if isinstance(error, psycopg.Error) else logger.exception
+                is_known = isinstance(error, psycopg.Error) or is_everyones(error)
+                log = logger.warning if is_known else logger.exception
                 if not failing:
                     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                     log("%s: %s; trying again", self.name, reason)

@@ -34,7 +34,7 @@ class Reader:
     """Reads for the pages of one dashboard, and acts for them. `spent` is the time that it has taken, in seconds."""
 
     def __init__(self, database: Database, schema: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._database = database.for_tasks(CONNECTIONS)
+        self._database = database.for_tasks(CONNECTIONS, READ_SECONDS)
         self._acting = database.for_tasks(ACTING)
         self.schema = schema
         self.spent = 0.0

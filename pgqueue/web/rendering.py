@@ -16,7 +16,8 @@ from pgqueue.wording import counted, span
 if TYPE_CHECKING:
     from pgqueue.web.visit import Visit
 
-# Counting ends here: what is more is said as that.
+# Marks that turn the direction of the text after them, as they are shown.
+TURNS = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\N{REPLACEMENT CHARACTER}")
 NAVIGATION = (
     ("overview", "Overview"),
     ("queues", "Queues"),
@@ -41,6 +42,7 @@ class Renderer:
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
+            finalize=_in_its_direction,
         )
         self._environment.filters.update(
             ago=ago,
@@ -122,6 +124,11 @@ def compact(value: float | None) -> str:
         if value >= size:
             return f"{value / (1e3 if unit == 'k' else size):.1f}".removesuffix(".0") + unit
     return figure(value)
+
+
+def _in_its_direction(value: Any) -> Any:
+    """Stored text must not turn the direction of what stands beside it."""
+    return value.translate(TURNS) if type(value) is str else value
 
 
 def at_least(counts: Any, name: str) -> str:

@@ -105,6 +105,8 @@ async def _answer(dashboard: Dashboard, endpoint: Endpoint, request: Request) ->
 
 
 def _outside(dashboard: Dashboard, endpoint: Endpoint, request: Request) -> Response:
+    if not dashboard.passwords and dashboard.is_closed:
+        return PlainTextResponse("The dashboard is not open to you: whoever runs it says who may enter.\n", 403)
     if not dashboard.passwords:
         return PlainTextResponse(
             "The dashboard is closed to you. Without a password it is open to who asks from the machine that it runs "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,22 +24,28 @@ STOP_SECONDS = 3
 CONNECTIONS = 500
 
 
-def serve(dashboard: Dashboard, host: str, port: int, *, proxies: Iterable[str] = ()) -> None:
-    """Serve until a signal. `proxies` are the addresses or networks of those that end TLS.
-
-    Raises ConfigurationError where it would be open to others.
-    """
-    import uvicorn
-
+def listening(dashboard: Dashboard, host: str, port: int) -> socket.socket:
+    """The socket to serve on. Raises ConfigurationError where it would be open to others, or cannot be opened."""
     if not is_loopback(host) and not dashboard.is_closed:
         raise ConfigurationError(
             f"--host {host} can be reached by others, and nobody is asked who they are: give --users FILE "
             "(lines of `pgqueue web --new-user NAME:ROLE`) or --header NAME with --proxy ADDRESS, or stay on 127.0.0.1"
         )
-    uvicorn.run(
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2_048)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {host}, port {port}: {error.strerror or error}: choose another --port, or free it"
+        ) from error
+
+
+def serve(dashboard: Dashboard, listener: socket.socket, *, proxies: Iterable[str] = ()) -> None:
+    """Serve on a socket until a signal. `proxies` are the addresses or networks of those that end TLS."""
+    import uvicorn
+
+    config = uvicorn.Config(
         Behind(dashboard, networks(proxies, "--proxy")),
-        host=host,
-        port=port,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -48,6 +55,7 @@ def serve(dashboard: Dashboard, host: str, port: int, *, proxies: Iterable[str] 
         limit_concurrency=CONNECTIONS,
         lifespan="on",
     )
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 class Behind:

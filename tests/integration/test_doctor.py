@@ -11,11 +11,11 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from pgqueue import PgQueue, SchemaOutOfDate, chain
+from pgqueue import Breaker, Limit, PgQueue, SchemaOutOfDate, chain
 from pgqueue.queries import checkup, scheduling
 from pgqueue.queries.checkup import Finding
 from pgqueue.services.scheduler import Scheduler
-from pgqueue.testing import drain
+from pgqueue.testing import adrain, drain
 from tests.integration.test_cli import Invoke, invoke, records
 
 __all__ = ["invoke"]
@@ -74,6 +74,34 @@ def test_jobs_that_wait_where_nobody_works(app: PgQueue, dsn: str) -> None:
     assert (unserved.level, unserved.fix) == ("problem", "pgqueue worker -q emial")
     assert unserved.text == "1 job in queue emial, which no live worker serves"
     assert (paused.level, paused.fix) == ("warning", "pgqueue queues resume images")
+
+
+async def test_what_keeps_jobs_from_beginning_is_named(app: PgQueue, dsn: str) -> None:
+    add_worker(dsn, '{"default": 5}', "book", "count", "send")
+    app.breakers.set(Breaker(failures=5, within=60), task="book")
+    app.breakers.open(task="book", duration=600)
+    app.limits.pause(task="count")
+    app.limits.set(Limit(concurrency=5, key="{to}"), task="send")
+    app.limits.pause(task="send", key="{to}", value="a b")
+    app.limits.pause(queue="default", serial_key="k1")
+    breaker, task, serial, value = found(app, "held")
+    assert breaker.text == "the circuit breaker of task book is open, and tries a job in 10 min"
+    assert breaker.fix == "Mend the cause, or: pgqueue breakers close --task book"
+    assert (task.text, task.fix) == ("task count is paused", "pgqueue limits resume --task count")
+    assert serial.fix == "pgqueue limits resume --queue default --serial-key k1"
+    assert value.fix == "pgqueue limits resume --task send --key '{to}' --value 'a b'"
+
+
+async def test_a_key_that_a_failed_job_halts_is_named(app: PgQueue) -> None:
+    @app.task(name="ship", serial_key="{order}", halt_on_failed=True, max_attempts=1)
+    async def ship(order: int) -> None:
+        raise ValueError("no stock")
+
+    first, _ = await app.aenqueue_many([ship.job(7), ship.job(7)])
+    await adrain(app)
+    [halted] = [one for one in await app.doctor.alook() if one.check == "held"]
+    assert halted.text == f"serial key 7 of queue default is halted, since job {first.id} failed: 1 job waits"
+    assert halted.fix == f"pgqueue failed redrive {first.id}, or pgqueue failed purge {first.id}"
 
 
 def test_jobs_of_tasks_that_nobody_has(app: PgQueue, dsn: str) -> None:

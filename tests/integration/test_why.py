@@ -89,6 +89,8 @@ def test_no_worker_knows_the_task(app: PgQueue, registered: Any) -> None:
     registered('{"default": 5}', "shop.send_email", "shop.other")
     assert codes(app, job.id) == ["task_unknown"]
     assert "is it shop.send_email now?" in text(app, job.id)
+    elsewhere = app.enqueue("shop.gone", queue="nobody")
+    assert codes(app, elsewhere.id) == ["queue_unserved", "task_unknown"]
 
 
 def test_every_worker_is_stopping(app: PgQueue, registered: Any) -> None:

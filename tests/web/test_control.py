@@ -49,6 +49,9 @@ async def test_a_task_and_a_value_of_a_key_are_paused_and_go_on(app: PgQueue, op
     app.enqueue("charge", {"customer": 7})
     app.limits.set(Limit(concurrency=5, key="{customer}"), task="charge")
     assert await operator.act("/limits/task/charge/pause") == "Paused task charge: running jobs go on."
+    assert "It is paused" in (page := (await operator.get("/tasks/charge")).text)
+    assert 'action="/limits/task/charge/resume"' in page
+    assert "Task charge is paused" in (await operator.get("/")).text
     assert await operator.act("/limits/task/charge/resume") == "Resumed task charge."
     assert await operator.act("/limits/task/charge/resume") == "Nothing of task charge was paused."
     value = {"key": "{customer}", "value": "7"}
@@ -69,6 +72,7 @@ async def test_a_breaker_is_opened_closed_and_reset(app: PgQueue, operator: Brow
     assert (row.state, row.reason) == ("open", "by otto")
     assert "its circuit breaker is open" in (page := (await operator.get("/queues/money")).text.lower())
     assert "tries a job in 10 min" in page
+    assert "the circuit breaker of queue money is open" in (await operator.get("/")).text.lower()
     assert "is closed" in await operator.act("/breakers/queue/money/close")
     assert "has forgotten" in await operator.act("/breakers/queue/money/reset")
     answer = await operator.post("/breakers/queue/other/close", on="/queues/money")

@@ -19,7 +19,7 @@ from pgqueue.web import Dashboard, ProxyHeader, Visitor
 from pgqueue.web.access import networks
 from pgqueue.web.guard import HEADERS, LARGEST
 from pgqueue.web.pages import ENDPOINTS
-from pgqueue.web.serving import Behind, serve, wsgi
+from pgqueue.web.serving import Behind, listening, wsgi
 from tests.web.conftest import ORIGIN, PASSWORD, Browser, browser
 
 NEAR, FAR = ("127.0.0.1", 50000), ("203.0.113.7", 50000)
@@ -322,7 +322,20 @@ def test_a_server_may_load_it_and_fork_then(app: PgQueue, dsn: str) -> None:
 
 def test_it_is_not_served_to_others_without_a_door(app: PgQueue) -> None:
     with pytest.raises(ConfigurationError, match="nobody is asked who they are"):
-        serve(Dashboard(app), "0.0.0.0", 0)
+        listening(Dashboard(app), "0.0.0.0", 0)
+
+
+def test_a_port_that_is_taken_is_said_before_it_says_where_it_is(app: PgQueue) -> None:
+    with listening(Dashboard(app), "127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(ConfigurationError, match=f"port {port}: .*choose another --port"):
+            listening(Dashboard(app), "127.0.0.1", port)
+
+
+async def test_whom_the_host_app_refuses_is_not_told_of_other_doors(app: PgQueue) -> None:
+    async with browser(Dashboard(app, authenticate=lambda connection: None)) as somebody:
+        answer = await somebody.get("/")
+    assert (answer.status_code, "not open to you" in answer.text, "localhost" in answer.text) == (403, True, False)
 
 
 async def test_a_proxy_says_that_a_browser_came_by_https(dashboard: Dashboard) -> None:

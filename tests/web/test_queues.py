@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from pgqueue import PgQueue
-from pgqueue.queries import auditing
+from pgqueue.queries import auditing, counting
+from pgqueue.worker import Worker
+from tests.integration.waiting import Gate, until
 from tests.web.conftest import Browser
 
 
@@ -27,3 +31,23 @@ async def test_what_waits_and_nobody_serves_is_said(app: PgQueue, viewer: Browse
     page = (await viewer.get("/queues")).text
     assert 'id="queue-email"' in page
     assert "no worker" in page
+
+
+async def test_a_queue_says_what_its_blocked_jobs_wait_for(app: PgQueue, viewer: Browser) -> None:
+    gate = Gate(app, "charge", queue="money", serial_key="{n}")
+    async with Worker(app, queues={"money": 5}):
+        running = await gate.task.aenqueue(1)
+        await gate.enters()
+        waiting = await app.aenqueue_many([gate.task.job(1) for _ in range(3)])
+        await until(lambda: has_blocked(app, 3))
+        page = (await viewer.get("/queues/money")).text
+        gate.opened.set()
+    row = re.search(r'<tr id="blocked-(\d+)"><td class="number">(\d+)</td><td class="long">([^<]+)<', page)
+    assert row is not None
+    assert (int(row[1]), row[2]) == (waiting[0].id, "3")
+    assert row[3] == f"job {running.id} of its serial key 1 is running: one of a key runs at a time, in order"
+
+
+async def has_blocked(app: PgQueue, count: int) -> bool:
+    [depth] = await app.database.arun(counting.depths(app.schema, ["money"]))
+    return depth.blocked == count

@@ -34,6 +34,11 @@ class Control:
     limits: tuple[LimitRow, ...]
     breaker: Known | None
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether somebody has paused all of it."""
+        return any(row.paused and row.key is None for row in self.limits)
+
 
 async def control(visit: Visit, scope: Scope, name: str) -> Control:
     rows = await visit.fetch(limits.list_limits(visit.schema))
@@ -44,11 +49,11 @@ async def control(visit: Visit, scope: Scope, name: str) -> Control:
 
 async def set_limit(visit: Visit) -> Response:
     scope, name = _of(visit)
-    key = visit.field("key")
+    key, burst = visit.field("key"), optional(visit, "burst", whole)
     limit = Limit(
         optional(visit, "concurrency", whole),
         visit.field("rate"),
-        optional(visit, "burst", whole) or 1,
+        1 if burst is None else burst,
         key=key,
         fair=visit.field("fair") is not None,
     )

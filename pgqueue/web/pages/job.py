@@ -32,6 +32,7 @@ LISTED = 50
 # Of a changed argument in the audit log; and how one that is not there is written.
 VALUE = 200
 LEFT_OUT = "nothing"
+EDITED = ("arguments", "unset", "queue", "priority", "max_attempts", "when")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +110,24 @@ async def ask_edit(visit: Visit) -> Response:
     shown = visit.dashboard.redaction.shown(job.args)
     given = {"arguments": json.dumps(shown, indent=2, ensure_ascii=False), "queue": job.queue, "unset": "", "when": ""}
     given |= {"priority": str(job.priority), "max_attempts": str(job.max_attempts)}
-    return visit.render("job_form.html", job=job, given=given, hidden=sorted(job.args.keys() - shown.keys()))
+    return await _form(visit, given)
 
 
 async def edit(visit: Visit) -> Response:
+    try:
+        return await _edited(visit)
+    except ArgumentError as error:
+        given = {name: visit.field(name) or "" for name in EDITED}
+        return await _form(visit, given, wrong=str(error), status=400)
+
+
+async def _form(visit: Visit, given: dict[str, str], *, wrong: str | None = None, status: int = 200) -> Response:
+    job = inspecting.found(await _rows(visit), f"with id {visit.path_id()}")
+    hidden = sorted(job.args.keys() - visit.dashboard.redaction.shown(job.args).keys())
+    return visit.render("job_form.html", status=status, job=job, given=given, hidden=hidden, wrong=wrong)
+
+
+async def _edited(visit: Visit) -> Response:
     id_ = visit.path_id()
     when = optional(visit, "when", _moment_or_duration)
     before = inspecting.found(await _rows(visit), f"with id {id_}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from pgqueue.queries import alerting, failures, fleet, overview, running
+from pgqueue.queries import alerting, checkup, failures, fleet, overview, running
 from pgqueue.queries.failures import FailureFilter
 from pgqueue.web.charts import charts
 from pgqueue.web.routing import page
@@ -34,7 +34,8 @@ async def show(visit: Visit) -> Response:
         },
         oldest=max(waits, default=None),
         unserved=[queue for queue in queues if queue.unserved],
-        stopped=[queue for queue in queues if queue.stopped],
+        paused=[queue for queue in queues if queue.stopped == "paused"],
+        held=[one for one in await visit.read("held", lambda: checkup.held(visit.schema)) if one.level != "ok"],
         capped=frozenset().union(*(queue.capped for queue in queues)),
         workers=workers,
         slots=sum(sum(worker.queues.values()) for worker in workers),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from starlette.responses import Response
 
 from pgqueue.names import data_name
-from pgqueue.queries import browsing, failures, fleet, limits, obliterating, overview, running
+from pgqueue.queries import browsing, explaining, failures, fleet, limits, obliterating, overview, running
 from pgqueue.queries.inspecting import JobFilter
 from pgqueue.web.charts import charts
 from pgqueue.web.pages.control import control
@@ -32,6 +32,9 @@ async def show(visit: Visit) -> Response:
     return visit.render(
         "queue.html",
         queue=counts[0],
+        blocked=await visit.read(("blocked", name), lambda: explaining.blocked(visit.schema, name))
+        if counts[0].blocked
+        else [],
         control=await control(visit, "queue", name),
         charts=await charts(visit, queue=name),
         workers=workers,

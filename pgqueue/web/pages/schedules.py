@@ -15,7 +15,7 @@ from pgqueue.english import in_words
 from pgqueue.errors import ArgumentError, ConfigurationError, PgQueueError
 from pgqueue.names import data_name
 from pgqueue.policy import CatchUp, Overlap, Policy
-from pgqueue.queries import scheduling
+from pgqueue.queries import overview, scheduling
 from pgqueue.queries.scheduling import ScheduleRow
 from pgqueue.queries.statement import Operation
 from pgqueue.schedules import Schedule, job_of, policy_of, rule_given, rule_of, upcoming
@@ -147,7 +147,9 @@ async def save(visit: Visit) -> Response:
         await visit.perform("upsert_schedule", schedule.name, declaring, **said)
     except PgQueueError as error:
         return _form(visit, given, wrong=str(error), status=400, **found)
-    return visit.back(f"Schedule {schedule.name}: {in_words(row)}.", visit.url("schedule", name=schedule.name))
+    known = row.task in visit.app.tasks or await visit.fetch(overview.tasks(visit.schema, row.task))
+    unknown = "" if known else f" No worker has task {row.task} yet: its jobs wait until one has."
+    return visit.back(f"Schedule {schedule.name}: {in_words(row)}.{unknown}", visit.url("schedule", name=schedule.name))
 
 
 def _form(visit: Visit, given: dict[str, str], *, status: int = 200, **found: Any) -> Response:

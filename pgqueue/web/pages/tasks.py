@@ -6,7 +6,7 @@ from starlette.responses import Response
 
 from pgqueue.errors import PgQueueError
 from pgqueue.names import data_name
-from pgqueue.queries import browsing, failures, overview
+from pgqueue.queries import browsing, failures, limits, overview
 from pgqueue.queries.failures import FailureFilter
 from pgqueue.queries.inspecting import JobFilter
 from pgqueue.web.charts import by_task, charts
@@ -22,7 +22,9 @@ FIELDS = ("arguments", "queue", "priority", "delay", "key")
 
 async def show(visit: Visit) -> Response:
     tasks = await visit.fetch(overview.tasks(visit.schema))
-    return visit.render("tasks.html", tasks=tasks, lately=await by_task(visit))
+    rows = await visit.fetch(limits.list_limits(visit.schema))
+    paused = {row.name for row in rows if row.scope == "task" and row.paused and row.key is None}
+    return visit.render("tasks.html", tasks=tasks, paused=paused, lately=await by_task(visit))
 
 
 async def one(visit: Visit) -> Response:

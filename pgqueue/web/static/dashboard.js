@@ -65,6 +65,9 @@
   document.body.addEventListener("htmx:sse:after:connection", () => live("on"));
   document.body.addEventListener("htmx:sse:error", () => live("off"));
   document.body.addEventListener("htmx:sse:close", () => live("off"));
+  // The dashboard answers, and its database may not.
+  document.body.addEventListener("htmx:response:error", () => live("off"));
+  document.body.addEventListener("htmx:after:swap", (event) => { if (event.detail.ctx?.response?.raw?.ok) live("on"); });
   function countAll() {
     for (const form of document.querySelectorAll("form")) if (form.querySelector("[data-needs-tick]")) count(form);
   }
