@@ -88,7 +88,7 @@ async def test_the_percentiles_beside_a_chart_are_those_of_its_whole_time(
     ran(dsn, "email", "send", 50, ago=600, seconds=100.0)
     ran(dsn, "email", "send", 50, seconds=0.001)
     page = (await viewer.get("/queues/email")).text
-    said = re.search(r'Ran <span class="quiet">about p50 ([^,]+), p95 ([^,]+), p99 ([^<]+)</span>', page)
+    said = re.search(r'Ran <span class="quiet">≈ p50 ([^,]+), p95 ([^,]+), p99 ([^<]+)</span>', page)
     assert said is not None
     assert said[1].endswith(" ms")
     assert "min" in said[2] or said[2].endswith(" s")
