@@ -216,5 +216,5 @@ def seconds(delay: float | timedelta, what: str = "delay") -> float:
         raise ArgumentError(f"{what} must be a number of seconds or a timedelta, not {delay!r}")
     value = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
     if not 0 <= value <= 100 * 366 * 86400:
-        raise ArgumentError(f"{what} must be between 0 and 100 years of seconds, not {delay!r}")
+        raise ArgumentError(f"{what} must be between 0 and 100 years, not {value:,.0f} seconds")
     return value

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from pgqueue.cli.errors import exit_code_of
 from pgqueue.cli.target import Target
@@ -64,7 +65,20 @@ class RootGroup(LazyGroup):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.BadParameter as error:
+            _name_variable(error)
+            raise
         except (click.ClickException, click.exceptions.Exit, click.Abort, OSError, SystemExit):
             raise
         except BaseException as error:
             ctx.exit(exit_code_of(error, ctx.ensure_object(Target)))
+
+
+def _name_variable(error: click.BadParameter) -> None:
+    """Where a value comes from the environment, nobody has written the option that click blames."""
+    ctx, param = error.ctx, error.param
+    if ctx is None or not isinstance(param, click.Option) or param.name is None:
+        return
+    if ctx.get_parameter_source(param.name) is ParameterSource.ENVIRONMENT:
+        variable = param.envvar or f"{ctx.auto_envvar_prefix}_{param.name.upper()}"
+        error.message += f" (from the variable {variable})"

@@ -29,7 +29,7 @@ TOLD = [name for name in get_args(EventName) if name != "enqueued"]
 @click.option("--timeout", type=DURATION, help="End after this time (30s); without it, with Ctrl-C.")
 @operates
 def command(target: Target, events: tuple[EventName, ...], timeout: float | None, **where: str | None) -> None:
-    """Show events of all workers that publish them, as they happen: all, or these.
+    """Show events of all workers that publish them, as they happen: these, or all but progress.
 
     \b
       pgqueue worker --publish-events
@@ -42,7 +42,9 @@ def command(target: Target, events: tuple[EventName, ...], timeout: float | None
     which = {name: value for name, value in full_names(app, where).items() if value is not None}
     if not target.as_json:
         note("Listening to workers that run with --publish-events; Ctrl-C ends it.")
-    with app.watch(*events, timeout=timeout) as heard:
+    # What one long job tells would hide the rest.
+    wanted = events or [name for name in TOLD if name != "progress"]
+    with app.watch(*wanted, timeout=timeout) as heard:
         for event in heard:
             if all(getattr(event, name) == value for name, value in which.items()):
                 show(event, as_json=target.as_json)
@@ -65,6 +67,7 @@ def show(event: Event, *, as_json: bool) -> None:
         f"attempt {event.attempt}" if event.attempt > 1 else "",
         "" if event.duration is None else duration(event.duration),
     ]
-    rest += ["" if event.detail is None else str(event.detail), f"in {event.worker}" if event.worker else ""]
+    detail = f"{event.detail:.3g} %" if isinstance(event.detail, float) else str(event.detail or "")
+    rest += [detail, f"in {event.worker}" if event.worker else ""]
     line.append("  " + "  ".join(printable(one) for one in rest if one), style=DIM)
     stdout().print(line)
