@@ -201,12 +201,11 @@ def _complete(schema: str, worker: UUID | None, group: list[Finished], name: str
     results = [outcome.result for outcome in outcomes]
     unstored = [outcome.unstored for outcome in outcomes]
     params["unstored"] = None if unstored.count(None) == len(unstored) else texts(unstored)
-    if name == "complete_unkept":
-        # Only parents in flows read them.
-        params["results"] = None if results.count(None) == len(results) else texts(results)
-    else:
-        params["results"] = texts(results)
-        params["durations"] = _durations(group)
+    params["results"] = None if results.count(None) == len(results) else texts(results)
+    # Of what keeps no history only parents in flows read results.
+    if name != "complete_unkept":
+        # Whole numbers are written and read in half the time.
+        params["microseconds"] = array([int(one.duration * 1e6) for one in group])
         params["own"] = True if name == "complete_own" else None
         name = "complete"
     written = members = 0

@@ -5,12 +5,12 @@ with gone as (
 kept as (
     insert into {schema}.completed_jobs (id, run_at, created_at, started_at, worker_id, attempt, max_attempts, priority, state, queue,
                                          task, unique_key, serial_key, args, headers, errors, result, reason, tags,
-                                         own_retention)
-    select id, run_at, created_at, clock_timestamp() - make_interval(secs => duration),
+                                         own_retention, finished_at)
+    select id, run_at, created_at, statement_timestamp() - microseconds * interval '1 microsecond',
            %(worker)s::uuid, attempt, max_attempts, priority, 'completed', queue, task, unique_key, serial_key, args, headers, errors,
-           result::jsonb, unstored, tags, %(own)s::boolean
-    from gone join unnest(%(ids)s::bigint[], %(durations)s::float8[], %(results)s::text[], %(unstored)s::text[])
-                   g (job_id, duration, result, unstored) on job_id = id),
+           result::jsonb, unstored, tags, %(own)s::boolean, statement_timestamp()
+    from gone join unnest(%(ids)s::bigint[], %(microseconds)s::bigint[], %(results)s::text[], %(unstored)s::text[])
+                   g (job_id, microseconds, result, unstored) on job_id = id),
 {bound}woken as (
     -- Who waits for a result: mostly nobody, and nothing is looked up. A stale outcome wakes them too: they look, and wait on.
     delete from {schema}.waiters
