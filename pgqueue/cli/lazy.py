@@ -66,19 +66,19 @@ class RootGroup(LazyGroup):
         try:
             return super().invoke(ctx)
         except click.BadParameter as error:
-            _name_variable(error)
-            raise
+            raise _naming_variable(error) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort, OSError, SystemExit):
             raise
         except BaseException as error:
             ctx.exit(exit_code_of(error, ctx.ensure_object(Target)))
 
 
-def _name_variable(error: click.BadParameter) -> None:
+def _naming_variable(error: click.BadParameter) -> click.BadParameter:
     """Where a value comes from the environment, nobody has written the option that click blames."""
     ctx, param = error.ctx, error.param
     if ctx is None or not isinstance(param, click.Option) or param.name is None:
-        return
-    if ctx.get_parameter_source(param.name) is ParameterSource.ENVIRONMENT:
-        variable = param.envvar or f"{ctx.auto_envvar_prefix}_{param.name.upper()}"
-        error.message += f" (from the variable {variable})"
+        return error
+    if ctx.get_parameter_source(param.name) is not ParameterSource.ENVIRONMENT:
+        return error
+    variable = param.envvar or f"{ctx.auto_envvar_prefix}_{param.name.upper()}"
+    return click.BadParameter(f"{error.message} (from the variable {variable})", ctx, param, error.param_hint)

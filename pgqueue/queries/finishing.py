@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -51,17 +51,21 @@ class Finished:
 
 # Most of what completes is plain, and what else its statement looks after would cost as much as the deletion itself. A job
 # may have come into a flow since it was claimed.
-_PLAIN = {"only": " and flow_id is null and places is null", "bound": "", "columns": "flow_id"}
+_PLAIN = {"only": " and flow_id is null and places is null", "bound": "", "columns": "id, flow_id"}
 _BOUND = {"only": "", "bound": source("complete_bound"), "columns": "id, flow_id, places"}
 
 _GROUPS = {Retry: "retry", Snooze: "retry", Wait: "wait", Failed: "fail", Cancelled: "cancel", type(None): "release"}
 
 
 class Written(NamedTuple):
-    """Of a batch: how many had lost their claim, and how many that were written are of flows, whose parents are to be told."""
+    """Of a batch: how many had lost their claim, and how many that were written are of flows, whose parents are to be told.
+
+    `left` are to be written still, as what they are: they have come into a flow since they were claimed.
+    """
 
     stale: int
     in_flows: int
+    left: Sequence[Finished] = ()
 
 
 class Grouped(NamedTuple):
@@ -95,13 +99,18 @@ def grouped(batch: Sequence[Finished]) -> Grouped:
 
 def finish(schema: str, worker: UUID | None, batch: Sequence[Finished]) -> Operation[Written]:
     """Write `batch`, as `grouped` has it; an outcome of None gives the job back unstarted."""
-    return finish_grouped(schema, worker, grouped(batch))
+    stale, in_flows, left = yield from finish_grouped(schema, worker, grouped(batch))
+    if left:
+        rest = yield from finish_grouped(schema, worker, grouped(left))
+        return Written(stale + rest.stale, in_flows + rest.in_flows)
+    return Written(stale, in_flows)
 
 
 def finish_grouped(schema: str, worker: UUID | None, batch: Grouped) -> Operation[Written]:
-    """As `finish`."""
+    """As `finish`, but for what is `left`: without a transaction, what is written stays so if that cannot be."""
     latest, groups, limited = batch
     written = in_flows = 0
+    left: list[Finished] = []
     held: dict[int, list[str]] = {}
     closed: dict[GateName, float] = {}
     went: set[int] = set()
@@ -113,9 +122,10 @@ def finish_grouped(schema: str, worker: UUID | None, batch: Grouped) -> Operatio
     for name, group in sorted(groups.items()):
         match name:
             case "complete" | "complete_own" | "complete_unkept":
-                count, members = yield from _complete(schema, worker, group, name)
+                count, members, bound = yield from _complete(schema, worker, group, name)
                 written += count
                 in_flows += members
+                left += bound
             case "retry":
                 ended = yield from _or_cancelled(schema, worker, group, partial(_retry, schema, worker), went)
                 written, in_flows = written + ended[0], in_flows + ended[1]
@@ -141,7 +151,7 @@ def finish_grouped(schema: str, worker: UUID | None, batch: Grouped) -> Operatio
         yield from gates.free_held(schema, freed, again, closed)
     if limited:
         yield from breakers.tell(schema, latest.values(), held, went)
-    return Written(len(latest) - written, in_flows)
+    return Written(len(latest) - written - len(left), in_flows, left)
 
 
 def finish_unlocked(schema: str, worker: UUID | None, batch: Sequence[Finished]) -> Operation[tuple[set[int], int]]:
@@ -194,8 +204,10 @@ def _durations(group: list[Finished]) -> str:
     return array(one.duration for one in group)
 
 
-def _complete(schema: str, worker: UUID | None, group: list[Finished], name: str) -> Operation[tuple[int, int]]:
-    """How many were written, and how many of these are of flows."""
+def _complete(
+    schema: str, worker: UUID | None, group: list[Finished], name: str
+) -> Operation[tuple[int, int, list[Finished]]]:
+    """How many were written, how many of these are of flows, and what is left: it is not plain any more."""
     params = _common(worker, group)
     outcomes = [one.outcome for one in group if type(one.outcome) is Completed]
     results = [outcome.result for outcome in outcomes]
@@ -208,13 +220,26 @@ def _complete(schema: str, worker: UUID | None, group: list[Finished], name: str
         params["microseconds"] = array([int(one.duration * 1e6) for one in group])
         params["own"] = True if name == "complete_own" else None
         name = "complete"
-    written = members = 0
-    if False not in [one.plain for one in group]:
-        [(written, _)] = yield Statement(text(name, schema, **_PLAIN), params)
-    if written < len(group):
-        [(rest, members)] = yield Statement(text(name, schema, **_BOUND), params)
-        written += rest
-    return written, members
+    if False in [one.plain for one in group]:
+        [(written, members)] = yield Statement(text(name, schema, **_BOUND), params)
+        return written, members, []
+    [(written, _)] = yield Statement(text(name, schema, **_PLAIN), params)
+    if written == len(group):
+        return written, 0, []
+    there = set((yield _claimed(schema, group)))
+    return written, 0, [replace(one, plain=False) for one in group if one.id in there]
+
+
+def _claimed(schema: str, group: list[Finished]) -> Statement[int]:
+    """Ids of those that still carry their claim."""
+    return Statement(
+        inline(
+            "select id from {schema}.jobs where id = any (%(ids)s::bigint[]) and claim_id = any (%(fences)s::bigint[])",
+            schema,
+        ),
+        {"ids": array(one.id for one in group), "fences": array({one.fence for one in group})},
+        lambda row: row[0],
+    )
 
 
 def _release(schema: str, group: list[Finished], *, suspected: bool) -> Operation[set[int]]:

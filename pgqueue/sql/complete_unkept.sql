@@ -3,8 +3,10 @@ with gone as (
     delete from {schema}.jobs where id = any (%(ids)s::bigint[]) and claim_id = any (%(fences)s::bigint[]){only}
     returning {columns}),
 {bound}woken as (
-    -- Who waits for a result: mostly nobody, and nothing is looked up. A stale outcome wakes them too: they look, and wait on.
+    -- Who waits for a result: mostly nobody, and nothing is looked up.
     delete from {schema}.waiters
     where (select last_value from {schema}.waited_until) >= extract(epoch from now()) and job_id = any (%(ids)s::bigint[])
+      -- By the index first, and of those what has ended.
+      and job_id in (select id from gone)
     returning pg_notify(channel, job_id::text))
 select count(*), count(flow_id) from gone

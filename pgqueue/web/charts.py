@@ -151,9 +151,7 @@ def _times(id_: str, title: str, points: Sequence[Latency], of: Callable[[Latenc
         }
         for name, kind in PERCENTILES.items()
     ]
-    said = (
-        "≈ " + ", ".join(f"{name} {duration(getattr(whole, name))}" for name in PERCENTILES) if whole.counts else ""
-    )
+    said = "≈ " + ", ".join(f"{name} {duration(getattr(whole, name))}" for name in PERCENTILES) if whole.counts else ""
     return Chart(id_, title, said, _data(points, series if whole.counts else [], "s"))
 
 

@@ -186,7 +186,7 @@ class Finisher:
             # Several statements end together: what is left after a lock timeout is then the whole batch.
             groups = finishing.grouped(batch)
             operation = finishing.finish_grouped(self._schema, self._worker(), groups)
-            stale, in_flows = await self._connection.run(operation, atomic=groups.needs_transaction)
+            stale, in_flows, left = await self._connection.run(operation, atomic=groups.needs_transaction)
         except NoPartition:
             await self._connection.fetch(pruning.make_partitions(self._schema))
             self._again(batch)
@@ -201,6 +201,10 @@ class Finisher:
             self._on_stale(stale)
         if in_flows:
             self._on_flows()
+        if left:
+            again = {one.id for one in left}
+            batch = [one for one in batch if one.id not in again]
+            self._again(list(left))
         self._wrote(batch)
 
     async def _write_unlocked(self, batch: list[Finished]) -> None:

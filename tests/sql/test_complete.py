@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import timedelta
 from uuid import uuid4
 
+import psycopg
 import pytest
 
 from pgqueue import PgQueue
-from pgqueue.database import NoPartition, run
+from pgqueue.database import Database, NoPartition, fetch, run
 from pgqueue.errors import PgQueueError
 from pgqueue.outcome import Cancelled, Completed, Failed, Retry
-from pgqueue.queries import finishing
+from pgqueue.queries import finishing, waiting
+from pgqueue.worker.connection import WorkerConnection
+from pgqueue.worker.finisher import Finisher
+from tests.integration.waiting import DEADLINE, until
 from tests.sql.rows import (
     ERROR,
     SCHEMA,
@@ -29,6 +34,7 @@ from tests.sql.rows import (
     state_of,
     states,
     value,
+    worker,
 )
 
 
@@ -153,3 +159,58 @@ def test_of_plain_jobs_those_that_were_lost_are_counted(db: Connection) -> None:
     written = run(db, finishing.finish(SCHEMA, uuid4(), [finished(one, Completed()) for one in jobs]))
     assert (written.stale, written.in_flows) == (1, 0)
     assert states(db) == {"completed": 3}
+
+
+async def test_what_came_into_a_flow_and_is_locked_does_not_hold_back_those_that_were_written_with_it(
+    db: Connection, dsn: str
+) -> None:
+    me, ids = worker(db), add(db, 5)
+    jobs = claim(db, me).jobs
+    app = PgQueue(dsn)
+    app.enqueue("report", after=[ids[1]])
+    told: list[int] = []
+    stale: list[int] = []
+    connection = WorkerConnection(Database(dsn), "finishes", lock_timeout="100ms")
+    finisher = Finisher(
+        connection,
+        SCHEMA,
+        lambda: me,
+        stale.append,
+        unheard,
+        unheard,
+        unheard,
+        lambda all_: told.extend(one.id for one in all_),
+    )
+    finisher.claimed(jobs[0].fence, ids)
+    with psycopg.connect(dsn) as holder:
+        # Another parent joins it, in a transaction that is open.
+        app.enqueue("report", after=[ids[1]], using=holder)
+        writing = asyncio.create_task(finisher.run())
+        for one in jobs:
+            finisher.add(finished(one, Completed()))
+
+        async def others_are_told() -> bool:
+            return sorted(told) == [id_ for id_ in ids if id_ != ids[1]]
+
+        await until(others_are_told)
+    await asyncio.wait_for(finisher.flushed(), DEADLINE)
+    assert (sorted(told), stale, states(db).get("completed")) == (ids, [], 5)
+    writing.cancel()
+    await connection.close()
+
+
+def unheard(*_: object) -> None: ...
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_who_waits_for_a_job_that_is_left_is_not_told_before_it_has_ended(db: Connection, dsn: str, kept: bool) -> None:
+    ids = add(db, 2)
+    jobs = claim(db).jobs
+    PgQueue(dsn).enqueue("report", after=[ids[1]])
+    fetch(db, waiting.wait(SCHEMA, ids, "mine", timedelta(minutes=1)))
+    batch = finishing.grouped([finished(one, Completed(), kept=kept) for one in jobs])
+    first = run(db, finishing.finish_grouped(SCHEMA, uuid4(), batch))
+    assert [one.id for one in first.left] == [ids[1]]
+    assert rows(db, "select job_id from pgqueue.waiters") == [{"job_id": ids[1]}]
+    run(db, finishing.finish_grouped(SCHEMA, uuid4(), finishing.grouped(first.left)))
+    assert rows(db, "select job_id from pgqueue.waiters") == []
