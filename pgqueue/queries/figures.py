@@ -158,7 +158,7 @@ def pack_minutes(schema: str, apart: timedelta, step: int, after: datetime | Non
 
 
 def forget_minutes(schema: str, keep: timedelta, count: int) -> Statement[int]:
-    """Delete minutes that began longer ago than `keep`, up to so many rows, the oldest first; returns how many."""
+    """Delete figures that ended longer ago than `keep`, up to so many rows, the oldest first; returns how many."""
     return Statement(
         inline(
             "with gone as (delete from {schema}.task_minutes where (minute, queue, task) in (select minute, queue, task "
@@ -166,7 +166,8 @@ def forget_minutes(schema: str, keep: timedelta, count: int) -> Statement[int]:
             "order by minute, queue, task limit %(count)s for update skip locked) returning 1) select count(*) from gone",
             schema,
         ),
-        {"keep": keep, "count": count},
+        # A row is of as much time as its step, from its minute on.
+        {"keep": keep + timedelta(seconds=PACKS[-1][1]), "count": count},
         lambda row: row[0],
     )
 

@@ -268,7 +268,7 @@ async def test_the_pruner_deletes_figures_of_more_than_three_days_ago(app: PgQue
         minutes.count([ended(1)])
         await keeper.run_once()
         await connection.execute(
-            "insert into pgqueue.task_minutes select minute - interval '3 days 1 minute', run_seconds, wait_seconds, "
+            "insert into pgqueue.task_minutes select minute - interval '3 days 32 minutes', run_seconds, wait_seconds, "
             "completed, failed, retried, snoozed, cancelled, queue, task, runs, waits from pgqueue.task_minutes"
         )
         await Pruner(runner_on(connection), app.schema).run_once()

@@ -161,9 +161,11 @@ def test_what_is_longer_ago_is_not_in_the_figures(db: Connection) -> None:
 def test_old_minutes_are_deleted_in_bounded_batches(db: Connection) -> None:
     for day in range(6):
         add(db, {MAIL: tally(completed=1), ("sms", "text"): tally(completed=1)}, ago=day * 86400.0)
-    forgotten = [fetch(db, figures.forget_minutes(SCHEMA, figures.KEEP_MINUTES, 4)) for _ in range(3)]
-    assert forgotten == [[4], [2], [0]]
-    assert value(db, "select count(*) from pgqueue.task_minutes") == 6
+    # Of a step of half an hour that is in part within the time.
+    add(db, {MAIL: tally(completed=1)}, ago=3 * 86400.0 + 1_200)
+    forgotten = [fetch(db, figures.forget_minutes(SCHEMA, figures.KEEP_MINUTES, 3)) for _ in range(3)]
+    assert forgotten == [[3], [1], [0]]
+    assert value(db, "select count(*) from pgqueue.task_minutes") == 9
 
 
 def pack(conn: Connection) -> int:
