@@ -51,8 +51,8 @@ class Finished:
 
 # Most of what completes is plain, and what else its statement looks after would cost as much as the deletion itself. A job
 # may have come into a flow since it was claimed.
-_PLAIN = {"only": " and flow_id is null and places is null", "bound": "", "columns": "id, flow_id"}
-_BOUND = {"only": "", "bound": source("complete_bound"), "columns": "id, flow_id, places"}
+_PLAIN = {"only": " and flow_id is null and places is null", "bound": ""}
+_BOUND = {"only": "", "bound": source("complete_bound")}
 
 _GROUPS = {Retry: "retry", Snooze: "retry", Wait: "wait", Failed: "fail", Cancelled: "cancel", type(None): "release"}
 

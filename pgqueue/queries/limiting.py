@@ -96,7 +96,7 @@ def claim_limited(
     picks: list[Statement[Any]] = [Statement(text("pick_ready", schema), {**common, "count": slots + prefetch})]
     if lane is not None:
         where = {**common, **lane._asdict(), "count": count}
-        picks.append(Statement(text("pick_lifo" if lifo else "pick", schema), where))
+        picks.append(Statement(text("pick", schema, direction=" desc" if lifo else ""), where))
     _, let_go, *seen = yield Together((_one_at_a_time(schema, queue), *picks))
     ready = [_found(row, aliases) for row in let_go]
     if lane is None:

@@ -13,7 +13,7 @@ from pgqueue.queries import alerting, breakers, claiming, gates, journaling
 from pgqueue.queries.finishing import Finished, finish, lock_claimed
 from pgqueue.queries.statement import Operation, Statement, text
 
-LOST = "worker {worker} died, or lost its lease, while it had this job among others: it runs again as the same attempt"
+LOST = "worker {worker} died, or lost its lease, while it had this job{others}: it runs again as the same attempt"
 NOBODY = UUID(int=0)
 """Holds what a rescue had to leave of a worker's several jobs: found alone by the next one, they are not to blame."""
 
@@ -112,8 +112,11 @@ def rescue(
         back = yield claiming.release(schema, ids, fences, suspected=True)
         went = {id_ for (id_,) in back}
         # Else nobody would see that it may have begun before.
-        lost = [(row.job_id or 0, row.attempt, LOST.format(worker=row.worker)) for row in given_back]
-        yield journaling.note(schema, [line for line in lost if line[0] in went])
+        lines = []
+        for row in given_back:
+            others = "" if row.worker_id in alone else " among others"
+            lines.append((row.job_id or 0, row.attempt, LOST.format(worker=row.worker, others=others)))
+        yield journaling.note(schema, [line for line in lines if line[0] in went])
         rest = [Finished(row.job_id or 0, row.fence, row.task, None) for row in given_back if row.job_id not in went]
         if rest:
             yield from finish(schema, None, rest)

@@ -1,7 +1,7 @@
 -- running -> gone: completed, in a queue or a task that keeps no history.
 with gone as (
     delete from {schema}.jobs where id = any (%(ids)s::bigint[]) and claim_id = any (%(fences)s::bigint[]){only}
-    returning {columns}),
+    returning id, flow_id, places),
 {bound}woken as (
     -- Who waits for a result: mostly nobody, and nothing is looked up.
     delete from {schema}.waiters

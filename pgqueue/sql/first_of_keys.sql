@@ -1,4 +1,4 @@
--- Of each serial key the first available jobs of the lane, locked, as many as the newest first of pick_lifo.sql were: their turn is first.
+-- Of each serial key the first available jobs of the lane, locked, as many as the newest first of pick.sql were: their turn is first.
 select first.*
 from unnest(%(keys)s::text[], %(counts)s::int[]) wanted (key, count)
 cross join lateral (

@@ -41,7 +41,9 @@ LOOKED_AT = 50
 _BETWEEN = r"""(?P<between>\\{0,3}["']?\s{0,4}[:=]\s{0,4})"""
 _VALUE = (
     r"""(?P<value>\\{1,3}(?P<quote>["'])[^\n]{0,1000}?\\{1,3}(?P=quote)|"[^"\\\n]*(?:\\.[^"\\\n]*){0,1000}"|"""
-    r"""'[^'\\\n]*(?:\\.[^'\\\n]*){0,1000}'|\[[^\[\]\n]{0,1000}\]|"""
+    r"""'[^'\\\n]*(?:\\.[^'\\\n]*){0,1000}'|"""
+    # A list, which may hold another, and texts with brackets in them.
+    r"""\[(?:[^\[\]"'\n]|"[^"\n]{0,300}"|'[^'\n]{0,300}'|\[[^\[\]\n]{0,300}\]){0,1000}\]|"""
     r"""(?:(?:bearer|basic|digest|token)\s{1,4})?[^\s,;)}\]]+)"""
 )
 # Fields of HTTP, of which the rest of the line is the value.
@@ -53,6 +55,12 @@ _DSN = re.compile(
 
 # As `outcome.storable` and a page cut.
 _CUT = re.compile(r"(\n… \d+ characters left out …\n|…\Z)")
+
+
+def _hidden_field(match: re.Match[str]) -> str:
+    if (quote := match["quote"]) is not None:
+        return f"{quote}{match['quoted']}{match['between']}{MASK}{quote}"
+    return f"{match['name']}{match['colon']}{MASK}"
 
 
 class Redaction:
@@ -67,8 +75,11 @@ class Redaction:
         either = "|".join("[-_]?".join(map(re.escape, name)) for name in self._names) or "(?!)"
         self._pair = re.compile(rf"(?P<name>(?:{either})[\w-]{{0,40}}){_BETWEEN}{_VALUE}", re.IGNORECASE)
         fields = "|".join(written for name, written in _FIELDS.items() if self.hides(name)) or "(?!)"
+        # To the end of the line, or of the quotes that it stands in: it has quotes of its own.
         self._field = re.compile(
-            rf"""(?P<name>(?<![\w-])(?:{fields}))(?P<colon>:\s{{0,4}})(?=[^\s"'])[^\n"']+""", re.IGNORECASE
+            rf"""(?P<quote>["'])(?P<quoted>{fields})(?P<between>:\s{{0,4}})[^\n]+(?P=quote)"""
+            rf"""|(?P<name>(?<![\w-])(?:{fields}))(?P<colon>:\s{{0,4}})[^\n]+""",
+            re.IGNORECASE,
         )
 
     def hides(self, name: str) -> bool:
@@ -85,7 +96,7 @@ class Redaction:
 
     def named(self, text: str) -> str:
         """`text` without what it names itself: `token=…`, the password of an address."""
-        text = self._field.sub(rf"\g<name>\g<colon>{MASK}", _DSN.sub(rf"\g<before>{MASK}", text))
+        text = self._field.sub(_hidden_field, _DSN.sub(rf"\g<before>{MASK}", text))
         return self._pair.sub(rf"\g<name>\g<between>{MASK}", text)
 
     def shown(self, args: Mapping[str, Any]) -> dict[str, Any]:

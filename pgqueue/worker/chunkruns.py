@@ -21,7 +21,7 @@ from pgqueue.task import Task
 from pgqueue.task.chunkcall import ChunkCall, decided_by
 from pgqueue.worker.call import ChunkMessage, pack, read_outcome, read_told
 from pgqueue.worker.chunklayers import JobLayers
-from pgqueue.worker.journals import Journals
+from pgqueue.worker.journals import GIVEN_BACK, Journals
 from pgqueue.worker.slots import Slots
 from pgqueue.worker.threads import in_thread
 from pgqueue.worker.timeouts import bounded
@@ -201,6 +201,9 @@ class ChunkRun:
         if self.task.options.transactional:
             self.call.roll_back()
         self.give_up_unmarked(error)
+        for run in self.call.unmarked():
+            if run.outcome is None and not run.cancelled:
+                run.context.log(GIVEN_BACK, "warning")
 
     def give_up_unmarked(self, error: BaseException) -> None:
         """End those that had begun, and must not run twice."""

@@ -20,7 +20,7 @@ from pgqueue.task import Task
 from pgqueue.worker.call import Call
 from pgqueue.worker.chunkruns import ChunkRuns, Ended, Interruption
 from pgqueue.worker.effects import WorkerEffects
-from pgqueue.worker.journals import Journals
+from pgqueue.worker.journals import GIVEN_BACK, Journals
 from pgqueue.worker.slots import Slots
 from pgqueue.worker.threads import in_thread
 from pgqueue.worker.timeouts import bounded
@@ -34,9 +34,6 @@ logger = logging.getLogger("pgqueue.worker")
 
 
 COMPLETED = Completed()
-GIVEN_BACK = (
-    "given back while it ran, since its worker stopped or may have lost its lease: it runs again as the same attempt"
-)
 
 
 class Finish(Protocol):
@@ -168,7 +165,6 @@ class Executor:
                     outcome = Failed("interrupted", AttemptError.of(error))
                 case _:
                     outcome = None
-                    # Else nobody would see that it has begun before.
                     (job.context or self._make_context(job)).log(GIVEN_BACK, "warning")
         except BaseException as error:
             outcome = self._decide(task, job, error)

@@ -88,6 +88,14 @@ class Heartbeat:
     def _live(self) -> None:
         if not self._until_done(self._register, "register"):
             return
+        if self._stopping.is_set():
+            # It was given up meanwhile: nobody lives under this id.
+            fetch(
+                self._connect(),
+                fleet.unregister_worker(self._schema, self._worker),
+                self._database.local_settings(**self._settings),
+            )
+            return
         self._beaten()
         self._on_registered()
         while not self._stopping.wait(self._lease / 3):

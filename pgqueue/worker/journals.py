@@ -20,6 +20,10 @@ logger = logging.getLogger("pgqueue.worker")
 
 INTERVAL = 0.2
 LAST_SECONDS = 1.0
+GIVEN_BACK = (
+    "given back while it ran, since its worker stopped or may have lost its lease: it runs again as the same attempt"
+)
+"""A line of pgqueue's own: else nobody would see that a job has begun before."""
 
 
 class Journals:

@@ -58,17 +58,18 @@ async def stop_gracefully(
 
 
 async def give_up_start(worker: Worker, parts: set[asyncio.Task[Any]]) -> None:
-    """End a worker whose start did not come to its end; what it registered meanwhile goes too."""
+    """End a worker whose start did not come to its end; what it has registered goes too."""
     heartbeat = worker.life.heartbeat
-    if heartbeat is not None:
-        heartbeat.stop()
-        # It may be writing the row just now.
-        await asyncio.to_thread(heartbeat.join)
-        with suppress(psycopg.Error, PgQueueError, TimeoutError):
-            await asyncio.wait_for(
-                worker.services.fetch(fleet.unregister_worker(worker.app.schema, worker.id)), UNREGISTER_SECONDS
-            )
-    await abandon(worker, parts)
+    try:
+        if heartbeat is not None:
+            # A row that it writes from now on it takes away itself.
+            heartbeat.stop()
+            with suppress(psycopg.Error, PgQueueError, TimeoutError):
+                await asyncio.wait_for(
+                    worker.services.fetch(fleet.unregister_worker(worker.app.schema, worker.id)), UNREGISTER_SECONDS
+                )
+    finally:
+        await abandon(worker, parts)
 
 
 async def abandon(worker: Worker, parts: set[asyncio.Task[Any]]) -> None:

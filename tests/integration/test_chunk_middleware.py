@@ -139,6 +139,9 @@ async def test_jobs_of_a_call_that_is_stopped_are_interrupted_and_given_back(app
         worker.give_back()
     assert recorder.outcomes == {job.id: "interrupted" for job in jobs}
     assert [((found := await job.arefresh()).state, found.attempt) for job in jobs] == [("available", 0)] * 2
+    for job in jobs:
+        [line] = await asyncio.to_thread(app.jobs.logs, job.id)
+        assert "given back while it ran" in line.message
 
 
 @pytest.mark.parametrize(

@@ -552,7 +552,11 @@ async def test_a_start_that_is_given_up_while_it_registers_leaves_no_worker(fres
         await asyncio.sleep(0)
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(starting, DEADLINE)
-    assert await asyncio.to_thread(app.workers.list) == []
+
+    async def nobody_is_registered() -> bool:
+        return await asyncio.to_thread(app.workers.list) == []
+
+    await until(nobody_is_registered)
     await app.aclose()
 
 

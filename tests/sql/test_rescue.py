@@ -86,6 +86,8 @@ def test_a_job_that_may_have_waited_for_its_chunk_is_suspected_before_it_is_blam
         row = job_row(db, id_)
         assert (row["state"], row["attempt"], row["crashes"]) == ("available", 0, 0)
         assert row["suspicions"] == suspicions
+    lines = rows(db, "select message from pgqueue.job_logs where job_id = %(id)s", id=id_)
+    assert ["others" in line["message"] for line in lines] == [False, False]
     die_with(db, 1)
     rescue(db, gathers=True)
     row = job_row(db, id_)

@@ -46,6 +46,12 @@ def test_what_is_too_short_to_be_known_again_stays_in_a_text() -> None:
         ("authorization='Bearer abc' a", f"authorization={MASK} a"),
         ("Proxy-Authorization: Basic dXNlcjpw", f"Proxy-Authorization: {MASK}"),
         ("Cookie: a=b; session=abc; c=d", f"Cookie: {MASK}"),
+        ('Cookie: theme="dark"; sessionid=8f3a', f"Cookie: {MASK}"),
+        ("Set-Cookie: sid='8f3a'; Path=/\nnext", f"Set-Cookie: {MASK}\nnext"),
+        ('Authorization: Digest username="bob", response="6629"', f"Authorization: {MASK}"),
+        ("got b'Cookie: a=\"1\"; sid=8f3a' back", f"got b'Cookie: {MASK} back"),
+        ("login(password=['h1', ['h2']])", f"login(password={MASK})"),
+        ('tokens = ["a]b", "h1"], n=1', f"tokens = {MASK}, n=1"),
         ("with cookies, token=Bearer abc and more", f"with cookies, token={MASK} and more"),
         ("tokens: ['abc', 'def'] of ann", f"tokens: {MASK} of ann"),
         (r'said "{\"password\": \"a, b\", \"n\": 1}"', rf'said "{{\"password\": {MASK}, \"n\": 1}}"'),
@@ -67,7 +73,23 @@ def test_names_can_be_added() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["x", "token", 'token="', "token=[", 'token=\\"', "cookie: ", "a.", "http://", "secret:", " ", "token ", "://:"],
+    [
+        "x",
+        "token",
+        'token="',
+        "token=[",
+        'token=\\"',
+        "cookie: ",
+        "'cookie:",
+        "token=['",
+        "token=[[",
+        "a.",
+        "http://",
+        "secret:",
+        " ",
+        "token ",
+        "://:",
+    ],
 )
 def test_a_long_text_is_read_once(text: str) -> None:
     """What goes over it again and again does not come to an end here."""
