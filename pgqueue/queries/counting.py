@@ -35,8 +35,10 @@ _WAITING = """
               order by run_at limit %(most)s) w) d
 """
 # What runs is bounded by the slots of the fleet. What is parked has no index by queue: all together it is.
+# Fenced by its offset: a planner that joins the tables reads all that waits.
 _RUNNING = """
-    select j.queue, count(*) from {schema}.claims c join {schema}.jobs j on j.id = any (c.job_ids) and j.claim_id = c.id
+    select j.queue, count(*) from {schema}.claims c cross join lateral (
+        select queue from {schema}.jobs where id = any (c.job_ids) and claim_id = c.id offset 0) j
     group by j.queue
 """
 _BLOCKED = """

@@ -378,8 +378,8 @@ def list_workers(schema: str) -> Statement[WorkerInfo]:
     return Statement(
         inline(
             "select w.id, w.name, w.host, w.pid, w.state, w.version, w.queues::text, w.tasks, w.started_at, w.heartbeat_at, "
-            "w.expires_at, w.expires_at > clock_timestamp(), (select count(*) from {schema}.claims c "
-            "join {schema}.jobs j on j.id = any (c.job_ids) and j.claim_id = c.id where c.worker_id = w.id) "
+            "w.expires_at, w.expires_at > clock_timestamp(), (select count(*) from {schema}.claims c cross join lateral "
+            "(select from {schema}.jobs where id = any (c.job_ids) and claim_id = c.id offset 0) j where c.worker_id = w.id) "
             "from {schema}.workers w order by w.started_at",
             schema,
         ),

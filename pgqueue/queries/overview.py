@@ -129,8 +129,8 @@ def tasks(schema: str, name: str | None = None) -> Statement[TaskCounts]:
         inline(
             "with seen as materialized (select task from {schema}.jobs order by id desc limit %(most)s), "
             "live as (select task, count(*) as live from seen group by task), "
-            "held as (select j.task, count(*) as running from {schema}.claims c "
-            "join {schema}.jobs j on j.id = any (c.job_ids) and j.claim_id = c.id group by j.task), "
+            "held as (select j.task, count(*) as running from {schema}.claims c cross join lateral (select task "
+            "from {schema}.jobs where id = any (c.job_ids) and claim_id = c.id offset 0) j group by j.task), "
             "broken as materialized (select task from {schema}.failed_jobs order by id desc limit %(most)s), "
             "failed as (select task, count(*) as failed from broken group by task), "
             "had as (select task, max(heartbeat_at) as at from {schema}.workers w cross join lateral unnest(w.tasks) task "

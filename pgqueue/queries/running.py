@@ -32,8 +32,9 @@ def running(schema: str, limit: int, worker: UUID | None = None) -> Statement[Ru
         inline(
             "select j.id, j.queue, j.task, j.attempt, j.max_attempts, c.worker_id, clock_timestamp() - c.claimed_at, "
             "coalesce(j.cancel_requested, false), p.percent, p.message "
-            "from {schema}.claims c cross join lateral unnest(c.job_ids) held (id) "
-            "join {schema}.jobs j on j.id = held.id and j.claim_id = c.id "
+            # Fenced by its offset: a planner that joins the tables reads all that waits.
+            "from {schema}.claims c cross join lateral "
+            "(select * from {schema}.jobs where id = any (c.job_ids) and claim_id = c.id offset 0) j "
             "left join {schema}.job_progress p on p.job_id = j.id "
             "where %(worker)s::uuid is null or c.worker_id = %(worker)s order by c.claimed_at, j.id limit %(limit)s",
             schema,

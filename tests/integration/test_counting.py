@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg
 import pytest
 
 from pgqueue import Limit, PgQueue
-from pgqueue.queries import counting, overview
+from pgqueue.queries import counting, fleet, overview, running
 from pgqueue.queries.overview import QueueCounts
+from pgqueue.queries.statement import Statement, inline
 from pgqueue.testing import adrain
 from pgqueue.worker import Worker
 from tests.integration.waiting import Gate
@@ -101,3 +103,26 @@ def test_the_doctor_says_of_a_long_queue_that_it_has_more(app: PgQueue, few: Non
     enqueue(app, "emial", 20)
     [finding] = [one for one in app.doctor.look() if one.check == "queues"]
     assert finding.text == "12 jobs or more in queue emial, which no live worker serves"
+
+
+@pytest.mark.parametrize("which", ["counts", "tasks", "workers", "running"])
+def test_what_runs_is_found_by_its_claims_however_much_waits(app: PgQueue, dsn: str, which: str) -> None:
+    enqueue(app, "mail", 5_000)
+    statements: dict[str, Statement[Any]] = {
+        "counts": Statement(inline(counting._RUNNING, app.schema)),
+        "tasks": overview.tasks(app.schema),
+        "workers": fleet.list_workers(app.schema),
+        "running": running.running(app.schema, 10),
+    }
+    with psycopg.connect(dsn) as conn:
+        # As a planner sees them who takes claims for many and knows how many jobs there are.
+        conn.execute(
+            "insert into pgqueue.claims (id, worker_id, queue, job_ids) "
+            "select n, gen_random_uuid(), 'mail', array[n] from generate_series(1, 2000) n"
+        )
+        conn.execute("analyze pgqueue.jobs, pgqueue.claims")
+        statement = statements[which]
+        told = psycopg.ClientCursor(conn).mogrify(statement.text, statement.params)
+        plan = "\n".join(line for (line,) in conn.execute(b"explain " + told.encode()))
+        conn.rollback()
+    assert "Seq Scan on jobs" not in plan, plan
